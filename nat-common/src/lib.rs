@@ -1,0 +1,2 @@
+//! Shared types.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]

@@ -1,0 +1,2 @@
+//! Packet path.
+#![cfg_attr(target_arch = "bpf", no_std)]

@@ -1,0 +1,2 @@
+//! Set-up, build, lab, tests.
+fn main() {}
