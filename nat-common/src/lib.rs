@@ -1,2 +1,3 @@
 //! Shared types.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+pub mod sequence;
