@@ -1,0 +1,68 @@
+//! The eBPF object: `target/bpf/nat-ebpf.o`.
+//!
+//! Only the package `nat-ebpf` is built, with a target folder of its own, so that work elsewhere in
+//! the tree neither breaks nor repeats it. The stable compiler is told to accept `-Z build-std`
+//! (`RUSTC_BOOTSTRAP`), which a nightly does anyhow.
+//!
+//! Invariant: the object's file is touched only when its bytes changed; all that includes it is
+//! rebuilt exactly then.
+
+use std::{ffi::OsString, fs, process::Command};
+
+use anyhow::Context;
+
+use crate::{command, linker, toolchain, toolchain::Toolchain, workspace::Workspace};
+
+/// The one BPF target: little-endian, as all machines that this gateway is built for.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Profile in the workspace's `Cargo.toml`. Another `opt-level` makes programs that the verifier
+/// refuses.
+const PROFILE: &str = "bpf";
+
+/// Builds the object and puts it at [`Workspace::bpf_object`].
+pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
+    let toolchain = toolchain::find()?;
+    let mut build = cargo(workspace, &toolchain, "build");
+    build.args(["--bin", "nat-ebpf"]);
+    command::run(&mut build)?;
+    publish(workspace)
+}
+
+/// A cargo command on `nat-ebpf` for the BPF target, with everything set that it needs.
+pub fn cargo(workspace: &Workspace, toolchain: &Toolchain, task: &str) -> Command {
+    let mut cargo = Command::new(&toolchain.cargo);
+    command::isolate(&mut cargo);
+    cargo
+        .args([task, "--package", "nat-ebpf", "--profile", PROFILE])
+        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+        .arg(workspace.bpf_target())
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace))
+        .current_dir(workspace.root());
+    cargo
+}
+
+/// Without debug information and `--btf` the object has no BTF, and maps could not be opened.
+fn flags(workspace: &Workspace) -> OsString {
+    let mut flags = OsString::from("-Clinker=");
+    flags.push(linker::path(workspace));
+    flags.push("\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    flags
+}
+
+/// Copies the linked object to its stable path, if it differs from what is there.
+fn publish(workspace: &Workspace) -> anyhow::Result<()> {
+    let built = workspace.bpf_target().join(TARGET).join(PROFILE).join("nat-ebpf");
+    let object = workspace.bpf_object();
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    if fs::read(&object).is_ok_and(|known| known == bytes) {
+        return Ok(());
+    }
+    // Written beside and renamed, so that a build running meanwhile includes no half file.
+    let beside = object.with_extension("o.new");
+    fs::write(&beside, bytes)
+        .and_then(|()| fs::rename(&beside, &object))
+        .with_context(|| format!("cannot write {}", object.display()))
+}
