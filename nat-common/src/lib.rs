@@ -1,3 +1,24 @@
-//! Shared types.
+//! Types shared between the packet path in the kernel and the agent, and pure NAT logic.
+//!
+//! Everything here is plain data or a pure function: no clock, no sockets, no allocation. The types
+//! that live in BPF maps are `#[repr(C)]` with explicit padding and a size that is asserted, so the
+//! kernel and every later version of the agent agree on them; [`layout::VERSION`] changes with them.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod counter;
+pub mod expectation;
+pub mod flow;
+pub mod interface;
+pub mod layout;
+pub mod lifetime;
+pub mod port;
+pub mod punt;
+pub mod reason;
+pub mod rule;
 pub mod sequence;
+pub mod session;
+pub mod settings;
+pub mod tcp;
+pub mod tcp_options;

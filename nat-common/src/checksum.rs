@@ -1,0 +1,185 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Two types for two meanings: a [`Sum`] is an unfolded one's complement sum of 16-bit words, a
+//! [`Delta`] what has to be added to a sum when some words of the packet change. The field in a
+//! header is the complement of a folded sum; only [`Delta::apply`] and [`Sum::field`] make one.
+//!
+//! All words are taken in memory order (network bytes read as native 16-bit words), which RFC 1071
+//! section 2 (B) allows: the sum is byte-order independent as long as everybody reads the same way.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An unfolded one's complement sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u32);
+
+impl Sum {
+    /// The empty sum.
+    pub const ZERO: Self = Self(0);
+
+    /// A sum that `bpf_csum_diff` or another accumulator has produced.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The 32 bits to go on from, as `bpf_csum_diff` takes them for its seed.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// Adds one word in memory order.
+    #[inline(always)]
+    pub const fn word(self, bytes: [u8; 2]) -> Self {
+        self.carry(u16::from_ne_bytes(bytes) as u32)
+    }
+
+    /// Adds an IPv4 address.
+    #[inline(always)]
+    pub const fn address(self, [a, b, c, d]: [u8; 4]) -> Self {
+        self.word([a, b]).word([c, d])
+    }
+
+    /// Adds the pseudo-header of RFC 793 section 3.1: addresses, protocol and length of the segment.
+    #[inline(always)]
+    pub const fn pseudo_header(
+        self,
+        src: [u8; 4],
+        dst: [u8; 4],
+        protocol: u8,
+        length: u16,
+    ) -> Self {
+        self.address(src).address(dst).word([0, protocol]).word(length.to_be_bytes())
+    }
+
+    /// Adds a slice; an odd last byte counts as the first of its word.
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        let mut words = bytes.chunks_exact(2);
+        for word in &mut words {
+            if let [a, b] = *word {
+                self = self.word([a, b]);
+            }
+        }
+        if let [last] = *words.remainder() {
+            self = self.word([last, 0]);
+        }
+        self
+    }
+
+    /// The folded sum, as a device that is to finish the checksum expects it in the field.
+    #[inline(always)]
+    pub const fn folded(self) -> u16 {
+        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        ((once & 0xffff) + (once >> 16)) as u16
+    }
+
+    /// The checksum field, in memory order.
+    #[inline(always)]
+    pub const fn field(self) -> u16 {
+        !self.folded()
+    }
+
+    #[inline(always)]
+    const fn carry(self, word: u32) -> Self {
+        let sum = self.0 as u64 + word as u64;
+        Self((sum as u32).wrapping_add((sum >> 32) as u32))
+    }
+}
+
+/// The change of a folded sum when words of the packet change (RFC 1624 equation 3: `~m + m'`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Delta(u16);
+
+impl Delta {
+    /// Nothing changed.
+    pub const NONE: Self = Self(0);
+
+    /// One word changed.
+    #[inline(always)]
+    pub const fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        let old = !u16::from_ne_bytes(old);
+        let new = u16::from_ne_bytes(new);
+        Self(Sum(self.0 as u32 + old as u32 + new as u32).folded())
+    }
+
+    /// Four bytes changed: an address, a sequence number.
+    #[inline(always)]
+    pub const fn quad(self, [a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> Self {
+        self.word([a, b], [e, f]).word([c, d], [g, h])
+    }
+
+    /// Both changes together.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(Sum(self.0 as u32 + other.0 as u32).folded())
+    }
+
+    /// The sum to add, as the kernel's `bpf_l3_csum_replace` and `bpf_l4_csum_replace` take it.
+    #[inline(always)]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+
+    /// The new field for an old one, both in memory order (RFC 1624 equation 3).
+    #[inline(always)]
+    pub const fn apply(self, field: u16) -> u16 {
+        !Sum(!field as u32 + self.0 as u32).folded()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Uniform values met the fold bug of RFC 1624 in 0.005 % of cases, these in 13 %.
+    fn boundary_byte() -> impl Strategy<Value = u8> {
+        prop_oneof![Just(0u8), Just(0xff), Just(1), Just(0xfe), Just(0x80), any::<u8>()]
+    }
+
+    /// The obvious reference: RFC 1071 over 64-bit arithmetic, big-endian words.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum: u64 = 0;
+        for pair in bytes.chunks(2) {
+            sum += (u64::from(pair[0]) << 8) + u64::from(pair.get(1).copied().unwrap_or(0));
+        }
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    proptest! {
+        #[test]
+        fn sum_is_the_reference(bytes in prop::collection::vec(boundary_byte(), 0..80)) {
+            prop_assert_eq!(u16::from_be_bytes(Sum::ZERO.bytes(&bytes).field().to_ne_bytes()), reference(&bytes));
+        }
+
+        #[test]
+        fn an_update_is_a_recompute(
+            mut bytes in prop::collection::vec(boundary_byte(), 20..=20),
+            new in prop::array::uniform4(boundary_byte()),
+        ) {
+            let before = Sum::ZERO.bytes(&bytes).field();
+            let mut old = [0; 4];
+            old.copy_from_slice(&bytes[8..12]);
+            bytes[8..12].copy_from_slice(&new);
+            let updated = Delta::NONE.quad(old, new).apply(before);
+            let full = Sum::ZERO.bytes(&bytes).field();
+            // 0x0000 and 0xffff are the same sum; RFC 1624 yields the one that a receiver accepts.
+            let verifies = |field: u16| Sum::ZERO.bytes(&bytes).word(field.to_ne_bytes()).folded() == 0xffff;
+            prop_assert!(updated == full || (verifies(updated) && verifies(full)), "{updated:04x} {full:04x}");
+        }
+
+        #[test]
+        fn deltas_add_up(a in prop::array::uniform4(boundary_byte()), b in prop::array::uniform4(boundary_byte()), c in prop::array::uniform4(boundary_byte()), field in any::<u16>()) {
+            let steps = Delta::NONE.quad(b, c).apply(Delta::NONE.quad(a, b).apply(field));
+            let joined = Delta::NONE.quad(a, b).and(Delta::NONE.quad(b, c)).apply(field);
+            prop_assert!(steps == joined || (steps ^ joined) == 0xffff);
+        }
+    }
+}

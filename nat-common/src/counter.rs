@@ -1,0 +1,55 @@
+//! What the data plane counts beside drops: the index is the place in the `counters` map.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// A counter of the data plane.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl Counter {
+            /// All of them, in the order of the `counters` map.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in output and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets translated and redirected by XDP.
+    Xdp = 0, "xdp";
+    /// Packets translated and redirected by TC (a GSO super-packet counts as one).
+    Tc = 1, "tc";
+    /// Packets that were given to the kernel's stack as they came.
+    Stack = 2, "stack";
+    /// Segments of control connections handed to the agent.
+    Punted = 3, "punted";
+    /// Flows made.
+    Flows = 4, "flows";
+    /// Expectations that a connection has used.
+    Expected = 5, "expected";
+    /// Ports of the gateway's own sockets that the pool had already given away.
+    PortClash = 6, "port-clash";
+}
+
+/// Number of counters: the size of the `counters` map.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_indices() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+            assert!(Counter::ALL[..index].iter().all(|other| other.name() != counter.name()));
+        }
+    }
+}

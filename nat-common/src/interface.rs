@@ -1,0 +1,53 @@
+//! Interfaces of the gateway, by number.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What an interface is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Inside hosts are behind it.
+    Lan,
+    /// The way out; its address is the public one.
+    Wan,
+}
+
+/// Value of the `interfaces` map; the key is the interface number.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Interface {
+    role: u32,
+    public: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Interface>() == 8);
+
+impl Interface {
+    /// An inside interface.
+    pub const LAN: Self = Self { role: 1, public: [0; 4] };
+
+    /// A way out, with the address that inside hosts are hidden behind; all zero while it has none.
+    pub const fn wan(public: [u8; 4]) -> Self {
+        Self { role: 2, public }
+    }
+
+    /// What it is for; `None` for a code of a later version.
+    #[inline(always)]
+    pub const fn role(&self) -> Option<Role> {
+        match self.role {
+            1 => Some(Role::Lan),
+            2 => Some(Role::Wan),
+            _ => None,
+        }
+    }
+
+    /// Public address of a way out, if it has one.
+    #[inline(always)]
+    pub const fn public(&self) -> Option<[u8; 4]> {
+        match self.public {
+            [0, 0, 0, 0] => None,
+            public => Some(public),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The names and the version of what is pinned under `/sys/fs/bpf/nat-ctl/NAME/`.
+
+/// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
+/// an agent refuses to take over maps of another version. Kept in the map `layout`.
+pub const VERSION: u32 = 1;
+
+/// Where bpffs is expected, and mounted if it isn't.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Mark of packets that the data plane or the agent has translated: the guard on the way out lets
+/// them pass. A mark does not leave the network namespace.
+pub const MARK: u32 = 0x4e41_5401;
+
+/// Control connections that can be inspected at a time: entries of the `sessions` map.
+pub const SESSIONS: u32 = 16384;
+
+/// A heartbeat of the agent older than this (seconds) counts as no agent: XDP leaves everything to
+/// TC, whose next hops the kernel keeps true, and payload of control connections waits.
+pub const HEARTBEAT_STALE: u32 = 4;

@@ -1,0 +1,401 @@
+//! Ports, and who owns a public one.
+//!
+//! One owner table by protocol, address and port is shared by masquerade, expectations, forwards
+//! and the gateway's own sockets. A reservation is the insertion of the key that fails when the key
+//! exists; there is no other way to own a port, and nothing checks first and inserts later.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A TCP or UDP port, or an ICMP echo identifier. Host byte order, so that `bpftool map dump`
+/// prints the number people know.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Port(u16);
+
+impl Port {
+    /// No port: the protocol has none, or any is meant.
+    pub const NONE: Self = Self(0);
+
+    /// A port by its number.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// From the two bytes of a header.
+    #[inline(always)]
+    pub const fn from_wire(bytes: [u8; 2]) -> Self {
+        Self(u16::from_be_bytes(bytes))
+    }
+
+    /// As the two bytes of a header.
+    #[inline(always)]
+    pub const fn to_wire(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+
+    /// The number.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// Whether only privileged programs bind it (RFC 6335 section 6: system ports).
+    #[inline(always)]
+    pub const fn is_system(self) -> bool {
+        self.0 < 1024
+    }
+}
+
+/// An address and a port of a protocol: the key of the owner table.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Endpoint {
+    address: [u8; 4],
+    port: Port,
+    protocol: u8,
+    padding: u8,
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 8);
+
+impl Endpoint {
+    /// The endpoint of `protocol` (an IANA protocol number) at `address` and `port`.
+    #[inline(always)]
+    pub const fn new(protocol: u8, address: [u8; 4], port: Port) -> Self {
+        Self { address, port, protocol, padding: 0 }
+    }
+
+    /// IPv4 address.
+    pub const fn address(&self) -> [u8; 4] {
+        self.address
+    }
+
+    /// Port, or identifier.
+    pub const fn port(&self) -> Port {
+        self.port
+    }
+
+    /// IANA protocol number.
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+}
+
+/// Key of the endpoint-independent mapping (RFC 4787 section 4.1): one public port for an inside
+/// endpoint on each public address, whatever the destination.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct MappingKey {
+    inside: Endpoint,
+    public: [u8; 4],
+}
+
+const _: () = assert!(size_of::<MappingKey>() == 12);
+
+impl MappingKey {
+    /// The mapping of `inside` on the public address.
+    #[inline(always)]
+    pub const fn new(inside: Endpoint, public: [u8; 4]) -> Self {
+        Self { inside, public }
+    }
+
+    /// Who is mapped.
+    pub const fn inside(&self) -> Endpoint {
+        self.inside
+    }
+
+    /// The public address.
+    pub const fn public(&self) -> [u8; 4] {
+        self.public
+    }
+}
+
+/// What an inside endpoint is mapped to.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Mapping {
+    port: Port,
+    padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Mapping>() == 4);
+
+impl Mapping {
+    /// A mapping to the public port.
+    #[inline(always)]
+    pub const fn new(port: Port) -> Self {
+        Self { port, padding: [0; 2] }
+    }
+
+    /// The public port.
+    #[inline(always)]
+    pub const fn port(&self) -> Port {
+        self.port
+    }
+}
+
+/// Why a public port is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Masquerade of an inside endpoint.
+    Masquerade,
+    /// A forward leads in here.
+    Forward,
+    /// An announced FTP data connection, and the flow that came of it.
+    Expectation,
+    /// A socket of the gateway itself.
+    Gateway,
+}
+
+impl Owner {
+    /// The word in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Masquerade => "masquerade",
+            Self::Forward => "forward",
+            Self::Expectation => "expectation",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Masquerade => 1,
+            Self::Forward => 2,
+            Self::Expectation => 3,
+            Self::Gateway => 4,
+        }
+    }
+}
+
+/// The owner of a public port.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortOwner {
+    inside: [u8; 4],
+    inside_port: Port,
+    owner: u8,
+    padding: u8,
+    since: u32,
+}
+
+const _: () = assert!(size_of::<PortOwner>() == 12);
+
+impl PortOwner {
+    /// `inside` at `inside_port` owns the port since `since` (seconds of the monotonic clock).
+    #[inline(always)]
+    pub const fn new(owner: Owner, inside: [u8; 4], inside_port: Port, since: u32) -> Self {
+        Self { inside, inside_port, owner: owner.code(), padding: 0, since }
+    }
+
+    /// Why it is taken; `None` for a code of a later version.
+    pub const fn owner(&self) -> Option<Owner> {
+        match self.owner {
+            1 => Some(Owner::Masquerade),
+            2 => Some(Owner::Forward),
+            3 => Some(Owner::Expectation),
+            4 => Some(Owner::Gateway),
+            _ => None,
+        }
+    }
+
+    /// The inside host; all zero for the gateway.
+    #[inline(always)]
+    pub const fn inside(&self) -> [u8; 4] {
+        self.inside
+    }
+
+    /// Its port.
+    #[inline(always)]
+    pub const fn inside_port(&self) -> Port {
+        self.inside_port
+    }
+
+    /// Seconds of the monotonic clock at the claim.
+    pub const fn since(&self) -> u32 {
+        self.since
+    }
+
+    /// Whether that very inside endpoint owns it.
+    #[inline(always)]
+    pub fn is(&self, inside: [u8; 4], port: Port) -> bool {
+        self.inside == inside && self.inside_port == port
+    }
+}
+
+/// Inclusive range of ports.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PortRange {
+    first: Port,
+    last: Port,
+}
+
+const _: () = assert!(size_of::<PortRange>() == 4);
+
+impl PortRange {
+    /// `first..=last`, or `None` when that is empty or has port 0 in it.
+    pub const fn new(first: u16, last: u16) -> Option<Self> {
+        if first == 0 || first > last {
+            return None;
+        }
+        Some(Self { first: Port(first), last: Port(last) })
+    }
+
+    /// Lowest port.
+    pub const fn first(&self) -> u16 {
+        self.first.0
+    }
+
+    /// Highest port.
+    pub const fn last(&self) -> u16 {
+        self.last.0
+    }
+
+    /// Number of ports; 0 for the unused places of a [`Pool`].
+    #[inline(always)]
+    pub const fn len(&self) -> u32 {
+        if self.first.0 == 0 { 0 } else { self.last.0 as u32 - self.first.0 as u32 + 1 }
+    }
+
+    /// Whether it is an unused place of a [`Pool`].
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether `port` lies in it.
+    #[inline(always)]
+    pub const fn contains(&self, port: Port) -> bool {
+        self.len() != 0 && self.first.0 <= port.0 && port.0 <= self.last.0
+    }
+}
+
+/// Ranges in a [`Pool`].
+pub const POOL_RANGES: usize = 4;
+
+/// The ports that masquerade and expectations may take.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Pool {
+    ranges: [PortRange; POOL_RANGES],
+}
+
+const _: () = assert!(size_of::<Pool>() == 16);
+
+impl Pool {
+    /// A pool of ranges that do not overlap.
+    pub const fn new(ranges: [PortRange; POOL_RANGES]) -> Self {
+        Self { ranges }
+    }
+
+    /// The ranges, unused places included.
+    pub const fn ranges(&self) -> &[PortRange; POOL_RANGES] {
+        &self.ranges
+    }
+
+    /// Number of ports.
+    #[inline(always)]
+    pub const fn len(&self) -> u32 {
+        let [a, b, c, d] = &self.ranges;
+        a.len() + b.len() + c.len() + d.len()
+    }
+
+    /// Whether no port is in it.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether `port` may be taken.
+    #[inline(always)]
+    pub const fn contains(&self, port: Port) -> bool {
+        let [a, b, c, d] = &self.ranges;
+        a.contains(port) || b.contains(port) || c.contains(port) || d.contains(port)
+    }
+
+    /// The port number `index` of the pool, counted through its ranges; `None` past the end.
+    #[inline(always)]
+    pub const fn port(&self, index: u32) -> Option<Port> {
+        let [a, b, c, d] = &self.ranges;
+        let (range, rest) = if index < a.len() {
+            (a, index)
+        } else {
+            let index = index - a.len();
+            if index < b.len() {
+                (b, index)
+            } else {
+                let index = index - b.len();
+                if index < c.len() {
+                    (c, index)
+                } else {
+                    (d, index - c.len())
+                }
+            }
+        };
+        if rest < range.len() { Some(Port(range.first.0 + rest as u16)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range() -> impl Strategy<Value = PortRange> {
+        prop_oneof![
+            Just(PortRange::default()),
+            (1u16.., any::<u16>()).prop_map(|(first, more)| {
+                PortRange::new(first, first.saturating_add(more % 300)).unwrap()
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_index_is_one_port_of_the_pool(ranges in prop::array::uniform4(range())) {
+            let pool = Pool::new(ranges);
+            let listed: Vec<u16> = (0..pool.len()).map(|i| pool.port(i).unwrap().number()).collect();
+            let wanted: Vec<u16> =
+                ranges.iter().filter(|r| !r.is_empty()).flat_map(|r| r.first()..=r.last()).collect();
+            prop_assert_eq!(&listed, &wanted);
+            prop_assert_eq!(pool.port(pool.len()), None);
+            for port in [0u16, 1, 1023, 1024, 65535].into_iter().chain(listed.first().copied()) {
+                prop_assert_eq!(pool.contains(Port::new(port)), wanted.contains(&port));
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_is_never_empty_nor_has_port_zero() {
+        assert_eq!(PortRange::new(0, 10), None);
+        assert_eq!(PortRange::new(11, 10), None);
+        assert_eq!(PortRange::new(65535, 65535).unwrap().len(), 1);
+        assert_eq!(PortRange::new(1, 65535).unwrap().len(), 65535);
+    }
+}

@@ -1,0 +1,125 @@
+//! Why a packet was dropped: one number from the failing line to the operator.
+//!
+//! A [`Reason`] is the error of the packet path, the index of a counter in the `drops` map, the
+//! word in `nat-ctl drops` and the label of a metric. Every drop counts exactly one.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal, $todo:literal;)+) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl Reason {
+            /// All of them, in the order of the `drops` map.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in output and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+
+            /// What an operator may do about it.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $todo,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The frame ends before the headers that it announces.
+    Truncated = 0, "truncated", "A few come from broken senders. Many point to a cable, a driver or an MTU set differently on the two ends.";
+    /// The IPv4 header is not valid: version, header length or total length.
+    BadHeader = 1, "bad-header", "Look at the sender: `tcpdump -vv` names the field.";
+    /// A packet from outside for which there is no flow, no expectation, no forward and no socket of the gateway.
+    Unsolicited = 2, "unsolicited", "Scans from the Internet are normal. For a service behind the NAT add a forward.";
+    /// The rule exists, but the remote address is not among those that it allows.
+    NotAllowed = 3, "not-allowed", "If the sender is wanted, add its network to `--allow` of the rule or to the `@CIDR` of its inbound entry.";
+    /// A TCP packet without SYN from inside that belongs to no flow: the connection began before the gateway did, or has expired.
+    NoSyn = 4, "no-syn", "Connections that were open before the gateway started have to be opened again. If idle ones are lost, raise `timeouts.tcp_established`.";
+    /// A fragment that would have to be translated; fragments are not supported yet.
+    Fragment = 5, "fragment", "Lower the MTU or the datagram size of the sender so that it does not fragment.";
+    /// An IP protocol other than TCP, UDP and ICMP.
+    Protocol = 6, "protocol", "Only TCP, UDP and ICMP echo are translated.";
+    /// An ICMP message other than echo that would have to be translated.
+    IcmpType = 7, "icmp-type", "ICMP errors are not translated yet; path MTU discovery through the gateway relies on the MSS.";
+    /// The time to live ran out on a packet whose sender cannot be told.
+    TtlExpired = 8, "ttl-expired", "Look for a routing loop.";
+    /// The packet is larger than the MTU of the interface it has to leave by.
+    TooBig = 9, "too-big", "Give the inside interface at least the MTU of the outside one.";
+    /// There is no route to the destination of a translated packet.
+    NoRoute = 10, "no-route", "`ip route get ADDRESS` on the gateway says what is missing.";
+    /// The flow table is full.
+    TableFull = 11, "table-full", "Raise `limits.flows`, or shorten the timeouts; `nat-ctl flows list` shows who holds the flows.";
+    /// No public port was found free for a new flow.
+    PortsExhausted = 12, "ports-exhausted", "Widen `masquerade.ports`.";
+    /// The kernel was about to forward a packet of the inside to a WAN without translation.
+    Untranslated = 13, "untranslated", "Rare packets that the path leaves to the kernel end here. Many of one kind: see which with `tcpdump` on the inside interface.";
+    /// A program on the gateway sent a packet with an inside address to a WAN.
+    InsideSource = 14, "inside-source", "Bind the program to the public address, or to none.";
+    /// The packet could not be written to; the kernel refused the helper call.
+    WriteFailed = 15, "write-failed", "The kernel was short of memory, or the driver gave a packet that cannot be written. See dmesg.";
+    /// Payload of a control connection while the ring buffer to the agent is full. The sender repeats it.
+    AlgRingFull = 16, "alg-ring-full", "The agent cannot keep up or is stopped; see `nat-ctl status`.";
+    /// Payload of a control connection while no agent is at work. The sender repeats it.
+    AlgNoAgent = 17, "alg-no-agent", "Start `nat-ctl run` again. Until then FTP sessions wait, all else goes on.";
+    /// A segment of a control connection that is larger than the ring buffer takes. The sender repeats it in smaller ones.
+    AlgTooLong = 18, "alg-too-long", "Harmless when rare.";
+    /// No place for another control connection that is inspected.
+    AlgSessionsFull = 19, "alg-sessions-full", "Too many FTP sessions at once; see `nat-ctl ftp sessions`.";
+    /// A packet of a control connection came while its corrections were being written. The sender repeats it.
+    AlgBusy = 20, "alg-busy", "Harmless when rare.";
+    /// A segment of a control connection with a wrong checksum.
+    AlgChecksum = 21, "alg-checksum", "Look for a broken link or NIC.";
+    /// A segment of a control connection with earlier bytes missing. The sender repeats both.
+    AlgGap = 22, "alg-gap", "Loss on the network between the gateway and the sender.";
+    /// More rewritten lines under way in a session than can be corrected at once. The sender repeats the last.
+    AlgEditsFull = 23, "alg-edits-full", "Harmless when rare: a client that pipelines many PORT commands.";
+    /// A segment of a control connection that the agent knows nothing of.
+    AlgUnknown = 24, "alg-unknown", "The session was opened before the maps were made anew. It has to be opened again.";
+    /// The agent could not send a segment on.
+    AlgSend = 25, "alg-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
+    /// The agent read a segment that is not TCP over IPv4, or one that contradicts itself.
+    AlgMalformed = 26, "alg-malformed", "Look at the sender: `tcpdump -vv` names the field.";
+}
+
+/// Number of reasons: the size of the `drops` map.
+pub const REASONS: usize = Reason::ALL.len();
+
+impl Reason {
+    /// The reason with this word.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl core::error::Error for Reason {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_indices_and_names_are_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert_eq!(Reason::by_name(reason.name()), Some(*reason));
+            assert!(reason.meaning().trim().ends_with('.') && reason.advice().ends_with('.'));
+        }
+        assert_eq!(Reason::by_name("nothing"), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! What the agent tells the data plane: one record in the map `settings`.
+
+use crate::port::{Pool, Port};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Places for control ports.
+pub const CONTROL_PORTS: usize = 8;
+
+/// Settings of the data plane.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Settings {
+    /// Seconds of the monotonic clock at the agent's last beat; 0 after an orderly end.
+    pub heartbeat: u32,
+    /// Whether inside hosts are masqueraded at all: 1 or 0.
+    pub masquerade: u32,
+    /// Ports for masquerade and expectations.
+    pub pool: Pool,
+    /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
+    pub control_ports: [Port; CONTROL_PORTS],
+}
+
+const _: () = assert!(size_of::<Settings>() == 40);
+
+impl Settings {
+    /// Whether outbound TCP to `port` is an FTP control connection.
+    #[inline(always)]
+    pub const fn is_control_port(&self, port: Port) -> bool {
+        let [a, b, c, d, e, f, g, h] = &self.control_ports;
+        let wanted = port.number();
+        wanted != 0
+            && (wanted == a.number()
+                || wanted == b.number()
+                || wanted == c.number()
+                || wanted == d.number()
+                || wanted == e.number()
+                || wanted == f.number()
+                || wanted == g.number()
+                || wanted == h.number())
+    }
+
+    /// Whether the agent was at work within the last [`crate::layout::HEARTBEAT_STALE`] seconds.
+    #[inline(always)]
+    pub const fn agent_alive(&self, now: u32) -> bool {
+        self.heartbeat != 0 && now.wrapping_sub(self.heartbeat) <= crate::layout::HEARTBEAT_STALE
+    }
+}

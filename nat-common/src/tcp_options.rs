@@ -1,0 +1,201 @@
+//! Edits in the option area of a TCP header: the MSS and MPTCP of a control connection's SYN, and
+//! SACK edges (RFC 9293 section 3.2, RFC 8684, RFC 2018).
+//!
+//! The area is worked on in a buffer whose length is a power of two, so that a masked index can
+//! never leave it; nothing is inserted or removed, options are overwritten in place.
+
+use crate::sequence::Corrections;
+
+/// Most bytes of options: a data offset of 15 words less the fixed 20 bytes.
+pub const MAX_OPTIONS: usize = 40;
+/// Size of the buffer.
+pub const BUFFER: usize = 64;
+
+const MASK: usize = BUFFER - 1;
+const END: u8 = 0;
+const NOP: u8 = 1;
+const MSS: u8 = 2;
+const SACK: u8 = 5;
+const MPTCP: u8 = 30;
+
+/// Most options that are looked at; a header that has more of them (all but filled with NOPs) is
+/// left as it is past that point.
+const MAX_COUNT: usize = 24;
+/// Most SACK blocks that fit (RFC 2018 section 3).
+const MAX_BLOCKS: usize = 4;
+
+/// Where an option stands.
+#[derive(Clone, Copy)]
+struct Found {
+    at: usize,
+    length: usize,
+}
+
+#[inline(always)]
+fn byte(buffer: &[u8; BUFFER], at: usize) -> u8 {
+    buffer[at & MASK]
+}
+
+/// Finds the first option of `kind` within the first `length` bytes of `buffer`.
+#[inline(always)]
+fn find(buffer: &[u8; BUFFER], length: usize, kind: u8) -> Option<Found> {
+    let mut at = 0;
+    for _ in 0..MAX_COUNT {
+        if at + 1 >= length || at + 1 >= MAX_OPTIONS {
+            return None;
+        }
+        match byte(buffer, at) {
+            END => return None,
+            NOP => at += 1,
+            found => {
+                let option = byte(buffer, at + 1) as usize;
+                if option < 2 || at + option > length {
+                    return None;
+                }
+                if found == kind {
+                    return Some(Found { at, length: option });
+                }
+                at += option;
+            }
+        }
+    }
+    None
+}
+
+/// Lowers the MSS of a SYN by `by`, not below `floor`. Returns the MSS that now stands there; `None`
+/// when the option is missing.
+#[inline(always)]
+pub fn lower_mss(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) -> Option<u16> {
+    let found = find(buffer, length, MSS)?;
+    if found.length != 4 {
+        return None;
+    }
+    let old = u16::from_be_bytes([byte(buffer, found.at + 2), byte(buffer, found.at + 3)]);
+    let lowered = old.saturating_sub(by);
+    let new = if lowered < floor { if old < floor { old } else { floor } } else { lowered };
+    let [high, low] = new.to_be_bytes();
+    buffer[(found.at + 2) & MASK] = high;
+    buffer[(found.at + 3) & MASK] = low;
+    Some(new)
+}
+
+/// Overwrites an MPTCP option with NOPs: a control connection stays on one path.
+#[inline(always)]
+pub fn remove_mptcp(buffer: &mut [u8; BUFFER], length: usize) {
+    let Some(found) = find(buffer, length, MPTCP) else { return };
+    for offset in 0..MAX_OPTIONS {
+        if offset < found.length {
+            buffer[(found.at + offset) & MASK] = NOP;
+        }
+    }
+}
+
+/// Maps the edges of all SACK blocks with the corrections of the stream that they acknowledge: left
+/// edges round up, right edges down, so that no byte is reported that did not arrive.
+#[inline(always)]
+pub fn map_sack(buffer: &mut [u8; BUFFER], length: usize, corrections: &Corrections) {
+    let Some(found) = find(buffer, length, SACK) else { return };
+    for block in 0..MAX_BLOCKS {
+        let at = found.at + 2 + block * 8;
+        if 2 + (block + 1) * 8 > found.length {
+            return;
+        }
+        let left = corrections.map_sack_left(read(buffer, at));
+        let right = corrections.map_sack_right(read(buffer, at + 4));
+        write(buffer, at, left);
+        write(buffer, at + 4, right);
+    }
+}
+
+#[inline(always)]
+fn read(buffer: &[u8; BUFFER], at: usize) -> u32 {
+    u32::from_be_bytes([
+        byte(buffer, at),
+        byte(buffer, at + 1),
+        byte(buffer, at + 2),
+        byte(buffer, at + 3),
+    ])
+}
+
+#[inline(always)]
+fn write(buffer: &mut [u8; BUFFER], at: usize, value: u32) {
+    let [a, b, c, d] = value.to_be_bytes();
+    buffer[at & MASK] = a;
+    buffer[(at + 1) & MASK] = b;
+    buffer[(at + 2) & MASK] = c;
+    buffer[(at + 3) & MASK] = d;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn buffer(options: &[u8]) -> ([u8; BUFFER], usize) {
+        let mut buffer = [0xaa; BUFFER];
+        buffer[..options.len()].copy_from_slice(options);
+        (buffer, options.len())
+    }
+
+    #[test]
+    fn the_mss_of_a_linux_syn_is_lowered_and_nothing_else_changes() {
+        let syn = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        let (mut area, length) = buffer(&syn);
+        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(1420));
+        let mut wanted = syn;
+        wanted[2..4].copy_from_slice(&1420u16.to_be_bytes());
+        assert_eq!(area[..length], wanted);
+    }
+
+    #[test]
+    fn an_mss_is_never_lowered_below_the_floor_nor_raised() {
+        let (mut area, length) = buffer(&[2, 4, 0, 90]);
+        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(64));
+        let (mut area, length) = buffer(&[2, 4, 0, 50]);
+        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(50));
+        let (mut area, length) = buffer(&[1, 1, 1, 1]);
+        assert_eq!(lower_mss(&mut area, length, 40, 64), None);
+    }
+
+    #[test]
+    fn multipath_is_removed() {
+        let mut syn = vec![2, 4, 5, 180, 30, 12];
+        syn.extend([9; 10]);
+        syn.extend([1, 3, 3, 7]);
+        let (mut area, length) = buffer(&syn);
+        remove_mptcp(&mut area, length);
+        syn[4..16].fill(NOP);
+        assert_eq!(area[..length], syn);
+    }
+
+    #[test]
+    fn sack_edges_are_mapped_back() {
+        let mut corrections = Corrections::default();
+        corrections.push(1000, 20, 25).unwrap();
+        let mut options = vec![1, 1, 5, 18];
+        for edge in [1100u32, 1200, 1010, 1012] {
+            options.extend(edge.to_be_bytes());
+        }
+        let (mut area, length) = buffer(&options);
+        map_sack(&mut area, length, &corrections);
+        assert_eq!(read(&area, 4), 1095);
+        assert_eq!(read(&area, 8), 1195);
+        assert_eq!(read(&area, 12), corrections.map_sack_left(1010));
+        assert_eq!(read(&area, 16), corrections.map_sack_right(1012));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_keep_their_length_and_the_rest_of_the_buffer(
+            options in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..6, Just(30)], 0..=40)
+        ) {
+            let (mut area, length) = buffer(&options);
+            lower_mss(&mut area, length, 40, 64);
+            remove_mptcp(&mut area, length);
+            let mut corrections = Corrections::default();
+            corrections.push(5, 3, 4).unwrap();
+            map_sack(&mut area, length, &corrections);
+            prop_assert!(area[length..].iter().all(|byte| *byte == 0xaa));
+        }
+    }
+}
