@@ -4,12 +4,7 @@
 //! port, one connection. It is in the map before the packet that announces it leaves, and whoever
 //! removes it from the map has used it: two SYNs can never both do so.
 
-use crate::{
-    flow::Zone,
-    port::Port,
-    rule::RuleId,
-    session::SessionId,
-};
+use crate::{flow::Zone, port::Port, rule::RuleId, session::SessionId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Who may dial what: any source port, for of seven servers only two dial from port 20.

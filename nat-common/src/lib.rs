@@ -4,15 +4,18 @@
 //! that live in BPF maps are `#[repr(C)]` with explicit padding and a size that is asserted, so the
 //! kernel and every later version of the agent agree on them; [`layout::VERSION`] changes with them.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod checksum;
 pub mod counter;
 pub mod expectation;
 pub mod flow;
 pub mod interface;
+pub mod journal;
 pub mod layout;
 pub mod lifetime;
+#[cfg(feature = "user")]
+mod pod;
 pub mod port;
 pub mod punt;
 pub mod reason;

@@ -351,11 +351,7 @@ impl Pool {
                 (b, index)
             } else {
                 let index = index - b.len();
-                if index < c.len() {
-                    (c, index)
-                } else {
-                    (d, index - c.len())
-                }
+                if index < c.len() { (c, index) } else { (d, index - c.len()) }
             }
         };
         if rest < range.len() { Some(Port(range.first.0 + rest as u16)) } else { None }
