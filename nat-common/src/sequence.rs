@@ -57,7 +57,7 @@ const _: () = assert!(size_of::<Corrections>() == 104);
 /// Why an edit could not be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
-    /// [`MAX_EDITS`] edits wait for their acknowledgement.
+    /// [`MAX_EDITS`] edits wait for their acknowledgement, or the edit swallows 64 KiB.
     Full,
     /// An edit has to replace at least one byte by at least one byte, or an acknowledgement at its
     /// border would have two meanings.
@@ -163,8 +163,13 @@ impl Corrections {
         number.wrapping_sub(delta as u32)
     }
 
-    /// Lists an edit after those that are there. One that keeps the length moves nothing, so it
-    /// takes no place.
+    /// The identity behind edits that are folded already.
+    pub fn with_base(base: i32) -> Corrections {
+        Corrections { base, ..Corrections::IDENTITY }
+    }
+
+    /// Lists an edit after those that are there. One that keeps the length is listed as well: half
+    /// of its line is not to be acknowledged either.
     pub fn push(&mut self, start: u32, old_len: u16, new_len: u16) -> Result<(), PushError> {
         if old_len == 0 || new_len == 0 {
             return Err(PushError::Empty);
@@ -176,13 +181,20 @@ impl Corrections {
             }
             delta = last.delta_after;
         }
-        if old_len == new_len {
-            return Ok(());
-        }
         let delta_after = delta.wrapping_add(new_len as i32 - old_len as i32);
         let place = self.edits.get_mut(self.len as usize).ok_or(PushError::Full)?;
         *place = Edit { start, old_len, new_len, delta_after };
         self.len += 1;
+        Ok(())
+    }
+
+    /// Lets the newest edit swallow `bytes` more of the sender's bytes: a line that is still being
+    /// written behind a text that has left already.
+    pub fn extend_last(&mut self, bytes: u16) -> Result<(), PushError> {
+        let newest = (self.len as usize).checked_sub(1).ok_or(PushError::Empty)?;
+        let edit = self.edits.get_mut(newest).ok_or(PushError::Full)?;
+        edit.old_len = edit.old_len.checked_add(bytes).ok_or(PushError::Full)?;
+        edit.delta_after = edit.delta_after.wrapping_sub(bytes as i32);
         Ok(())
     }
 
@@ -235,6 +247,11 @@ impl Edit {
     /// Bytes replaced.
     pub fn old_len(&self) -> u16 {
         self.old_len
+    }
+
+    /// Sequence number behind the last replaced byte, in the sender's space.
+    pub fn end(&self) -> u32 {
+        self.start.wrapping_add(self.old_len as u32)
     }
 
     /// Bytes put in their place.

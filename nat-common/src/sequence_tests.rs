@@ -18,7 +18,7 @@ struct Streams {
 impl Streams {
     /// `runs`: plain bytes before an edit, its old length and its new length.
     fn build(sender_start: u32, base: i32, runs: &[(usize, u16, u16)], tail: usize) -> Streams {
-        let mut corrections = Corrections { base, ..Corrections::IDENTITY };
+        let mut corrections = Corrections::with_base(base);
         let mut receiver = Vec::new();
         let mut at = 0;
         for &(plain, old, new) in runs {
@@ -26,11 +26,7 @@ impl Streams {
             at += plain;
             let start = sender_start.wrapping_add(at as u32);
             corrections.push(start, old, new).expect("runs are in order and few");
-            if old == new {
-                receiver.extend((at..at + old as usize).map(|byte| (byte, byte + 1)));
-            } else {
-                receiver.extend((0..new).map(|_| (at, at + old as usize)));
-            }
+            receiver.extend((0..new).map(|_| (at, at + old as usize)));
             at += old as usize;
         }
         receiver.extend((at..at + tail).map(|byte| (byte, byte + 1)));
@@ -106,6 +102,24 @@ fn runs() -> impl Strategy<Value = Vec<(usize, u16, u16)>> {
 }
 
 proptest! {
+    #[test]
+    fn an_edit_extended_byte_by_byte_is_the_edit_listed_at_once(
+        start in number(), base in number(), runs in runs(), new in length(), old in length(),
+    ) {
+        let plain = 3;
+        let mut at_once = runs.clone();
+        at_once.truncate(MAX_EDITS - 1);
+        let mut grown = at_once.clone();
+        at_once.push((plain, old, new));
+        grown.push((plain, 1, new));
+        let at_once = Streams::build(start, base as i32, &at_once, 0).corrections;
+        let mut grown = Streams::build(start, base as i32, &grown, 0).corrections;
+        for _ in 1..old {
+            grown.extend_last(1).expect("there is an edit");
+        }
+        prop_assert_eq!(at_once, grown);
+    }
+
     #[test]
     fn maps_agree_with_streams_built_byte_by_byte(
         start in number(), base in number(), runs in runs(), tail in 0usize..4,
