@@ -1,1 +1,28 @@
-//! Labs and oracles.
+//! Labs in network namespaces with real servers and clients, and Linux's own NAT as an oracle.
+//!
+//! ```text
+//!   matrix (the main job), tests/*.rs
+//!      |
+//!   lab --- gateway (ours | Linux) --- server --- client --- capture
+//!      |
+//!   netns, link, process, wait, interrupt
+//! ```
+//!
+//! Invariant: all traffic stays in namespaces of this run, and everything that a run makes is bound
+//! to a guard that removes it by name or process id.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod client;
+pub mod frame;
+pub mod gateway;
+pub mod interrupt;
+pub mod lab;
+pub mod link;
+pub mod matrix;
+pub mod netns;
+pub mod payload;
+pub mod process;
+pub mod requirements;
+pub mod server;
+pub mod wait;

@@ -1,0 +1,280 @@
+//! Our gateway, driven as a user drives it: by its command line.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{Mode, Packets, Rule};
+use crate::{
+    lab::{LAN_DEVICE, Lab, WAN_DEVICE},
+    link,
+    netns::Namespace,
+    process::{self, Finished, Process},
+};
+
+/// Loading and verifying the programs is most of it.
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+
+/// `nat-ctl run` in the gateway namespace, and the commands that speak to it.
+#[derive(Debug)]
+pub struct NatCtl<'lab> {
+    namespace: &'lab Namespace,
+    binary: PathBuf,
+    instance: String,
+    mode: Mode,
+    config: PathBuf,
+    log: PathBuf,
+    agent: Option<Process>,
+    left: bool,
+}
+
+impl<'lab> NatCtl<'lab> {
+    /// Starts the agent and waits until it is ready.
+    pub fn start(lab: &'lab Lab, mode: Mode, binary: &Path) -> Result<Self> {
+        let mut gateway = Self::prepare(lab, mode, binary)?;
+        gateway.run(&[])?;
+        Ok(gateway)
+    }
+
+    /// Everything but the start of the agent.
+    pub fn prepare(lab: &'lab Lab, mode: Mode, binary: &Path) -> Result<Self> {
+        ensure!(
+            binary.is_file(),
+            "start the gateway: no {}: build it first (cargo xtask build)",
+            binary.display()
+        );
+        if mode == Mode::Xdp {
+            link::receive_redirected(&lab.inside, crate::lab::INSIDE_DEVICE)?;
+            link::receive_redirected(&lab.outside, crate::lab::OUTSIDE_DEVICE)?;
+        }
+        let folder = lab.folder("gateway")?;
+        let config = folder.join("nat.toml");
+        let text = format!("[gateway]\nwan = [\"{WAN_DEVICE}\"]\nlan = [\"{LAN_DEVICE}\"]\n");
+        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+        let number = folder.file_name().and_then(OsStr::to_str).unwrap_or("gateway").to_owned();
+        Ok(Self {
+            namespace: &lab.gateway,
+            binary: binary.to_owned(),
+            instance: format!("{}-{number}", lab.name()),
+            mode,
+            config,
+            log: folder.join("agent.log"),
+            agent: None,
+            left: false,
+        })
+    }
+
+    /// Starts the agent (again) with further options, and waits until it is ready.
+    pub fn run(&mut self, options: &[&str]) -> Result<()> {
+        let mut command = self.agent_command(options);
+        let mut agent = Process::spawn(&mut command, "nat-ctl run", &self.log)?;
+        let ready = agent
+            .ready(START, "ready", |output| Ok(output.lines().any(|line| line.trim() == "ready")));
+        self.agent = Some(agent);
+        ready
+    }
+
+    /// The command that starts an agent for this instance.
+    #[must_use]
+    pub fn agent_command(&self, options: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--wan", WAN_DEVICE, "--lan", LAN_DEVICE]);
+        command.args(["--mode", &self.mode.to_string()]).arg("--config").arg(&self.config);
+        command.args(options);
+        command
+    }
+
+    /// `nat-ctl --instance ... WORDS`.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(["--instance", &self.instance]).args(words);
+        command
+    }
+
+    /// Runs a command line to its end, whatever that is.
+    pub fn call(&self, words: &[&str]) -> Result<Finished> {
+        process::run(&mut self.command(words), STOP)
+    }
+
+    /// Runs a command line that has to succeed, as JSON.
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        let what = format!("nat-ctl {}", words.join(" "));
+        let mut all = words.to_vec();
+        all.extend(["-o", "json"]);
+        let text = self.call(&all)?.checked(&what)?.stdout;
+        serde_json::from_str(&text).with_context(|| format!("{what} is no JSON: {text}"))
+    }
+
+    /// Name of the instance.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Where the instance keeps its maps and links.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/nat-ctl").join(&self.instance)
+    }
+
+    /// What the agent has printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.agent.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.agent.as_ref().context("the agent isn't running")?.signal(signal)
+    }
+
+    /// Ends the agent by a signal and waits until it is gone. The data plane may well live on.
+    pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut agent = self.agent.take().context("the agent isn't running")?;
+        agent.signal(signal)?;
+        agent.wait(STOP)
+    }
+
+    /// What is left of this instance: pins and what is attached to the interfaces.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        if self.pins().exists() {
+            left.push(self.pins().display().to_string());
+        }
+        let socket = PathBuf::from(format!("/run/nat-ctl/{}.sock", self.instance));
+        if socket.exists() {
+            left.push(socket.display().to_string());
+        }
+        left.extend(attached(self.namespace)?);
+        Ok(left)
+    }
+
+    pub(super) fn add(&mut self, rule: &Rule) -> Result<()> {
+        let (public, to) = match rule {
+            Rule::ForwardFtp { public, to, .. } | Rule::OneToOne { public, to, .. } => {
+                (public.to_string(), to.to_string())
+            }
+        };
+        let words: &[&str] = match rule {
+            Rule::ForwardFtp { .. } => &["forward", "add", "--service", "ftp"],
+            Rule::OneToOne { .. } => &["one-to-one", "add", "--inbound", "tcp:21"],
+        };
+        let rest = ["--name", rule.name(), "--public", &public, "--to", &to];
+        self.call(&[words, &rest].concat())?.checked("nat-ctl add a rule").map(drop)
+    }
+
+    pub(super) fn remove(&mut self, rule: &Rule) -> Result<()> {
+        let word = match rule {
+            Rule::ForwardFtp { .. } => "forward",
+            Rule::OneToOne { .. } => "one-to-one",
+        };
+        self.call(&[word, "remove", rule.name()])?.checked("nat-ctl remove a rule").map(drop)
+    }
+
+    /// Packets by the hook that finished them.
+    pub fn packets(&self) -> Result<Packets> {
+        let status = self.json(&["status"])?;
+        let packets = status.get("packets").context("nat-ctl status has no field `packets`")?;
+        Packets::deserialize_from(packets)
+    }
+
+    /// Tables, counters and the agent's last words.
+    #[must_use]
+    pub fn diagnosis(&self) -> String {
+        let mut text = format!("agent: {}\n", process::tail(&self.output(), 3000).trim());
+        for words in [
+            &["status"][..],
+            &["drops"],
+            &["ftp", "sessions"],
+            &["expectations", "list"],
+            &["flows", "list"],
+        ] {
+            let said = match self.call(words) {
+                Ok(finished) => finished.stdout + &finished.stderr,
+                Err(error) => format!("{error:#}"),
+            };
+            text.push_str(&format!("nat-ctl {}:\n{}\n", words.join(" "), said.trim()));
+        }
+        text
+    }
+
+    pub(super) fn stop(mut self) -> Result<()> {
+        if let Some(mut agent) = self.agent.take() {
+            let status = agent.stop(STOP)?;
+            let said = agent.output();
+            ensure!(
+                status.success(),
+                "nat-ctl run ended with {status}: {}",
+                process::tail(&said, 800)
+            );
+        }
+        let left = self.leftovers()?;
+        if !left.is_empty() {
+            bail!("nat-ctl run ended and left {}", left.join(", "));
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(mut self) {
+        self.left = true;
+        if let Some(agent) = self.agent.take() {
+            agent.leave();
+        }
+    }
+}
+
+impl Drop for NatCtl<'_> {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        drop(self.agent.take());
+        if self.pins().exists() {
+            let _ = self.command(&["down"]).output();
+        }
+    }
+}
+
+impl Packets {
+    fn deserialize_from(value: &Value) -> Result<Self> {
+        serde_json::from_value(value.clone()).context("read the field `packets` of nat-ctl status")
+    }
+}
+
+/// BPF programs on the interfaces of a namespace, one sentence each.
+pub fn attached(namespace: &Namespace) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for line in namespace.ip("-o -d link show")?.lines() {
+        if line.contains("prog/xdp") || line.contains(" xdp") {
+            found.push(format!("XDP: {line}"));
+        }
+    }
+    for device in [WAN_DEVICE, LAN_DEVICE] {
+        for hook in ["ingress", "egress"] {
+            let mut command = namespace.command("tc");
+            command.args(["filter", "show", "dev", device, hook]);
+            // Without a clsact qdisc tc complains, and there is no filter either.
+            let filters = process::run(&mut command, STOP)?.stdout;
+            found.extend(filters.lines().map(|line| format!("tc {device} {hook}: {line}")));
+        }
+    }
+    let text = process::must(namespace.command("bpftool").args(["--json", "net"]))?;
+    let nets: Value = serde_json::from_str(&text).context("read bpftool net")?;
+    for section in nets.as_array().into_iter().flatten() {
+        for hook in ["xdp", "tc"] {
+            for program in section.get(hook).and_then(Value::as_array).into_iter().flatten() {
+                found.push(format!("bpftool net {hook}: {program}"));
+            }
+        }
+    }
+    Ok(found)
+}

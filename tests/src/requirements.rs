@@ -1,0 +1,79 @@
+//! What a lab needs of the machine, said before anything is tried.
+
+use std::path::{Path, PathBuf};
+
+use crate::{client, server};
+
+/// Programs without which no lab works, and the Debian package of each.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("nft", "nftables"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("bpftool", "bpftool"),
+    ("curl", "curl"),
+    ("lftp", "lftp"),
+];
+
+/// What is missing for a lab, one phrase each; nothing when all is there.
+#[must_use]
+pub fn missing() -> Vec<String> {
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        missing.push("root (namespaces and eBPF need it)".to_owned());
+    }
+    for (program, package) in PROGRAMS {
+        if server::find(program).is_none() {
+            missing.push(format!("{program} (package {package})"));
+        }
+    }
+    if !client::is_installed(client::Kind::Curl) {
+        missing.push("curl with FTP".to_owned());
+    }
+    let servers = server::Kind::ALL.into_iter().filter(|kind| kind.is_installed()).count();
+    if servers == 0 {
+        missing
+            .push("an FTP server (package vsftpd, python3-pyftpdlib, proftpd or pure-ftpd)".into());
+    }
+    missing
+}
+
+/// For tests: whether to go on; says on the terminal what is missing otherwise.
+#[must_use]
+pub fn met(test: &str) -> bool {
+    let missing = missing();
+    if missing.is_empty() {
+        return true;
+    }
+    eprintln!("SKIPPED {test}: missing {}", missing.join(", "));
+    false
+}
+
+/// Our binary: `NAT_CTL` in the environment, else `release/nat-ctl` in the target folder that this
+/// very program was built into.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NAT_CTL") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let target = own.ancestors().find(|folder| folder.join("release/nat-ctl").is_file());
+    target.unwrap_or(Path::new("target")).join("release/nat-ctl")
+}
+
+/// For tests of our gateway: the binary, or what is missing said on the terminal.
+#[must_use]
+pub fn met_with_binary(test: &str) -> Option<PathBuf> {
+    if !met(test) {
+        return None;
+    }
+    let binary = binary();
+    if binary.is_file() {
+        return Some(binary);
+    }
+    eprintln!("SKIPPED {test}: missing {} (cargo xtask build)", binary.display());
+    None
+}

@@ -1,0 +1,44 @@
+//! Waits on conditions, never on the clock alone.
+//!
+//! Invariant: every wait has a deadline, says at its end what it waited for, and ends early once the
+//! user has interrupted the run.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::interrupt;
+
+/// Pause between two looks at a condition.
+const POLL: Duration = Duration::from_millis(3);
+
+/// Looks at `condition` until it gives a value; an error of the condition ends the wait.
+pub fn until<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        interrupt::check()?;
+        if start.elapsed() > limit {
+            bail!("waited {:.1} s for {what}, in vain", limit.as_secs_f64());
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Like [`until`], for conditions that are only true or not yet.
+pub fn until_true(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    until(limit, what, || Ok(condition()?.then_some(())))
+}
