@@ -14,23 +14,21 @@ use anyhow::{Context, bail};
 
 /// The cargo that started this program.
 pub fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    isolate(&mut command);
-    command
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Removes what an outer `cargo run` (or the user's shell) would otherwise hand on to another
-/// cargo: flags and wrappers meant for a different target, and library folders of a different
+/// Removes what an outer `cargo run` or the user's shell would otherwise hand on to a cargo of
+/// another toolchain: flags and wrappers meant for the host, and library folders of the outer
 /// compiler.
 pub fn isolate(command: &mut Command) {
     for variable in [
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_MANIFEST_DIR",
-        "CARGO_MANIFEST_PATH",
+        "CARGO",
         "LD_LIBRARY_PATH",
         "RUSTC",
         "RUSTC_WORKSPACE_WRAPPER",
         "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
     ] {
         command.env_remove(variable);
     }

@@ -11,12 +11,19 @@
 //! ```
 
 mod agent;
+mod apt;
+mod check;
 mod command;
+mod deny;
 mod ebpf;
+mod gateway;
 mod linker;
 mod packages;
 mod privilege;
+mod servers;
 mod setup;
+mod stage;
+mod tool;
 mod toolchain;
 mod workspace;
 
@@ -24,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{packages::Need, workspace::Workspace};
+use crate::{gateway::Interfaces, packages::Need, workspace::Workspace};
 
 /// Command line of `cargo xtask`.
 #[derive(Parser)]
@@ -44,11 +51,16 @@ enum Task {
         #[arg(long)]
         ebpf_only: bool,
     },
+    /// Install and build, then run the gateway on the given interfaces
+    Run(Interfaces),
+    /// Install and build, then run every check and test, and print a summary
+    Test,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().task) {
-        Ok(code) => code,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             privilege::exit_code(&error)
@@ -56,9 +68,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one task; the status of a program that it stands for (the agent, the tests) is handed on.
-fn run(task: Task) -> anyhow::Result<ExitCode> {
+/// Runs one task; false when it ran to its end and what it checked failed.
+fn run(task: Task) -> anyhow::Result<bool> {
     let workspace = Workspace::here();
+    servers::offer(&workspace)?;
     match task {
         Task::Setup => setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?,
         Task::Build { ebpf_only } => {
@@ -68,6 +81,12 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
                 agent::build(&workspace)?;
             }
         }
+        Task::Run(interfaces) => gateway::run(&workspace, &interfaces)?,
+        Task::Test => {
+            privilege::require_root("`cargo xtask test`", "to load programs and make namespaces")?;
+            setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?;
+            return check::run(&workspace);
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }

@@ -5,9 +5,7 @@
 
 use std::{fmt, path::Path, process::Command};
 
-use anyhow::{Context, bail};
-
-use crate::command;
+use crate::{apt::Apt, command};
 
 /// What a package is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +25,8 @@ pub enum Witness {
     Program(&'static str),
     /// A file or folder.
     File(&'static str),
+    /// A module of Python.
+    Module(&'static str),
 }
 
 /// A package of Debian and what it is wanted for.
@@ -48,8 +48,8 @@ pub const COMPILER: [Package; 3] = [
 pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
-/// Everything else.
-const TABLE: [Package; 13] = [
+/// Everything else. FTP servers are not installed but unpacked, see `servers`.
+const TABLE: [Package; 12] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -61,12 +61,7 @@ const TABLE: [Package; 13] = [
     package("lftp", Witness::Program("lftp"), Need::Lab),
     package("openssl", Witness::Program("openssl"), Need::Lab),
     package("python3", Witness::File("/usr/bin/python3"), Need::Lab),
-    package(
-        "python3-pyftpdlib",
-        Witness::File("/usr/lib/python3/dist-packages/pyftpdlib"),
-        Need::Lab,
-    ),
-    package("vsftpd", Witness::Program("vsftpd"), Need::Lab),
+    package("python3-pyftpdlib", Witness::Module("pyftpdlib"), Need::Lab),
 ];
 
 const fn package(name: &'static str, witness: Witness, need: Need) -> Package {
@@ -75,10 +70,11 @@ const fn package(name: &'static str, witness: Witness, need: Need) -> Package {
 
 impl Package {
     /// Whether its content is there.
-    pub fn is_present(&self) -> bool {
+    fn is_present(&self) -> bool {
         match self.witness {
             Witness::Program(program) => command::find(program).is_some(),
             Witness::File(file) => Path::new(file).exists(),
+            Witness::Module(module) => has_module(module),
         }
     }
 }
@@ -94,43 +90,30 @@ impl fmt::Display for Package {
     }
 }
 
-/// Packages of the table that are wanted and absent.
-pub fn missing(needs: &[Need]) -> Vec<Package> {
-    let is_wanted = |package: &Package| needs.contains(&package.need) && !package.is_present();
-    TABLE.into_iter().filter(is_wanted).collect()
+/// Packages of the table for these needs.
+pub fn wanted(needs: &[Need]) -> Vec<Package> {
+    TABLE.into_iter().filter(|package| needs.contains(&package.need)).collect()
 }
 
-/// Whether this distribution has Debian's package manager.
-pub fn has_apt() -> bool {
-    command::find("apt-get").is_some()
-}
-
-/// Installs packages with apt-get; without it, says what is missing.
-pub fn install(packages: &[Package]) -> anyhow::Result<()> {
+/// Installs those of the packages that are absent.
+pub fn install(apt: &mut Apt, packages: &[Package]) -> anyhow::Result<()> {
     let missing: Vec<_> = packages.iter().filter(|package| !package.is_present()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if !has_apt() {
-        bail!("missing on this machine: {list}; install them with its package manager");
-    }
-    crate::privilege::require_root("installing packages", "which apt-get asks for")
-        .with_context(|| format!("missing: {list}"))?;
-    eprintln!("xtask: installing {list}");
-    command::run(&mut apt_get(&["update"])).context("cannot refresh the list of packages")?;
-    // An FTP server of the user's conflicts with ours: rather fail than remove it.
-    let mut install = apt_get(&["install", "--yes", "--no-install-recommends", "--no-remove"]);
-    install.args(missing.iter().map(|package| package.name));
-    command::run(&mut install).with_context(|| format!("cannot install {list}"))
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    apt.install(&names, &list)
 }
 
-/// apt-get without questions, waiting for another one to end.
-fn apt_get(arguments: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .args(["--quiet", "--option", "DPkg::Lock::Timeout=300"])
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    command
+/// Whether the system's Python, or another one on the PATH, has a module: looked for in the folders
+/// of Debian's packages first, as asking a Python takes a tenth of a second.
+fn has_module(module: &str) -> bool {
+    let asks = |python: &str| {
+        let mut question = Command::new(python);
+        question.args(["-W", "ignore", "-c", &format!("import {module}")]);
+        command::output(&mut question).is_ok()
+    };
+    let folder = Path::new("/usr/lib/python3/dist-packages").join(module);
+    folder.is_dir() || asks("/usr/bin/python3") || asks("python3")
 }

@@ -8,34 +8,46 @@ use std::fs::{self, File};
 use anyhow::{Context, bail};
 
 use crate::{
-    linker,
+    apt::Apt,
+    deny, linker,
     packages::{self, Need},
-    toolchain,
+    servers,
+    toolchain::{self, Toolchain},
     workspace::Workspace,
 };
 
 /// Installs and builds what `needs` ask for and is not there yet.
 pub fn run(workspace: &Workspace, needs: &[Need]) -> anyhow::Result<()> {
     let _lock = lock(workspace)?;
-    packages::install(&packages::missing(needs))?;
-    if needs.contains(&Need::Build) {
-        let toolchain = ensure_toolchain()?;
-        linker::ensure(workspace, &toolchain)?;
+    let mut apt = Apt::default();
+    packages::install(&mut apt, &packages::wanted(needs))?;
+    for need in needs {
+        match need {
+            Need::Build => linker::ensure(workspace, &ensure_toolchain(&mut apt)?)?,
+            Need::Lab => servers::ensure(workspace, &mut apt)?,
+            Need::Checks => {
+                // rustup's toolchains have a clippy of their own.
+                if toolchain::find()?.is_of_system() && Apt::is_here() {
+                    packages::install(&mut apt, &[packages::LINTER])?;
+                }
+                deny::ensure(workspace)?;
+            }
+        }
     }
     Ok(())
 }
 
 /// Finds a compiler for eBPF, or installs Debian's.
-fn ensure_toolchain() -> anyhow::Result<toolchain::Toolchain> {
+fn ensure_toolchain(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     let absent = match toolchain::find() {
         Ok(toolchain) => return Ok(toolchain),
         Err(absent) => absent,
     };
     let remedy = "install one with `rustup toolchain install nightly --component rust-src`";
-    if !packages::has_apt() {
+    if !Apt::is_here() {
         bail!("{absent}: {remedy}");
     }
-    packages::install(&packages::COMPILER).with_context(|| format!("{absent}: {remedy}"))?;
+    packages::install(apt, &packages::COMPILER).with_context(|| format!("{absent}: {remedy}"))?;
     toolchain::find().context(remedy)
 }
 
@@ -43,9 +55,9 @@ fn ensure_toolchain() -> anyhow::Result<toolchain::Toolchain> {
 fn lock(workspace: &Workspace) -> anyhow::Result<File> {
     let tools = workspace.tools();
     let file = tools.join("lock");
-    let describe = || format!("cannot lock {}", file.display());
-    fs::create_dir_all(&tools).with_context(describe)?;
-    let lock = File::create(&file).with_context(describe)?;
-    lock.lock().with_context(describe)?;
+    let context = || format!("cannot lock {}", file.display());
+    fs::create_dir_all(&tools).with_context(context)?;
+    let lock = File::create(&file).with_context(context)?;
+    lock.lock().with_context(context)?;
     Ok(lock)
 }

@@ -30,17 +30,16 @@ pub struct Toolchain {
     pub rustc: PathBuf,
     /// The cargo of the same toolchain: `build-std` wants the two to agree.
     pub cargo: PathBuf,
-    /// Release as rustc prints it, `1.96.0`.
-    pub release: String,
     /// Major version of its LLVM.
     pub llvm_major: u32,
     /// The shared libLLVM that the linker must use too.
     pub llvm_library: PathBuf,
 }
 
-impl fmt::Display for Toolchain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (rustc {}, LLVM {})", self.rustc.display(), self.release, self.llvm_major)
+impl Toolchain {
+    /// Whether it is the distribution's, and not rustup's.
+    pub fn is_of_system(&self) -> bool {
+        self.rustc.starts_with("/usr")
     }
 }
 
@@ -127,7 +126,7 @@ fn inspect(root: &Path) -> anyhow::Result<Toolchain> {
         bail!("rustc {release} has LLVM {llvm_major}, bpf-linker takes {LLVM_MAJORS:?}");
     }
     let llvm_library = llvm_library(root, llvm_major)?;
-    Ok(Toolchain { rustc, cargo, release, llvm_major, llvm_library })
+    Ok(Toolchain { rustc, cargo, llvm_major, llvm_library })
 }
 
 /// The first two numbers of a version.
