@@ -1,0 +1,148 @@
+//! What goes over the socket.
+//!
+//! Invariant: every object carries the version; one of another version is refused with both
+//! numbers named.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::VERSION;
+use crate::{
+    error::{Exit, Failure},
+    output::{
+        DropsView, ExpectationView, FlowFilter, FlowView, FtpSessionView, RuleView, StatusView,
+    },
+    rules::{Rule, RuleKind},
+};
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the gateway is; answered by [`Response::Status`].
+    Status,
+    /// The rules of a kind; answered by [`Response::Rules`].
+    Rules {
+        /// Which kind.
+        kind: RuleKind,
+    },
+    /// Puts a rule in force; answered by [`Response::Done`].
+    AddRule {
+        /// The rule.
+        rule: Rule,
+        /// Whether it ends with the agent.
+        #[serde(default)]
+        runtime: bool,
+    },
+    /// Takes a rule out of force; answered by [`Response::Done`].
+    RemoveRule {
+        /// Which kind.
+        kind: RuleKind,
+        /// Which rule.
+        name: String,
+        /// Whether its flows end with it.
+        #[serde(default)]
+        kill_flows: bool,
+    },
+    /// The flows that match; answered by [`Response::Flows`].
+    Flows {
+        /// Which flows.
+        #[serde(default)]
+        filter: FlowFilter,
+    },
+    /// Ends the flows that match; answered by [`Response::Count`].
+    DeleteFlows {
+        /// Which flows.
+        #[serde(default)]
+        filter: FlowFilter,
+    },
+    /// The expectations; answered by [`Response::Expectations`].
+    Expectations,
+    /// The FTP sessions; answered by [`Response::FtpSessions`].
+    FtpSessions,
+    /// The drops by reason; answered by [`Response::Drops`].
+    Drops,
+}
+
+impl Request {
+    /// Whether it changes something, which is root's alone.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::AddRule { .. } | Self::RemoveRule { .. } | Self::DeleteFlows { .. } => true,
+            Self::Status
+            | Self::Rules { .. }
+            | Self::Flows { .. }
+            | Self::Expectations
+            | Self::FtpSessions
+            | Self::Drops => false,
+        }
+    }
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", content = "data", rename_all = "kebab-case")]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// How the gateway is.
+    Status(Box<StatusView>),
+    /// Rules, oldest first.
+    Rules(Vec<RuleView>),
+    /// Flows.
+    Flows(Vec<FlowView>),
+    /// How many were meant.
+    Count(u64),
+    /// Expectations.
+    Expectations(Vec<ExpectationView>),
+    /// FTP sessions.
+    FtpSessions(Vec<FtpSessionView>),
+    /// Drops by reason.
+    Drops(DropsView),
+    /// It is not done.
+    Error {
+        /// The status to exit with.
+        exit: Exit,
+        /// One line for the operator.
+        message: String,
+    },
+}
+
+impl<E: Into<Failure>> From<Result<Response, E>> for Response {
+    fn from(result: Result<Response, E>) -> Self {
+        result.unwrap_or_else(|error| {
+            let Failure { exit, message } = error.into();
+            Self::Error { exit, message }
+        })
+    }
+}
+
+/// An object with the version in front.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    message: &'a T,
+}
+
+/// A message as a line, line break included.
+pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
+    let versioned = Versioned { version: VERSION, message };
+    let mut line = serde_json::to_vec(&versioned).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The message of a line.
+pub(super) fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
+    let mut object: serde_json::Map<String, Value> =
+        serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
+    match object.remove("version") {
+        Some(version) if version == VERSION => {}
+        Some(version) => {
+            return Err(format!("version {version} is not known here: this is version {VERSION}"));
+        }
+        None => return Err(format!("the object lacks \"version\": {VERSION}")),
+    }
+    serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string())
+}

@@ -1,0 +1,69 @@
+//! The choices of the file that are words.
+//!
+//! Invariant: a word that stands for something this version does not do is refused with "not
+//! supported yet", never taken for something else.
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// When a host keeps its public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// One inside address and port has one public port, whoever it talks to (RFC 4787, REQ-1).
+    EndpointIndependent,
+}
+
+/// Who may send to a public port that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filtering {
+    /// The very address and port that were sent to (RFC 4787, 5).
+    AddressAndPortDependent,
+}
+
+/// What becomes of a PORT or 227 that names a third host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignAddress {
+    /// The line passes, no connection is opened for it, and it is counted.
+    Refuse,
+    /// The line passes without a count; no connection is opened for it either.
+    Pass,
+}
+
+impl<'de> Deserialize<'de> for Mapping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let only = "endpoint-independent";
+        only_choice(deserializer, "mapping", only, &["address-and-port-dependent"])?;
+        Ok(Self::EndpointIndependent)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filtering {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let only = "address-and-port-dependent";
+        let later = &["endpoint-independent", "address-dependent"];
+        only_choice(deserializer, "filtering", only, later)?;
+        Ok(Self::AddressAndPortDependent)
+    }
+}
+
+fn only_choice<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    key: &str,
+    only: &str,
+    later: &[&str],
+) -> Result<(), D::Error> {
+    let word = String::deserialize(deserializer)?;
+    if word == only {
+        return Ok(());
+    }
+    let why = if later.contains(&word.as_str()) { "not supported yet" } else { "not a choice" };
+    Err(D::Error::custom(format_args!("{key} '{word}' is {why}: leave it at '{only}'")))
+}
+
+/// `strict = true` asks for checks that the engine does not make.
+pub(super) fn not_strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    if bool::deserialize(deserializer)? {
+        return Err(D::Error::custom("strict mode is not supported yet: leave it at false"));
+    }
+    Ok(false)
+}

@@ -1,0 +1,254 @@
+//! The configuration file: TOML, parsed once into types that cannot be wrong.
+//!
+//! Invariant: a key that is not known, and a choice that the data plane does not have, is refused
+//! with its line and column; nothing of the file is ignored.
+
+mod choice;
+mod duration;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+pub use choice::{Filtering, ForeignAddress, Mapping};
+pub use pool::Pool;
+
+use crate::{
+    error::Exit,
+    options::Mode,
+    rules::{FTP_CONTROL_PORT, Forward, OneToOne, Rule, RuleError, RuleSet},
+};
+
+/// A configuration file, with defaults where it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Interfaces and hook.
+    pub gateway: Gateway,
+    /// Outbound of every inside host.
+    pub masquerade: Masquerade,
+    /// Ports that lead to a host inside.
+    pub forward: Vec<Forward>,
+    /// Addresses that belong to a host inside.
+    pub one_to_one: Vec<OneToOne>,
+    /// The FTP engine.
+    pub ftp: Ftp,
+    /// Lifetimes of flows.
+    pub timeouts: Timeouts,
+    /// Sizes of tables.
+    pub limits: Limits,
+}
+
+/// Section `[gateway]`; the command line goes before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Interfaces to the outside.
+    pub wan: Vec<String>,
+    /// Interfaces to the inside.
+    pub lan: Vec<String>,
+    /// Which hook.
+    pub mode: Mode,
+}
+
+/// Section `[masquerade]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Masquerade {
+    /// Whether inside hosts without an address of their own reach the outside.
+    pub enabled: bool,
+    /// Public ports that may be handed out.
+    pub ports: Pool,
+    /// When a host keeps its public port (RFC 4787, 4.1).
+    pub mapping: Mapping,
+    /// Who may answer on it (RFC 4787, 5).
+    pub filtering: Filtering,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ports: Pool::default(),
+            mapping: Mapping::EndpointIndependent,
+            filtering: Filtering::AddressAndPortDependent,
+        }
+    }
+}
+
+/// Section `[ftp]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ftp {
+    /// Destination ports of outbound connections that are FTP control connections.
+    pub control_ports: Vec<std::num::NonZeroU16>,
+    /// What becomes of a PORT or 227 that names a third host.
+    pub foreign_address: ForeignAddress,
+    /// Strict mode; only `false` is accepted so far.
+    #[serde(deserialize_with = "choice::not_strict")]
+    pub strict: bool,
+}
+
+impl Default for Ftp {
+    fn default() -> Self {
+        Self {
+            control_ports: std::num::NonZeroU16::new(FTP_CONTROL_PORT).into_iter().collect(),
+            foreign_address: ForeignAddress::Refuse,
+            strict: false,
+        }
+    }
+}
+
+/// Section `[timeouts]`: how long a flow may be idle.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// An open TCP connection (RFC 5382, REQ-5).
+    #[serde(deserialize_with = "duration::lifetime")]
+    pub tcp_established: Duration,
+    /// A TCP connection that opens or closes (RFC 5382, REQ-5).
+    #[serde(deserialize_with = "duration::lifetime")]
+    pub tcp_transitory: Duration,
+    /// UDP (RFC 4787, REQ-5).
+    #[serde(deserialize_with = "duration::lifetime")]
+    pub udp: Duration,
+    /// ICMP queries (RFC 5508, REQ-2).
+    #[serde(deserialize_with = "duration::lifetime")]
+    pub icmp: Duration,
+    /// An expectation that nobody has used.
+    #[serde(deserialize_with = "duration::lifetime")]
+    pub expectation: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: Duration::from_secs(2 * 3600 + 4 * 60),
+            tcp_transitory: Duration::from_secs(4 * 60),
+            udp: Duration::from_secs(5 * 60),
+            icmp: Duration::from_secs(60),
+            expectation: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Section `[limits]`: how much the tables hold.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Flows of all hosts.
+    pub flows: std::num::NonZeroU32,
+    /// Expectations of all sessions.
+    pub expectations: std::num::NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let entries = |n: u32| std::num::NonZeroU32::MIN.saturating_add(n - 1);
+        Self { flows: entries(1 << 20), expectations: entries(1 << 16) }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("read configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It isn't a configuration.
+    #[error("configuration {path}, line {line}, column {column}: {why}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line of the mistake, from 1.
+        line: usize,
+        /// Column of the mistake, from 1, in characters.
+        column: usize,
+        /// The mistake.
+        why: String,
+    },
+    /// Its rules contradict each other.
+    #[error("configuration {path}: {source}")]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// Which rules, and why.
+        source: RuleError,
+    },
+}
+
+impl ConfigError {
+    /// The exit status that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Read { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Exit::NotFound,
+                io::ErrorKind::PermissionDenied => Exit::Refused,
+                _ => Exit::Error,
+            },
+            Self::Content { .. } => Exit::Usage,
+            Self::Rules { source, .. } => source.exit(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file, its rules included.
+    ///
+    /// # Errors
+    /// One line with the place of the first mistake.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config = Self::parse(&text).map_err(|mistake| ConfigError::Content {
+            path: path.to_owned(),
+            line: mistake.line,
+            column: mistake.column,
+            why: mistake.why,
+        })?;
+        let mut set = RuleSet::default();
+        for rule in config.rules() {
+            set.insert(rule, &|_| None)
+                .map_err(|source| ConfigError::Rules { path: path.to_owned(), source })?;
+        }
+        Ok(config)
+    }
+
+    /// The rules of the file, forwards first.
+    pub fn rules(&self) -> Vec<Rule> {
+        let forwards = self.forward.iter().cloned().map(Rule::Forward);
+        forwards.chain(self.one_to_one.iter().cloned().map(Rule::OneToOne)).collect()
+    }
+
+    fn parse(text: &str) -> Result<Self, Mistake> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.get(..start).unwrap_or_default();
+            Mistake {
+                line: before.matches('\n').count() + 1,
+                column: before.chars().rev().take_while(|&c| c != '\n').count() + 1,
+                why: error.message().replace('\n', " "),
+            }
+        })
+    }
+}
+
+/// A place in the text and what is wrong there.
+#[derive(Debug, PartialEq, Eq)]
+struct Mistake {
+    line: usize,
+    column: usize,
+    why: String,
+}

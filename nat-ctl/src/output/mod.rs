@@ -1,0 +1,20 @@
+//! What commands print: views with the JSON fields that scripts rely on, and tables for people.
+//!
+//! Invariant: `table`, `json` and `jsonl` are made from the same view, and every JSON object has
+//! `"version": 1` in front. A closed pipe ends the output without an error.
+
+mod filter;
+mod printer;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod units;
+mod view;
+
+pub use filter::FlowFilter;
+pub use printer::{Color, Format, Printer};
+pub use view::{
+    DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
+    InterfaceMode, InterfaceView, OneToOneView, PacketsView, PortsView, Role, RuleView, StatusView,
+    Usage,
+};

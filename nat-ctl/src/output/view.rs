@@ -1,0 +1,364 @@
+//! The objects that commands print and the API carries.
+//!
+//! Invariant: names and types of these fields are fixed for version 1; fields may be added, none
+//! may change. Times are seconds, addresses text, ports and counters numbers.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use nat_common::reason::Reason;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    options::Mode,
+    rules::{Alg, Cidr, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule},
+};
+
+/// `status`: the gateway on one screen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Which gateway.
+    pub instance: String,
+    /// Whether packets flow.
+    pub ready: bool,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Every interface, WANs first.
+    pub interfaces: Vec<InterfaceView>,
+    /// Flow records.
+    pub flows: Usage,
+    /// Public ports.
+    pub ports: Usage,
+    /// Expectations.
+    pub expectations: Usage,
+    /// FTP control connections.
+    pub ftp_sessions: u64,
+    /// Packets dropped, all reasons together.
+    pub drops: u64,
+    /// Packets by the hook that finished them.
+    pub packets: PacketsView,
+}
+
+/// How full a table is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that there is room for.
+    pub max: u64,
+}
+
+/// Packets by the hook that finished them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketsView {
+    /// Translated and redirected by XDP.
+    pub xdp: u64,
+    /// Translated and redirected by TC.
+    pub tc: u64,
+    /// Left to the kernel as they came.
+    pub stack: u64,
+    /// Handed to the agent.
+    pub punted: u64,
+}
+
+/// An interface of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Its name.
+    pub name: String,
+    /// Which side it is on.
+    pub role: Role,
+    /// The hook that carries its packets.
+    pub mode: InterfaceMode,
+    /// Why that hook.
+    pub reason: String,
+}
+
+/// The side of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Outside.
+    Wan,
+    /// Inside.
+    Lan,
+}
+
+/// The hook of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceMode {
+    /// XDP, with TC behind it.
+    Xdp,
+    /// TC alone.
+    Tc,
+}
+
+impl InterfaceMode {
+    /// The same as a mode to ask for.
+    pub fn asked(self) -> Mode {
+        match self {
+            Self::Xdp => Mode::Xdp,
+            Self::Tc => Mode::Tc,
+        }
+    }
+}
+
+/// An element of `flows list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// State in one word, such as `established`.
+    pub state: String,
+    /// What the initiator sends.
+    pub original: End,
+    /// What the answer looks like on the other side.
+    pub reply: End,
+    /// Seconds since the first packet.
+    pub age_s: u64,
+    /// Seconds since the last packet.
+    pub idle_s: u64,
+    /// Seconds until it is removed if it stays idle.
+    pub expires_s: u64,
+    /// `ftp` for a control connection.
+    pub alg: Option<Alg>,
+    /// The rule that let it in.
+    pub rule: Option<String>,
+    /// The FTP session whose data connection this is.
+    pub related_to: Option<u64>,
+}
+
+/// One direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Source address.
+    pub src: Ipv4Addr,
+    /// Source port; the identifier for ICMP.
+    pub sport: u16,
+    /// Destination address.
+    pub dst: Ipv4Addr,
+    /// Destination port; the identifier for ICMP.
+    pub dport: u16,
+    /// Packets of this direction.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// An element of `expectations list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectationView {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The only address that may open the connection.
+    pub src: Ipv4Addr,
+    /// The address that it will dial.
+    pub dst: Ipv4Addr,
+    /// The port that it will dial.
+    pub dport: u16,
+    /// The host that it is led to.
+    pub to: Ipv4Addr,
+    /// The port there.
+    pub to_port: u16,
+    /// Seconds until it is removed unused.
+    pub expires_s: u64,
+    /// The FTP session that announced it.
+    pub session: u64,
+}
+
+/// An element of `ftp sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FtpSessionView {
+    /// Number of the session.
+    pub id: u64,
+    /// Address and port of the client.
+    pub client: String,
+    /// Address and port of the server.
+    pub server: String,
+    /// Address and port that the gateway shows to the outside.
+    pub public: String,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// Where the dialogue is, in one word.
+    pub state: String,
+    /// Whether the control connection is beyond reading.
+    pub encrypted: bool,
+    /// How the last data connection was announced.
+    pub mode: Option<FtpMode>,
+    /// The last command; arguments of PASS and ACCT are masked.
+    pub command: Option<String>,
+    /// The file of the last transfer.
+    pub file: Option<String>,
+    /// Bytes over its data connections.
+    pub bytes: u64,
+    /// Seconds since the control connection opened.
+    pub age_s: u64,
+    /// The rule that let it in.
+    pub rule: Option<String>,
+}
+
+/// Who opens the data connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FtpMode {
+    /// The server: PORT, EPRT.
+    Active,
+    /// The client: PASV, EPSV.
+    Passive,
+}
+
+/// `drops`: packets by reason; every reason is there, those at 0 too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DropsView(pub BTreeMap<String, u64>);
+
+impl DropsView {
+    /// From the counter of each reason.
+    pub fn new(count: impl Fn(Reason) -> u64) -> Self {
+        Self(Reason::ALL.iter().map(|&reason| (reason.name().to_owned(), count(reason))).collect())
+    }
+
+    /// All reasons together.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// An element of `forward list` or `one-to-one list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum RuleView {
+    /// A forward.
+    Forward(ForwardView),
+    /// A one-to-one address.
+    OneToOne(OneToOneView),
+}
+
+/// A forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardView {
+    /// Its name.
+    pub name: String,
+    /// `tcp`, `udp` or `tcp+udp`.
+    pub protocol: Protocols,
+    /// Public address or interface.
+    pub public: String,
+    /// Public ports; null: all of the protocol.
+    pub public_ports: Option<PortsView>,
+    /// Host inside.
+    pub to: Ipv4Addr,
+    /// Its ports, one to one.
+    pub to_ports: Option<PortsView>,
+    /// Who may use it.
+    pub allow: Vec<Cidr>,
+    /// `ftp` where control connections are followed.
+    pub alg: Option<Alg>,
+    /// What the operator wrote beside it.
+    pub comment: Option<String>,
+    /// Where the rule came from.
+    pub origin: Origin,
+    /// Its number in maps.
+    pub number: u32,
+}
+
+/// A one-to-one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneToOneView {
+    /// Its name.
+    pub name: String,
+    /// Public address.
+    pub public: Ipv4Addr,
+    /// Host inside.
+    pub to: Ipv4Addr,
+    /// What may come in unasked.
+    pub inbound: Vec<InboundView>,
+    /// `ftp` where control connections are followed.
+    pub alg: Option<Alg>,
+    /// What the operator wrote beside it.
+    pub comment: Option<String>,
+    /// Where the rule came from.
+    pub origin: Origin,
+    /// Its number in maps.
+    pub number: u32,
+}
+
+/// One `--inbound`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundView {
+    /// `any`, `tcp`, `udp` or `icmp`.
+    pub protocol: InboundProtocol,
+    /// Ports; null: all of the protocol.
+    pub ports: Option<PortsView>,
+    /// From where.
+    pub allow: Vec<Cidr>,
+}
+
+/// Ports from first to last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortsView {
+    /// Lowest.
+    pub first: u16,
+    /// Highest.
+    pub last: u16,
+}
+
+impl From<PortRange> for PortsView {
+    fn from(range: PortRange) -> Self {
+        Self { first: range.first(), last: range.last() }
+    }
+}
+
+impl RuleView {
+    /// The view of a rule.
+    pub fn new(rule: &Rule, origin: Origin) -> Self {
+        let number = rule.id().number();
+        match rule {
+            Rule::Forward(forward) => Self::Forward(ForwardView {
+                name: forward.name().to_string(),
+                protocol: forward.protocols(),
+                public: forward.public().address.to_string(),
+                public_ports: forward.public().ports.map(PortsView::from),
+                to: forward.to().address,
+                to_ports: forward.to().ports.map(PortsView::from),
+                allow: forward.allow().to_vec(),
+                alg: shown(forward.alg()),
+                comment: forward.comment().map(str::to_owned),
+                origin,
+                number,
+            }),
+            Rule::OneToOne(host) => Self::OneToOne(OneToOneView {
+                name: host.name().to_string(),
+                public: host.public(),
+                to: host.to(),
+                inbound: host
+                    .inbound()
+                    .iter()
+                    .map(|inbound| InboundView {
+                        protocol: inbound.protocol(),
+                        ports: inbound.ports().map(PortsView::from),
+                        allow: inbound.allow().to_vec(),
+                    })
+                    .collect(),
+                alg: shown(host.alg()),
+                comment: host.comment().map(str::to_owned),
+                origin,
+                number,
+            }),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Forward(view) => &view.name,
+            Self::OneToOne(view) => &view.name,
+        }
+    }
+}
+
+fn shown(alg: Alg) -> Option<Alg> {
+    match alg {
+        Alg::Ftp => Some(Alg::Ftp),
+        Alg::None => None,
+    }
+}

@@ -1,0 +1,197 @@
+//! Addresses as rules name them: public, inside, and prefixes of remote ends.
+//!
+//! Invariant: a host address is a unicast IPv4 address that a packet can carry; a prefix has no
+//! bits beyond its length.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use ipnet::Ipv4Net;
+
+use super::{PortRange, RuleError, text::serde_by_text};
+
+/// Longest interface name (IFNAMSIZ less the final zero; linux/if.h).
+const LONGEST_INTERFACE: usize = 15;
+
+/// A prefix of remote addresses, such as `198.51.100.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr(Ipv4Net);
+
+impl Cidr {
+    /// Every address.
+    pub const ALL: Self = Self(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+
+    /// The lowest address of the prefix.
+    pub fn network(self) -> Ipv4Addr {
+        self.0.network()
+    }
+
+    /// How many leading bits count, 0 to 32.
+    pub fn prefix_length(self) -> u8 {
+        self.0.prefix_len()
+    }
+
+    /// Whether the address is under the prefix.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        self.0.contains(&address)
+    }
+
+    /// Whether every address of `other` is under this prefix.
+    pub fn covers(self, other: Self) -> bool {
+        self.0.contains(&other.0)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = RuleError;
+
+    /// `any` is every address (the dashboard's word); an address alone is a prefix of 32 bits.
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let malformed =
+            || RuleError::malformed(text, "an IPv4 prefix (198.51.100.0/24, 198.51.100.7 or any)");
+        if text == "any" {
+            return Ok(Self::ALL);
+        }
+        let net = match text.parse::<Ipv4Addr>() {
+            Ok(address) => Ipv4Net::from(address),
+            Err(_) => text.parse::<Ipv4Net>().map_err(|_| malformed())?,
+        };
+        Ok(Self(net.trunc()))
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The outside of a forward: an address, or an interface whose address counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PublicAddress {
+    /// This address.
+    Address(Ipv4Addr),
+    /// The first address of this interface, whatever it is at the time.
+    Interface(String),
+}
+
+impl FromStr for PublicAddress {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let malformed = || {
+            RuleError::malformed(text, "a public IPv4 address or interface (203.0.113.10 or eth0)")
+        };
+        // An interface may be called nearly anything; what looks like an address is meant as one.
+        let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if numeric {
+            return unicast(text).map(Self::Address).ok_or_else(malformed);
+        }
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':');
+        if text.len() > LONGEST_INTERFACE || !text.chars().all(plain) {
+            return Err(malformed());
+        }
+        Ok(Self::Interface(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PublicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => f.pad(name),
+        }
+    }
+}
+
+/// `ADDR|IF[:PORTS]`: where a forward is reached from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicEndpoint {
+    /// The address or interface.
+    pub address: PublicAddress,
+    /// The ports, where some are named.
+    pub ports: Option<PortRange>,
+}
+
+impl FromStr for PublicEndpoint {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let (address, ports) = endpoint(text)?;
+        Ok(Self { address: address.parse()?, ports })
+    }
+}
+
+impl fmt::Display for PublicEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_endpoint(f, &self.address, self.ports)
+    }
+}
+
+/// `ADDR[:PORTS]`: the host inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InsideEndpoint {
+    /// The host's own address.
+    pub address: Ipv4Addr,
+    /// The ports, where some are named.
+    pub ports: Option<PortRange>,
+}
+
+impl FromStr for InsideEndpoint {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let (address, ports) = endpoint(text)?;
+        Ok(Self { address: host(address)?, ports })
+    }
+}
+
+impl fmt::Display for InsideEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_endpoint(f, &self.address, self.ports)
+    }
+}
+
+serde_by_text!(Cidr, PublicAddress, PublicEndpoint, InsideEndpoint);
+
+/// An address that a host can have, from text.
+///
+/// # Errors
+/// Says what is wrong with the text, in one line.
+pub fn host(text: &str) -> Result<Ipv4Addr, RuleError> {
+    unicast(text).ok_or_else(|| RuleError::malformed(text, "the IPv4 address of a host (10.0.0.5)"))
+}
+
+/// serde's way in for a host address that must be unicast.
+pub(crate) fn deserialize_host<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Ipv4Addr, D::Error> {
+    let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+    host(&text).map_err(serde::de::Error::custom)
+}
+
+fn unicast(text: &str) -> Option<Ipv4Addr> {
+    let address: Ipv4Addr = text.parse().ok()?;
+    // RFC 1122, 3.2.1.3: none of these can be the address of a host on a wire; 240/4 can't either.
+    let usable = address.octets()[0] != 0 && address.octets()[0] < 224 && !address.is_loopback();
+    usable.then_some(address)
+}
+
+fn endpoint(text: &str) -> Result<(&str, Option<PortRange>), RuleError> {
+    // Two colons are IPv6 text: left whole, so that the message shows what was written.
+    match text.split_once(':') {
+        Some((address, ports)) if !ports.contains(':') => Ok((address, Some(ports.parse()?))),
+        _ => Ok((text, None)),
+    }
+}
+
+fn write_endpoint(
+    f: &mut fmt::Formatter<'_>,
+    address: &dyn fmt::Display,
+    ports: Option<PortRange>,
+) -> fmt::Result {
+    write!(f, "{address}")?;
+    match ports {
+        Some(ports) => write!(f, ":{ports}"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+//! Rules as the map `forwards` wants them: one entry a public port.
+//!
+//! Invariant: no two entries have one key, and the most exact entry of a packet allows whatever
+//! any inbound rule of the same address allows: the lookup never has to look further.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::Ipv4Addr,
+};
+
+use super::{
+    Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Protocol, Rule, RuleError, RuleId, RuleName,
+    conflict::{Key, address},
+    set::Resolve,
+};
+
+/// Room in the map `forwards`.
+pub const MAX_ENTRIES: usize = 65_536;
+
+/// One entry of the map `forwards`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardEntry {
+    /// Destination of a packet from outside.
+    pub public: Ipv4Addr,
+    /// Its protocol; `None`: any.
+    pub protocol: Option<Protocol>,
+    /// Its destination port; `None`: any.
+    pub port: Option<u16>,
+    /// The host inside.
+    pub to: Ipv4Addr,
+    /// The port inside; `None`: the port stays.
+    pub to_port: Option<u16>,
+    /// Whether connections are FTP control connections.
+    pub alg: bool,
+    /// The rule that this came from.
+    pub rule: RuleId,
+    /// Remote prefixes that may use it; never empty.
+    pub allow: Vec<Cidr>,
+}
+
+/// A host inside whose outbound packets use an address of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEntry {
+    /// The host's own address.
+    pub inside: Ipv4Addr,
+    /// The address it has outside.
+    pub public: Ipv4Addr,
+    /// The rule that this came from.
+    pub rule: RuleId,
+}
+
+/// At most how many entries a rule makes.
+pub(super) fn size(rule: &Rule) -> usize {
+    // A rule without ports makes one entry for the protocol and one for the control port.
+    match rule {
+        Rule::Forward(forward) => {
+            let ports = forward.port_map().map_or(2, |ports| ports.public.count());
+            ports * forward.protocols().each().len()
+        }
+        Rule::OneToOne(host) => {
+            let ports = |range: super::PortRange| range.count();
+            host.inbound().iter().map(|inbound| inbound.ports().map_or(2, ports)).sum()
+        }
+    }
+}
+
+/// See [`super::RuleSet::entries`].
+pub(super) fn entries(
+    rules: &[Rule],
+    resolve: Resolve<'_>,
+) -> Result<Vec<ForwardEntry>, RuleError> {
+    let mut table = Table::default();
+    for rule in rules {
+        match rule {
+            Rule::Forward(forward) => {
+                if let Some(public) = address(&forward.public().address, resolve) {
+                    table.forward(forward, public)?;
+                }
+            }
+            Rule::OneToOne(host) => table.host(host)?,
+        }
+    }
+    // What no rule names but a wider one implies comes last: an exact rule keeps its key.
+    for entry in std::mem::take(&mut table.implied) {
+        table.named.entry(key(&entry)).or_insert((entry, None));
+    }
+    Ok(table.named.into_values().map(|(entry, _)| entry).collect())
+}
+
+fn key(entry: &ForwardEntry) -> Key {
+    (entry.public, entry.protocol, entry.port)
+}
+
+#[derive(Default)]
+struct Table<'a> {
+    /// With the rule that named the key; `None` for an implied entry.
+    named: BTreeMap<Key, (ForwardEntry, Option<&'a RuleName>)>,
+    implied: Vec<ForwardEntry>,
+}
+
+impl<'a> Table<'a> {
+    fn forward(&mut self, forward: &'a Forward, public: Ipv4Addr) -> Result<(), RuleError> {
+        for &protocol in forward.protocols().each() {
+            let entry = |port: Option<u16>, to_port: Option<u16>| ForwardEntry {
+                public,
+                protocol: Some(protocol),
+                port,
+                to: forward.to().address,
+                to_port,
+                alg: port.is_some_and(|port| forward.alg_on(protocol, port)),
+                rule: forward.name().id(),
+                allow: forward.allow().to_vec(),
+            };
+            match forward.port_map() {
+                Some(ports) => {
+                    for (port, to_port) in ports.public.ports().zip(ports.to.ports()) {
+                        self.name(forward.name(), entry(Some(port), Some(to_port)))?;
+                    }
+                }
+                None => {
+                    self.name(forward.name(), entry(None, None))?;
+                    if forward.alg_on(protocol, FTP_CONTROL_PORT) {
+                        let port = Some(FTP_CONTROL_PORT);
+                        self.implied.push(entry(port, port));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn host(&mut self, host: &'a OneToOne) -> Result<(), RuleError> {
+        let mut keys: Vec<(Option<Protocol>, Option<u16>)> = vec![];
+        for inbound in host.inbound() {
+            let protocol = inbound.protocol().key();
+            match inbound.ports() {
+                Some(ports) => keys.extend(ports.ports().map(|port| (protocol, Some(port)))),
+                None => keys.push((protocol, None)),
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        for (protocol, port) in keys {
+            self.name(host.name(), host_entry(host, protocol, port))?;
+        }
+        let control = (Some(Protocol::Tcp), Some(FTP_CONTROL_PORT));
+        let entry = host_entry(host, control.0, control.1);
+        if entry.alg && !entry.allow.is_empty() {
+            self.implied.push(entry);
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: &'a RuleName, entry: ForwardEntry) -> Result<(), RuleError> {
+        match self.named.entry(key(&entry)) {
+            Entry::Vacant(slot) => {
+                slot.insert((entry, Some(name)));
+                Ok(())
+            }
+            Entry::Occupied(slot) => {
+                let other = slot.get().1.unwrap_or(name).clone();
+                let why = format!("an interface has taken the address {}", entry.public);
+                Err(RuleError::Conflict { rule: name.clone(), other, why })
+            }
+        }
+    }
+}
+
+/// The entry of one key, open to all that any inbound rule over that key allows.
+fn host_entry(host: &OneToOne, protocol: Option<Protocol>, port: Option<u16>) -> ForwardEntry {
+    let covers = |inbound: &&super::Inbound| {
+        let proto = inbound.protocol().key();
+        let ports = inbound.ports();
+        (proto.is_none() || proto == protocol)
+            && ports.is_none_or(|ports| port.is_some_and(|port| ports.contains(port)))
+    };
+    let mut allow: Vec<Cidr> = vec![];
+    for cidr in host.inbound().iter().filter(covers).flat_map(super::Inbound::allow) {
+        if !allow.iter().any(|wider| wider.covers(*cidr)) {
+            allow.retain(|narrower| !cidr.covers(*narrower));
+            allow.push(*cidr);
+        }
+    }
+    ForwardEntry {
+        public: host.public(),
+        protocol,
+        port,
+        to: host.to(),
+        to_port: port,
+        alg: matches!((protocol, port), (Some(p), Some(port)) if host.alg_on(p, port)),
+        rule: host.name().id(),
+        allow,
+    }
+}

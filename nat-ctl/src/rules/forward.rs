@@ -1,0 +1,253 @@
+//! One forward: a public address and ports that lead to a host inside.
+//!
+//! Invariant: where ports are named, both sides have as many; the ALG is asked for on TCP alone.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Alg, Cidr, FTP_CONTROL_PORT, InsideEndpoint, PortRange, Protocol, Protocols, PublicAddress,
+    PublicEndpoint, RuleError, RuleName,
+};
+
+/// A forward that holds together; made by [`ForwardDraft::finish`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ForwardDraft", into = "ForwardDraft")]
+pub struct Forward {
+    name: RuleName,
+    protocols: Protocols,
+    public: PublicAddress,
+    to: std::net::Ipv4Addr,
+    ports: Option<PortMap>,
+    allow: Vec<Cidr>,
+    alg: Option<Alg>,
+    comment: Option<String>,
+}
+
+/// Public ports and, one to one, the ports inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PortMap {
+    pub(super) public: PortRange,
+    pub(super) to: PortRange,
+}
+
+impl Forward {
+    /// What it is called.
+    pub fn name(&self) -> &RuleName {
+        &self.name
+    }
+
+    /// The protocols that are forwarded.
+    pub fn protocols(&self) -> Protocols {
+        self.protocols
+    }
+
+    /// Where it is reached from outside.
+    pub fn public(&self) -> PublicEndpoint {
+        PublicEndpoint { address: self.public.clone(), ports: self.ports.map(|ports| ports.public) }
+    }
+
+    /// The host inside.
+    pub fn to(&self) -> InsideEndpoint {
+        InsideEndpoint { address: self.to, ports: self.ports.map(|ports| ports.to) }
+    }
+
+    /// Who may use it; never empty.
+    pub fn allow(&self) -> &[Cidr] {
+        &self.allow
+    }
+
+    /// What the operator wrote beside it.
+    pub fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+
+    pub(super) fn port_map(&self) -> Option<PortMap> {
+        self.ports
+    }
+
+    /// Whether connections to this public port are FTP control connections. Asked for by name, the
+    /// ALG is on for every named port; else, and without ports, on the control port alone.
+    pub(super) fn alg_on(&self, protocol: Protocol, port: u16) -> bool {
+        let asked = match self.alg {
+            Some(Alg::Ftp) => self.ports.is_some() || port == FTP_CONTROL_PORT,
+            Some(Alg::None) => false,
+            None => port == FTP_CONTROL_PORT,
+        };
+        asked && protocol == Protocol::Tcp
+    }
+
+    /// The ALG that some connection through this forward gets.
+    pub fn alg(&self) -> Alg {
+        let first = self.ports.map_or(FTP_CONTROL_PORT, |ports| ports.public.first());
+        let port = match self.ports {
+            Some(ports) if ports.public.contains(FTP_CONTROL_PORT) => FTP_CONTROL_PORT,
+            _ => first,
+        };
+        let on = self.protocols.each().iter().any(|&protocol| self.alg_on(protocol, port));
+        if on { Alg::Ftp } else { Alg::None }
+    }
+}
+
+/// A service whose ports and ALG are known, for `--service`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    /// The control port of FTP; the gateway opens data connections as the dialogue asks for them.
+    Ftp,
+}
+
+/// A forward as it is written, on the command line or in a file.
+///
+/// The second names are those of the Meraki dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardDraft {
+    /// What it is called.
+    pub name: RuleName,
+    /// A known service, in place of protocol, ports and ALG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// The protocols; needed without a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocols>,
+    /// Public address and ports.
+    #[serde(alias = "publicIp")]
+    pub public: PublicEndpoint,
+    /// The dashboard's public ports, where `public` has none.
+    #[serde(default, rename = "publicPort", skip_serializing_if = "Option::is_none")]
+    pub public_port: Option<PortRange>,
+    /// Host inside and its ports.
+    #[serde(alias = "lanIp")]
+    pub to: InsideEndpoint,
+    /// The dashboard's inside ports, where `to` has none.
+    #[serde(default, rename = "localPort", skip_serializing_if = "Option::is_none")]
+    pub local_port: Option<PortRange>,
+    /// Who may use it; empty: everybody.
+    #[serde(default, alias = "allowedIps", skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Cidr>,
+    /// The ALG; FTP on public port 21 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alg: Option<Alg>,
+    /// The dashboard's choice of a WAN; refused, as a forward has no uplink yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<String>,
+    /// Anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+impl ForwardDraft {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`RuleError::Inconsistent`] names the parts that contradict each other.
+    pub fn finish(self) -> Result<Forward, RuleError> {
+        let name = self.name.clone();
+        let refuse = |why: &str| RuleError::Inconsistent(format!("forward '{name}': {why}"));
+        if self.uplink.is_some() {
+            return Err(refuse("'uplink' is not supported yet: name the address in 'public'"));
+        }
+        let mut public = either(self.public.ports, self.public_port)
+            .map_err(|()| refuse("the public port is given twice"))?;
+        let mut to = either(self.to.ports, self.local_port)
+            .map_err(|()| refuse("the inside port is given twice"))?;
+        let mut protocols = self.protocol;
+        let mut alg = self.alg;
+        if let Some(Service::Ftp) = self.service {
+            if protocols.is_some_and(|protocols| protocols != Protocols::Tcp) {
+                return Err(refuse("service ftp is tcp: leave the protocol out"));
+            }
+            if alg == Some(Alg::None) {
+                return Err(refuse("service ftp needs the ALG: leave 'alg' out"));
+            }
+            protocols = Some(Protocols::Tcp);
+            alg = Some(Alg::Ftp);
+            let control = PortRange::single(FTP_CONTROL_PORT);
+            public = public.or(control);
+            to = to.or(control);
+            if public.is_some_and(|ports| ports.count() > 1) {
+                return Err(refuse(
+                    "service ftp is the control port and nothing else: name one port, or none",
+                ));
+            }
+        }
+        let protocols =
+            protocols.ok_or_else(|| refuse("needs a protocol (tcp, udp or tcp+udp)"))?;
+        let ports = match (public, to) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(refuse("the inside port is named but the public one isn't"));
+            }
+            (Some(public), None) => Some(PortMap { public, to: public }),
+            (Some(public), Some(to)) if public.count() == to.count() => {
+                Some(PortMap { public, to })
+            }
+            (Some(public), Some(to)) => {
+                return Err(refuse(&format!(
+                    "a range maps one to one, and {public} has {}, {to} has {}: name as many ports \
+                     on both sides",
+                    count(public),
+                    count(to),
+                )));
+            }
+        };
+        if alg == Some(Alg::Ftp) && !protocols.each().contains(&Protocol::Tcp) {
+            return Err(refuse("the FTP ALG needs tcp"));
+        }
+        if self.public.address == PublicAddress::Address(self.to.address) {
+            return Err(refuse("the public address is the inside address too"));
+        }
+        let allow = if self.allow.is_empty() { vec![Cidr::ALL] } else { self.allow };
+        Ok(Forward {
+            name: self.name,
+            protocols,
+            public: self.public.address,
+            to: self.to.address,
+            ports,
+            allow,
+            alg,
+            comment: self.comment,
+        })
+    }
+}
+
+fn either(a: Option<PortRange>, b: Option<PortRange>) -> Result<Option<PortRange>, ()> {
+    match (a, b) {
+        (Some(_), Some(_)) => Err(()),
+        (a, b) => Ok(a.or(b)),
+    }
+}
+
+fn count(range: PortRange) -> String {
+    match range.count() {
+        1 => "1 port".to_owned(),
+        many => format!("{many} ports"),
+    }
+}
+
+impl TryFrom<ForwardDraft> for Forward {
+    type Error = RuleError;
+
+    fn try_from(draft: ForwardDraft) -> Result<Self, RuleError> {
+        draft.finish()
+    }
+}
+
+impl From<Forward> for ForwardDraft {
+    fn from(forward: Forward) -> Self {
+        Self {
+            public: forward.public(),
+            to: forward.to(),
+            name: forward.name,
+            service: None,
+            protocol: Some(forward.protocols),
+            public_port: None,
+            local_port: None,
+            allow: forward.allow,
+            alg: forward.alg,
+            uplink: None,
+            comment: forward.comment,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The words for protocols and for the application-level gateway.
+//!
+//! Invariant: each place takes only the protocols that make sense there.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{RuleError, text::serde_by_text};
+
+/// A protocol that the data plane translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    Tcp,
+    /// User Datagram Protocol.
+    Udp,
+    /// ICMP echo; its identifier takes the place of the port.
+    Icmp,
+}
+
+impl Protocol {
+    /// Every protocol, in the order of [`Protocol::number`]'s registry names.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
+
+    /// The number in the IPv4 header (IANA protocol numbers).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Icmp => 1,
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// The protocol of a number, where the data plane translates it.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "icmp" => Ok(Self::Icmp),
+            _ => Err(RuleError::malformed(text, "a protocol (tcp, udp or icmp)")),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        })
+    }
+}
+
+/// The protocols of a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// TCP alone.
+    Tcp,
+    /// UDP alone.
+    Udp,
+    /// Both.
+    TcpAndUdp,
+}
+
+impl Protocols {
+    /// One by one.
+    pub fn each(self) -> &'static [Protocol] {
+        match self {
+            Self::Tcp => &[Protocol::Tcp],
+            Self::Udp => &[Protocol::Udp],
+            Self::TcpAndUdp => &[Protocol::Tcp, Protocol::Udp],
+        }
+    }
+}
+
+impl FromStr for Protocols {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "tcp+udp" => Ok(Self::TcpAndUdp),
+            _ => Err(RuleError::malformed(text, "a protocol of a forward (tcp, udp or tcp+udp)")),
+        }
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::TcpAndUdp => "tcp+udp",
+        })
+    }
+}
+
+/// What `--inbound` lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboundProtocol {
+    /// Every protocol.
+    Any,
+    /// One protocol.
+    Only(Protocol),
+}
+
+impl InboundProtocol {
+    /// The protocol for a map key: `None` for every protocol.
+    pub fn key(self) -> Option<Protocol> {
+        match self {
+            Self::Any => None,
+            Self::Only(protocol) => Some(protocol),
+        }
+    }
+}
+
+impl FromStr for InboundProtocol {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        text.parse()
+            .map(Self::Only)
+            .map_err(|_| RuleError::malformed(text, "an inbound protocol (any, tcp, udp or icmp)"))
+    }
+}
+
+impl fmt::Display for InboundProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.pad("any"),
+            Self::Only(protocol) => protocol.fmt(f),
+        }
+    }
+}
+
+/// Which engine follows the control flows of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alg {
+    /// The FTP engine.
+    Ftp,
+    /// None: the payload is not looked at.
+    None,
+}
+
+impl FromStr for Alg {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text {
+            "ftp" => Ok(Self::Ftp),
+            "none" => Ok(Self::None),
+            _ => Err(RuleError::malformed(text, "an ALG (ftp or none)")),
+        }
+    }
+}
+
+impl fmt::Display for Alg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ftp => "ftp",
+            Self::None => "none",
+        })
+    }
+}
+
+serde_by_text!(Protocols, InboundProtocol, Alg);
