@@ -1,0 +1,6 @@
+//! agent
+mod outgoing;
+#[cfg(test)]
+mod packets;
+mod segment;
+mod send;
