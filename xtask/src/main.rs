@@ -16,10 +16,11 @@ mod check;
 mod command;
 mod deny;
 mod ebpf;
-mod gateway;
+mod lab;
 mod linker;
 mod packages;
 mod privilege;
+mod run;
 mod servers;
 mod setup;
 mod stage;
@@ -31,11 +32,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{gateway::Interfaces, packages::Need, workspace::Workspace};
+use crate::{packages::Need, workspace::Workspace};
 
 /// Command line of `cargo xtask`.
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, lab and tests of the NAT gateway")]
+#[command(bin_name = "cargo xtask", about = "Set-up, build, lab and tests of the NAT gateway")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -51,14 +52,15 @@ enum Task {
         #[arg(long)]
         ebpf_only: bool,
     },
-    /// Install and build, then run the gateway on the given interfaces
-    Run(Interfaces),
+    /// Install and build; then run the gateway on --wan and --lan, or without these the main job in
+    /// a lab: real FTP transfers between network namespaces
+    Run(run::Options),
     /// Install and build, then run every check and test, and print a summary
     Test,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().task) {
+    match perform(Arguments::parse().task) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs one task; false when it ran to its end and what it checked failed.
-fn run(task: Task) -> anyhow::Result<bool> {
+fn perform(task: Task) -> anyhow::Result<bool> {
     let workspace = Workspace::here();
     servers::offer(&workspace)?;
     match task {
@@ -81,7 +83,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
                 agent::build(&workspace)?;
             }
         }
-        Task::Run(interfaces) => gateway::run(&workspace, &interfaces)?,
+        Task::Run(options) => match run::run(&workspace, &options)? {},
         Task::Test => {
             privilege::require_root("`cargo xtask test`", "to load programs and make namespaces")?;
             setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?;

@@ -1,0 +1,33 @@
+//! The main job as a program of its own, for `cargo xtask run`: a tree whose lab doesn't compile
+//! must still be able to build and to set itself up.
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use nat_tests::matrix::{self, Options};
+
+/// Real FTP transfers through the gateway, in a lab of network namespaces.
+#[derive(Parser)]
+struct Arguments {
+    /// The agent
+    #[arg(long, value_name = "FILE")]
+    binary: PathBuf,
+    /// Leave the lab up
+    #[arg(long)]
+    keep: bool,
+    /// Only cases whose line contains this text
+    filter: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { binary, keep, filter } = Arguments::parse();
+    match matrix::main_job(&Options { keep, binary, filter }) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
