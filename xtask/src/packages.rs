@@ -37,12 +37,9 @@ pub struct Package {
     need: Need,
 }
 
-/// Debian's compiler for eBPF, installed only where no other one is found (see `toolchain`).
-pub const COMPILER: [Package; 3] = [
-    package("rustc-web", Witness::File("/usr/bin/rustc"), Need::Build),
-    package("cargo-web", Witness::File("/usr/bin/cargo"), Need::Build),
-    package("rust-web-src", Witness::File("/usr/lib/rustlib/src/rust/library/core"), Need::Build),
-];
+/// Debian's compiler for eBPF, with the source of `core`: installed where no other compiler can be
+/// used, whether or not there is something else in its place (see `toolchain`).
+pub const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Linter that belongs to [`COMPILER`].
 pub const LINTER: Package =

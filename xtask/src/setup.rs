@@ -47,7 +47,8 @@ fn ensure_toolchain(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     if !Apt::is_here() {
         bail!("{absent}: {remedy}");
     }
-    packages::install(apt, &packages::COMPILER).with_context(|| format!("{absent}: {remedy}"))?;
+    let names = packages::COMPILER;
+    apt.install(&names, &names.join(", ")).with_context(|| format!("{absent}: {remedy}"))?;
     toolchain::find().context(remedy)
 }
 

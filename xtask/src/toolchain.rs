@@ -39,7 +39,7 @@ pub struct Toolchain {
 impl Toolchain {
     /// Whether it is the distribution's, and not rustup's.
     pub fn is_of_system(&self) -> bool {
-        self.rustc.starts_with("/usr")
+        self.rustc == Path::new("/usr/bin/rustc")
     }
 }
 
@@ -77,8 +77,8 @@ pub fn find() -> Result<Toolchain, NoToolchain> {
     Err(NoToolchain { refused })
 }
 
-/// Folders with `bin/rustc`, in the order of preference: rustup's nightly, rustup's others, the
-/// system's.
+/// Folders with `bin/rustc`, in the order of preference: rustup's stable ones, as they are what this
+/// tree is tested with, rustup's others, the system's.
 fn roots() -> Vec<PathBuf> {
     let home = env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
@@ -89,8 +89,7 @@ fn roots() -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    let is_nightly = |root: &PathBuf| root.to_string_lossy().contains("nightly");
-    roots.sort_by_key(|root| (!is_nightly(root), root.clone()));
+    roots.sort_by_key(|root| (!root.to_string_lossy().contains("stable"), root.clone()));
     roots.extend(["/usr/local", "/usr"].map(PathBuf::from));
     roots
 }
