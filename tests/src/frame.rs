@@ -82,11 +82,10 @@ impl Frame {
         in_header || in_arp
     }
 
-    /// Whether the TCP payload contains these bytes.
+    /// Whether these bytes stand anywhere in the frame.
     #[must_use]
     pub fn says(&self, text: &str) -> bool {
-        let payload = self.ipv4.as_ref().and_then(|ip| ip.tcp.as_ref()).map(|tcp| &tcp.payload);
-        payload.is_some_and(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+        self.bytes.windows(text.len()).any(|part| part == text.as_bytes())
     }
 }
 

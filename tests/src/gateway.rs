@@ -17,7 +17,7 @@ mod linux;
 mod nat_ctl;
 
 pub use linux::Linux;
-pub use nat_ctl::NatCtl;
+pub use nat_ctl::{NatCtl, attached};
 
 /// Where our data plane hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,4 +25,6 @@ pub mod payload;
 pub mod process;
 pub mod requirements;
 pub mod server;
+pub mod session;
+pub mod traffic;
 pub mod wait;

@@ -1,6 +1,6 @@
 //! Veth pairs between namespaces and what their devices may leave to one another.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{netns::Namespace, process};
 
@@ -58,14 +58,4 @@ pub fn set_offloads(namespace: &Namespace, device: &str, offloads: Offloads) -> 
 /// Gives a device the NAPI context without which a frame that XDP redirects to its peer vanishes.
 pub fn receive_redirected(namespace: &Namespace, device: &str) -> Result<()> {
     process::must(namespace.command("ethtool").args(["-K", device, "gro", "on"])).map(drop)
-}
-
-/// The hardware address of a device.
-pub fn hardware_address(namespace: &Namespace, device: &str) -> Result<String> {
-    let text = namespace.ip(&format!("-o link show {device}"))?;
-    let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
-    words
-        .nth(1)
-        .map(str::to_owned)
-        .with_context(|| format!("find the hardware address of {device} in `{}`", text.trim()))
 }

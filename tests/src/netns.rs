@@ -6,14 +6,17 @@
 use std::{
     collections::hash_map::RandomState,
     ffi::OsStr,
-    fs,
+    fs::{self, File},
     hash::{BuildHasher as _, Hasher as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -88,6 +91,20 @@ impl Namespace {
         }
         command.arg("--").arg(program);
         command
+    }
+
+    /// Runs `work` on a thread in this namespace: sockets made there stay in it wherever they go.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let file =
+            File::open(self.path()).with_context(|| format!("open {}", self.path().display()))?;
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&file, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("enter namespace {}", self.name))?;
+                Ok(work())
+            });
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// `ip WORDS...` here.

@@ -16,7 +16,7 @@ use super::{Mode, Packets, Rule};
 use crate::{
     lab::{LAN_DEVICE, Lab, WAN_DEVICE},
     link,
-    netns::Namespace,
+    netns::{self, Namespace},
     process::{self, Finished, Process},
 };
 
@@ -56,21 +56,28 @@ impl<'lab> NatCtl<'lab> {
             link::receive_redirected(&lab.inside, crate::lab::INSIDE_DEVICE)?;
             link::receive_redirected(&lab.outside, crate::lab::OUTSIDE_DEVICE)?;
         }
-        let folder = lab.folder("gateway")?;
-        let config = folder.join("nat.toml");
-        let text = format!("[gateway]\nwan = [\"{WAN_DEVICE}\"]\nlan = [\"{LAN_DEVICE}\"]\n");
-        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let number = folder.file_name().and_then(OsStr::to_str).unwrap_or("gateway").to_owned();
-        Ok(Self {
+        remove_stale(binary);
+        let folder = lab.folder("gw")?;
+        let number = folder.file_name().and_then(OsStr::to_str).unwrap_or("gw");
+        let gateway = Self {
             namespace: &lab.gateway,
             binary: binary.to_owned(),
             instance: format!("{}-{number}", lab.name()),
             mode,
-            config,
+            config: folder.join("nat.toml"),
             log: folder.join("agent.log"),
             agent: None,
             left: false,
-        })
+        };
+        gateway.configure("")?;
+        Ok(gateway)
+    }
+
+    /// Writes the configuration file: the interfaces, and whatever tables are wanted beside them.
+    pub fn configure(&self, tables: &str) -> Result<()> {
+        let text =
+            format!("[gateway]\nwan = [\"{WAN_DEVICE}\"]\nlan = [\"{LAN_DEVICE}\"]\n\n{tables}");
+        fs::write(&self.config, text).with_context(|| format!("write {}", self.config.display()))
     }
 
     /// Starts the agent (again) with further options, and waits until it is ready.
@@ -158,7 +165,8 @@ impl<'lab> NatCtl<'lab> {
         Ok(left)
     }
 
-    pub(super) fn add(&mut self, rule: &Rule) -> Result<()> {
+    /// Adds a rule.
+    pub fn add(&mut self, rule: &Rule) -> Result<()> {
         let (public, to) = match rule {
             Rule::ForwardFtp { public, to, .. } | Rule::OneToOne { public, to, .. } => {
                 (public.to_string(), to.to_string())
@@ -172,7 +180,8 @@ impl<'lab> NatCtl<'lab> {
         self.call(&[words, &rest].concat())?.checked("nat-ctl add a rule").map(drop)
     }
 
-    pub(super) fn remove(&mut self, rule: &Rule) -> Result<()> {
+    /// Takes a rule away.
+    pub fn remove(&mut self, rule: &Rule) -> Result<()> {
         let word = match rule {
             Rule::ForwardFtp { .. } => "forward",
             Rule::OneToOne { .. } => "one-to-one",
@@ -207,7 +216,8 @@ impl<'lab> NatCtl<'lab> {
         text
     }
 
-    pub(super) fn stop(mut self) -> Result<()> {
+    /// Ends the agent, and says what it left, if anything.
+    pub fn stop(mut self) -> Result<()> {
         if let Some(mut agent) = self.agent.take() {
             let status = agent.stop(STOP)?;
             let said = agent.output();
@@ -247,6 +257,17 @@ impl Drop for NatCtl<'_> {
 impl Packets {
     fn deserialize_from(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).context("read the field `packets` of nat-ctl status")
+    }
+}
+
+/// Ends the instances that runs of the past left, where those were killed.
+fn remove_stale(binary: &Path) {
+    let Ok(entries) = fs::read_dir("/sys/fs/bpf/nat-ctl") else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(netns::is_stale) {
+            let mut command = Command::new(binary);
+            let _ = command.arg("--instance").arg(entry.file_name()).arg("down").output();
+        }
     }
 }
 

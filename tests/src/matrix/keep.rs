@@ -32,8 +32,7 @@ pub(super) fn leave(lab: &Lab, gateway: Option<Gateway<'_>>, binary: &Path) -> R
     }
     let Gateway::NatCtl(ours) = &gateway else { return Ok(()) };
     let control = format!("{} --instance {}", binary.display(), ours.instance());
-    let [inside, within, outside] =
-        [&lab.inside, &lab.gateway, &lab.outside].map(|space| enter(space));
+    let [inside, within, outside] = [&lab.inside, &lab.gateway, &lab.outside].map(enter);
     println!(
         "\nThe lab is up. To look around in it:\n\
          \x20 {inside} curl -v -o /dev/null ftp://{OUTSIDE}/file.bin          # client inside, passive\n\

@@ -1,0 +1,101 @@
+//! Traffic beside FTP: datagrams that never stop, echoes, frames made by hand.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{netns::Namespace, process};
+
+/// Pace of [`Chatter`].
+const PACE: Duration = Duration::from_millis(2);
+
+/// A host that keeps sending datagrams, from four sockets by turns, until it is dropped.
+#[derive(Debug)]
+pub struct Chatter {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Chatter {
+    /// Starts to send from `namespace`.
+    pub fn start(namespace: &Namespace, to: SocketAddrV4) -> Result<Self> {
+        let sockets = (0..4).map(|_| udp_socket(namespace, 0)).collect::<Result<Vec<_>>>()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            for socket in sockets.iter().cycle() {
+                if seen.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Refused and unreachable are answers to what was sent before; they don't matter.
+                let _ = socket.send_to(b"chatter", to);
+                thread::sleep(PACE);
+            }
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Chatter {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A datagram socket of a namespace; port 0 stands for any.
+pub fn udp_socket(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
+    let socket = namespace
+        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?
+        .with_context(|| format!("open UDP port {port} in {}", namespace.name()))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).context("limit reads")?;
+    Ok(socket)
+}
+
+/// Sends a frame as it is.
+pub fn send_frame(namespace: &Namespace, device: &str, frame: &[u8]) -> Result<()> {
+    let hexadecimal = frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let script = "import socket, sys\n\
+                  s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+                  s.bind((sys.argv[1], 0))\n\
+                  s.send(bytes.fromhex(sys.argv[2]))\n";
+    process::must(&mut python(namespace, script, &[device, &hexadecimal])).map(drop)
+}
+
+/// Sends an echo request and waits for its reply; an error if none comes within two seconds.
+pub fn echo(namespace: &Namespace, to: Ipv4Addr) -> Result<()> {
+    let script = "import os, socket, struct, sys\n\
+                  s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)\n\
+                  s.settimeout(2)\n\
+                  ident = os.getpid() & 0xffff\n\
+                  body = struct.pack('!BBHHH', 8, 0, 0, ident, 1) + bytes(range(48))\n\
+                  total = sum(struct.unpack('!28H', body))\n\
+                  total = (total >> 16) + (total & 0xffff)\n\
+                  total = ~(total + (total >> 16)) & 0xffff\n\
+                  s.sendto(body[:2] + struct.pack('!H', total) + body[4:], (sys.argv[1], 0))\n\
+                  while True:\n\
+                  \x20   packet, peer = s.recvfrom(2000)\n\
+                  \x20   reply = packet[(packet[0] & 15) * 4:]\n\
+                  \x20   kind, number = reply[0], struct.unpack('!H', reply[4:6])[0]\n\
+                  \x20   if kind == 0 and number == ident and peer[0] == sys.argv[1]:\n\
+                  \x20       assert reply[8:] == bytes(range(48))\n\
+                  \x20       break\n";
+    process::must(&mut python(namespace, script, &[&to.to_string()])).map(drop)
+}
+
+fn python(namespace: &Namespace, script: &str, arguments: &[&str]) -> Command {
+    let mut command = namespace.command("python3");
+    command.args(["-c", script]).args(arguments);
+    command
+}

@@ -1,0 +1,170 @@
+//! Everything that isn't FTP: datagrams, echoes, connections, the gateway's own traffic.
+
+use std::{
+    collections::HashMap,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    time::Duration,
+};
+
+use nat_tests::{
+    capture::Capture,
+    frame::is_inside,
+    gateway::{Mode, NatCtl},
+    lab::{INSIDE, LAN, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
+    link::Offloads,
+    netns::{Lifetime, Namespace},
+    requirements,
+    session::{accept, connect},
+    traffic::{self, udp_socket},
+    wait,
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn lab_with(offloads: Offloads) -> Lab {
+    let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+    lab.set_offloads(offloads).expect("offloads set");
+    lab
+}
+
+fn datagram_and_answer(lab: &Lab, size: usize) {
+    let outside = udp_socket(&lab.outside, 7000).expect("a socket");
+    let inside = udp_socket(&lab.inside, 0).expect("a socket");
+    inside.send_to(&vec![7; size], (OUTSIDE, 7000)).expect("a datagram");
+    let mut buffer = [0; 2000];
+    let (length, peer) = outside.recv_from(&mut buffer).expect("a datagram outside");
+    assert_eq!((length, peer.ip()), (size, WAN.into()));
+    outside.send_to(&buffer[..length], peer).expect("an answer");
+    assert_eq!(inside.recv_from(&mut buffer).expect("an answer inside").0, size);
+}
+
+fn connection_and_answer(client: &Namespace, server: &Namespace, at: Ipv4Addr, seen_as: Ipv4Addr) {
+    let listener = server
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .expect("a namespace")
+        .expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let mut near = connect(client, SocketAddrV4::new(at, port)).expect("a connection");
+    let mut far = accept(&listener).expect("a connection");
+    assert_eq!(far.peer_addr().expect("a peer").ip(), seen_as);
+    near.write_all(b"question").expect("a write");
+    let mut buffer = [0; 8];
+    far.read_exact(&mut buffer).expect("a read");
+    far.write_all(b"answered").expect("a write");
+    near.read_exact(&mut buffer).expect("a read");
+    assert_eq!(&buffer, b"answered");
+}
+
+#[test]
+fn datagrams_echoes_and_connections_come_through_and_back() {
+    let Some(binary) = requirements::met_with_binary("masquerade") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        for offloads in [Offloads::On, Offloads::Off] {
+            let lab = lab_with(offloads);
+            let gateway = NatCtl::start(&lab, mode, &binary).expect("a gateway");
+            for size in [0, 1, 33, 1472] {
+                datagram_and_answer(&lab, size);
+            }
+            traffic::echo(&lab.inside, OUTSIDE).expect("an echo");
+            connection_and_answer(&lab.inside, &lab.outside, OUTSIDE, WAN);
+            gateway.stop().expect("an end");
+        }
+    }
+}
+
+#[test]
+fn the_gateways_own_connections_are_untouched() {
+    let Some(binary) = requirements::met_with_binary("own connections") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = lab_with(Offloads::On);
+        let gateway = NatCtl::start(&lab, mode, &binary).expect("a gateway");
+        connection_and_answer(&lab.gateway, &lab.outside, OUTSIDE, WAN);
+        connection_and_answer(&lab.outside, &lab.gateway, WAN, OUTSIDE);
+        connection_and_answer(&lab.inside, &lab.gateway, LAN, INSIDE);
+        connection_and_answer(&lab.gateway, &lab.inside, INSIDE, LAN);
+        traffic::echo(&lab.gateway, OUTSIDE).expect("an echo to the outside");
+        traffic::echo(&lab.inside, LAN).expect("an echo to the gateway");
+        traffic::echo(&lab.outside, WAN).expect("an echo from the outside");
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
+fn unsolicited_datagrams_are_dropped_with_a_reason() {
+    let Some(binary) = requirements::met_with_binary("unsolicited") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = lab_with(Offloads::On);
+        let gateway = NatCtl::start(&lab, mode, &binary).expect("a gateway");
+        let stranger = udp_socket(&lab.outside, 0).expect("a socket");
+        let drops = || {
+            let drops = gateway.json(&["drops"])?;
+            let fields = drops.as_object().into_iter().flatten();
+            let counts =
+                fields.filter(|(name, _)| *name != "version").filter_map(|(_, n)| n.as_u64());
+            Ok::<_, anyhow::Error>(counts.sum::<u64>())
+        };
+        let before = drops().expect("counters");
+        for port in 40_000..40_010 {
+            stranger.send_to(b"let me in", (WAN, port)).expect("a datagram");
+        }
+        wait::until_true(LIMIT, "ten drops", || Ok(drops()? >= before + 10))
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
+fn a_hundred_ports_claimed_from_two_threads_have_one_owner_each() {
+    let Some(binary) = requirements::met_with_binary("port owners") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = lab_with(Offloads::On);
+        let mut gateway = NatCtl::prepare(&lab, mode, &binary).expect("a gateway");
+        gateway.configure("[masquerade]\nports = \"20000-20099\"\n").expect("a configuration");
+        gateway.run(&[]).expect("a start");
+        let folder = lab.folder("capture").expect("a folder");
+        let capture =
+            Capture::start(&lab.outside, OUTSIDE_DEVICE, "udp", &folder).expect("a capture");
+        let sockets = |base: u16| {
+            (base..base + 100)
+                .map(|port| udp_socket(&lab.inside, port))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (odd, even) = (sockets(31_000).expect("sockets"), sockets(32_000).expect("sockets"));
+        std::thread::scope(|scope| {
+            for sockets in [&odd, &even] {
+                scope.spawn(move || {
+                    for _ in 0..3 {
+                        for socket in sockets {
+                            let port = socket.local_addr().expect("an address").port();
+                            let text = format!("from {port};");
+                            socket.send_to(text.as_bytes(), (OUTSIDE, 9)).expect("a datagram");
+                        }
+                    }
+                });
+            }
+        });
+        let owners = || {
+            let mut owners = HashMap::<u16, Vec<u16>>::new();
+            for frame in capture.so_far()? {
+                assert!(!frame.names(is_inside));
+                let Some(ip) = frame.ipv4.as_ref().filter(|ip| ip.source == WAN) else { continue };
+                let Some((public, _)) = ip.ports else { continue };
+                let inside = (31_000..32_100).find(|port| frame.says(&format!("from {port};")));
+                let known = owners.entry(public).or_default();
+                inside.into_iter().for_each(|port| known.push(port));
+            }
+            Ok::<_, anyhow::Error>(owners)
+        };
+        wait::until_true(LIMIT, "a hundred public ports in use", || Ok(owners()?.len() >= 100))
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        for (public, mut inside) in owners().expect("a capture") {
+            assert!((20_000..20_100).contains(&public), "public port {public}");
+            inside.dedup();
+            inside.sort_unstable();
+            inside.dedup();
+            assert_eq!(inside.len(), 1, "public port {public} belongs to {inside:?}");
+        }
+        gateway.stop().expect("an end");
+    }
+}
