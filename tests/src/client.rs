@@ -159,7 +159,15 @@ pub fn transfer(
     let finished = process::run(&mut command, request.limit)?;
     let elapsed = finished.elapsed;
     let talk = format!("{}{}", finished.stdout, finished.stderr);
-    finished.checked(&request.client.to_string())?;
+    // The last words are the reason; the trace before them is for a closer look.
+    ensure!(
+        finished.status.success(),
+        "{} ended with {}: {}\n{}",
+        request.client,
+        finished.code(),
+        talk.trim().lines().last().unwrap_or("without a word"),
+        process::tail(&talk, 2000)
+    );
 
     let wanted = sent_as(request.client, request.mode);
     ensure!(

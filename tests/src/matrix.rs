@@ -129,9 +129,8 @@ impl<'lab> Run<'lab> {
             Ok(gateway) => gateway,
             Err(error) => {
                 interrupt::check()?;
-                let error = format!("the gateway didn't start: {error:#}");
-                println!("{error}");
-                cases.iter().for_each(|case| self.record(case, Err(error.clone())));
+                let error = error.context("the gateway didn't start");
+                self.record_all(cases, &error);
                 return Ok(None);
             }
         };
@@ -152,8 +151,7 @@ impl<'lab> Run<'lab> {
             Ok(ready) => ready,
             Err(error) => {
                 interrupt::check()?;
-                let error = format!("{error:#}");
-                cases.iter().for_each(|case| self.record(case, Err(error.clone())));
+                self.record_all(cases, &error);
                 return Ok(());
             }
         };
@@ -161,10 +159,10 @@ impl<'lab> Run<'lab> {
         for case in cases {
             let outcome = row::measure(self.lab, gateway, &server, case, &folder);
             interrupt::check()?;
-            let failed = outcome.is_err();
+            let failure = outcome.as_ref().err().map(|error| format!("{error:#}"));
             self.record(case, outcome.map_err(|error| format!("{error:#}")));
-            if failed {
-                println!("{}", process::tail(&gateway.diagnosis(), 6000));
+            if let Some(failure) = failure {
+                println!("{failure}\n{}", process::tail(&gateway.diagnosis(), 6000));
                 if self.stop_at_failure {
                     server.leave();
                     return Ok(());
@@ -191,6 +189,13 @@ impl<'lab> Run<'lab> {
         let namespace = setup.server_namespace(self.lab);
         let server = Server::start(namespace, &settings, &self.lab.payload, &folder)?;
         Ok((server, rule))
+    }
+
+    /// One reason for all of them, told once.
+    fn record_all(&mut self, cases: &[Case], error: &anyhow::Error) {
+        let reason = format!("{error:#}");
+        println!("{reason}");
+        cases.iter().for_each(|case| self.record(case, Err(reason.clone())));
     }
 
     fn record(&mut self, case: &Case, outcome: Result<Measured, String>) {

@@ -66,7 +66,7 @@ impl Display for Row {
         write!(formatter, "{case:<70} {bytes:>9} {seconds:>6} {share:>7} ")?;
         match &self.outcome {
             Ok(_) => write!(formatter, "passed"),
-            Err(reason) => write!(formatter, "FAILED: {reason}"),
+            Err(reason) => write!(formatter, "FAILED: {}", first_line(reason)),
         }
     }
 }
