@@ -46,7 +46,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 12] = [
+const TABLE: [Package; 13] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -59,6 +59,7 @@ const TABLE: [Package; 12] = [
     package("openssl", Witness::Program("openssl"), Need::Lab),
     package("python3", Witness::File("/usr/bin/python3"), Need::Lab),
     package("python3-pyftpdlib", Witness::Module("pyftpdlib"), Need::Lab),
+    package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];
 
 const fn package(name: &'static str, witness: Witness, need: Need) -> Package {
