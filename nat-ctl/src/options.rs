@@ -21,6 +21,8 @@ pub struct RunOptions {
     pub mode: Mode,
     /// The configuration, defaults filled in.
     pub config: Config,
+    /// Where it came from; read again on SIGHUP.
+    pub config_file: Option<PathBuf>,
     /// The rules of configuration and state file.
     pub rules: RuleStore,
     /// Whether the data plane stays at work when the agent ends.
@@ -81,8 +83,8 @@ impl FromStr for Instance {
     fn from_str(text: &str) -> Result<Self, String> {
         // bpffs refuses names with a dot; a socket address holds 108 bytes (unix(7)).
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if text.is_empty() || text.len() > 32 || !text.chars().all(plain) {
-            return Err("an instance is letters, digits, '-' and '_', at most 32".to_owned());
+        if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+            return Err("an instance is letters, digits, '-' and '_', at most 64".to_owned());
         }
         Ok(Self(text.to_owned()))
     }

@@ -3,6 +3,9 @@
 //! Invariant: a word that stands for something this version does not do is refused with "not
 //! supported yet", never taken for something else.
 
+use std::num::NonZeroU16;
+
+use nat_common::settings::CONTROL_PORTS;
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// When a host keeps its public port.
@@ -66,4 +69,18 @@ pub(super) fn not_strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<b
         return Err(D::Error::custom("strict mode is not supported yet: leave it at false"));
     }
     Ok(false)
+}
+
+/// No more control ports than the data plane looks for.
+pub(super) fn control_ports<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<NonZeroU16>, D::Error> {
+    let ports = Vec::<NonZeroU16>::deserialize(deserializer)?;
+    if ports.len() > CONTROL_PORTS {
+        return Err(D::Error::custom(format_args!(
+            "{} control ports: at most {CONTROL_PORTS} are possible",
+            ports.len()
+        )));
+    }
+    Ok(ports)
 }

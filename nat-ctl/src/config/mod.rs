@@ -88,6 +88,7 @@ impl Default for Masquerade {
 #[serde(deny_unknown_fields, default)]
 pub struct Ftp {
     /// Destination ports of outbound connections that are FTP control connections.
+    #[serde(deserialize_with = "choice::control_ports")]
     pub control_ports: Vec<std::num::NonZeroU16>,
     /// What becomes of a PORT or 227 that names a third host.
     pub foreign_address: ForeignAddress,

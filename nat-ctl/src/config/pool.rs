@@ -1,7 +1,9 @@
 //! The public ports that masquerade may hand out.
 //!
-//! Invariant: ranges are sorted, apart, and leave the privileged ports alone.
+//! Invariant: ranges are sorted, apart, leave the system ports alone, and are no more than the data
+//! plane has room for.
 
+use nat_common::port::POOL_RANGES;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::rules::PortRange;
@@ -41,6 +43,12 @@ impl<'de> Deserialize<'de> for Pool {
             return Err(D::Error::custom(format_args!(
                 "ports {} and {} overlap",
                 pair[0], pair[1]
+            )));
+        }
+        if ranges.len() > POOL_RANGES {
+            return Err(D::Error::custom(format_args!(
+                "{} ranges of ports: at most {POOL_RANGES} are possible",
+                ranges.len()
             )));
         }
         Ok(Self::Ranges(ranges))

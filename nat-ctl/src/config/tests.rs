@@ -1,1 +1,181 @@
+//! The file as people write it.
 
+use super::*;
+use crate::rules::RuleKind;
+
+fn parse(text: &str) -> Config {
+    Config::parse(text).expect("a sound file")
+}
+
+fn mistake(text: &str) -> (usize, usize, String) {
+    let mistake = Config::parse(text).expect_err("a mistake");
+    (mistake.line, mistake.column, mistake.why)
+}
+
+#[test]
+fn the_documented_file_says_what_the_defaults_say() {
+    let text = r#"
+[gateway]
+wan = ["eth0"]
+lan = ["eth1"]
+mode = "auto"
+
+[masquerade]
+ports = "auto"
+mapping = "endpoint-independent"
+filtering = "address-and-port-dependent"
+
+[[forward]]
+name = "ftp"
+protocol = "tcp"
+public = "203.0.113.10:21"
+to = "192.168.1.10:21"
+allow = ["0.0.0.0/0"]
+alg = "ftp"
+
+[[one_to_one]]
+name = "mail"
+public = "203.0.113.11"
+to = "192.168.1.11"
+inbound = ["tcp:25", "icmp", "tcp:20-21@198.51.100.0/24"]
+
+[ftp]
+control_ports = [21]
+foreign_address = "refuse"
+strict = false
+
+[timeouts]
+tcp_established = "2h4m"
+tcp_transitory = "4m"
+udp = "5m"
+icmp = "1m"
+expectation = "30s"
+
+[limits]
+flows = 1048576
+expectations = 65536
+"#;
+    let config = parse(text);
+    let rules = config.rules();
+    assert_eq!(
+        rules.iter().map(|rule| (rule.name().as_str(), rule.kind())).collect::<Vec<_>>(),
+        [("ftp", RuleKind::Forward), ("mail", RuleKind::OneToOne)]
+    );
+    let gateway = Gateway { wan: vec!["eth0".into()], lan: vec!["eth1".into()], mode: Mode::Auto };
+    let defaults = Config {
+        gateway,
+        forward: config.forward.clone(),
+        one_to_one: config.one_to_one.clone(),
+        ..Config::default()
+    };
+    assert_eq!(config, defaults);
+    assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn the_dashboards_names_are_understood() {
+    let ours = parse(
+        r#"
+[[forward]]
+name = "web"
+protocol = "tcp"
+public = "203.0.113.10:8000-8010"
+to = "192.168.1.10:9000-9010"
+allow = ["any"]
+[[one_to_one]]
+name = "mail"
+public = "203.0.113.11"
+to = "192.168.1.11"
+inbound = ["tcp:25@198.51.100.0/24", "tcp:587@198.51.100.0/24", "icmp"]
+"#,
+    );
+    let theirs = parse(
+        r#"
+[[forward]]
+name = "web"
+protocol = "tcp"
+public = "203.0.113.10"
+publicPort = "8000-8010"
+lanIp = "192.168.1.10"
+localPort = "9000-9010"
+allowedIps = ["any"]
+[[one_to_one]]
+name = "mail"
+publicIp = "203.0.113.11"
+lanIp = "192.168.1.11"
+allowedInbound = [
+  { protocol = "tcp", destinationPorts = ["25", 587], allowedIps = ["198.51.100.0/24"] },
+  { protocol = "icmp", allowedIps = ["any"] },
+]
+"#,
+    );
+    assert_eq!(theirs, ours);
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_place() {
+    let (line, column, why) = mistake("[gateway]\nwan = [\"eth0\"]\nlna = []\n");
+    assert_eq!((line, column), (3, 1));
+    assert!(why.contains("unknown field `lna`") && why.contains("`lan`"), "{why}");
+
+    let (line, _, why) = mistake("[timeouts]\nudp = \"5x\"\n");
+    assert_eq!(line, 2);
+    assert!(why.contains("'5x' is not a duration"), "{why}");
+
+    let (line, _, why) = mistake("[[forward]]\nname = \"a\"\nprotocol = \"tcp\"\npublic = 5\n");
+    assert_eq!(line, 4, "{why}");
+
+    let text = "[[forward]]\nname = \"a\"\nprotocol = \"tcp\"\npublic = \"1.2.3.999:4\"\nto = \"10.0.0.1\"\n";
+    let (line, column, why) = mistake(text);
+    assert_eq!((line, column), (4, 10), "{why}");
+    assert!(why.contains("'1.2.3.999'"), "{why}");
+}
+
+#[test]
+fn what_the_gateway_does_not_do_yet_is_refused() {
+    let forward = "[[forward]]\nname = \"a\"\nprotocol = \"tcp\"\npublic = \"203.0.113.1:1\"\n\
+                   to = \"10.0.0.1\"\nuplink = \"internet1\"\n";
+    for text in [
+        "[masquerade]\nmapping = \"address-and-port-dependent\"\n",
+        "[masquerade]\nfiltering = \"endpoint-independent\"\n",
+        "[masquerade]\nfiltering = \"address-dependent\"\n",
+        "[ftp]\nstrict = true\n",
+        forward,
+    ] {
+        let (line, _, why) = mistake(text);
+        assert!(why.contains("not supported yet"), "{why}");
+        assert!(line >= 1);
+    }
+    let (_, _, why) = mistake("[masquerade]\nmapping = \"sideways\"\n");
+    assert!(why.contains("not a choice"), "{why}");
+}
+
+#[test]
+fn pools_are_sorted_ranges_above_the_system_ports() {
+    let pool = |text: &str| Config::parse(&format!("[masquerade]\nports = \"{text}\"\n"));
+    let ranges = |text: &str| match pool(text).expect("a pool").masquerade.ports {
+        Pool::Auto => vec![],
+        Pool::Ranges(ranges) => ranges.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(ranges("auto"), Vec::<String>::new());
+    assert_eq!(ranges("40000-49999, 20000-29999"), ["20000-29999", "40000-49999"]);
+    for text in ["80-2000", "2000-3000,2500-4000", "", "a", "3000-2000"] {
+        assert!(pool(text).is_err(), "{text}");
+    }
+    let many: Vec<_> =
+        (0..=nat_common::port::POOL_RANGES).map(|n| (2000 + 10 * n).to_string()).collect();
+    let why = pool(&many.join(",")).expect_err("more ranges than the data plane has room for").why;
+    assert!(why.contains("ranges"), "{why}");
+}
+
+#[test]
+fn lifetimes_and_limits_have_bounds() {
+    for text in ["udp = \"0s\"", "udp = \"30days\"", "udp = 5", "tcp = \"1h\""] {
+        mistake(&format!("[timeouts]\n{text}\n"));
+    }
+    for text in ["flows = 0", "flows = -1", "expectations = 4294967296"] {
+        mistake(&format!("[limits]\n{text}\n"));
+    }
+    mistake("[ftp]\ncontrol_ports = [0]\n");
+    mistake("[ftp]\ncontrol_ports = [1, 2, 3, 4, 5, 6, 7, 8, 9]\n");
+}

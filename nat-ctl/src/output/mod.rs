@@ -5,6 +5,7 @@
 
 mod filter;
 mod printer;
+mod source;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod view;
 
 pub use filter::FlowFilter;
 pub use printer::{Color, Format, Printer};
+pub use source::{StateSource, unexpected};
 pub use view::{
     DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
     InterfaceMode, InterfaceView, OneToOneView, PacketsView, PortsView, Role, RuleView, StatusView,

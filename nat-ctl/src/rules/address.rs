@@ -35,6 +35,18 @@ impl Cidr {
         self.0.contains(&address)
     }
 
+    /// The same addresses without a prefix that another one covers.
+    pub fn reduce(list: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut reduced: Vec<Self> = vec![];
+        for cidr in list {
+            if !reduced.iter().any(|wider| wider.covers(cidr)) {
+                reduced.retain(|narrower| !cidr.covers(*narrower));
+                reduced.push(cidr);
+            }
+        }
+        reduced
+    }
+
     /// Whether every address of `other` is under this prefix.
     pub fn covers(self, other: Self) -> bool {
         self.0.contains(&other.0)
@@ -141,7 +153,7 @@ impl FromStr for InsideEndpoint {
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let (address, ports) = endpoint(text)?;
-        Ok(Self { address: host(address)?, ports })
+        Ok(Self { address: parse_host(address)?, ports })
     }
 }
 
@@ -157,7 +169,7 @@ serde_by_text!(Cidr, PublicAddress, PublicEndpoint, InsideEndpoint);
 ///
 /// # Errors
 /// Says what is wrong with the text, in one line.
-pub fn host(text: &str) -> Result<Ipv4Addr, RuleError> {
+pub fn parse_host(text: &str) -> Result<Ipv4Addr, RuleError> {
     unicast(text).ok_or_else(|| RuleError::malformed(text, "the IPv4 address of a host (10.0.0.5)"))
 }
 
@@ -166,7 +178,7 @@ pub(crate) fn deserialize_host<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Ipv4Addr, D::Error> {
     let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
-    host(&text).map_err(serde::de::Error::custom)
+    parse_host(&text).map_err(serde::de::Error::custom)
 }
 
 fn unicast(text: &str) -> Option<Ipv4Addr> {

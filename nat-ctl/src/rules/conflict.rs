@@ -13,10 +13,10 @@ use super::{Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Re
 /// Why the rules can't both be in force, in words that follow "conflicts with rule X:".
 pub(super) fn between(new: &Rule, old: &Rule, resolve: Resolve<'_>) -> Option<String> {
     if new.name() == old.name() {
-        return Some("the name is taken; remove that one first, or choose another name".to_owned());
+        return Some("both have this name".to_owned());
     }
     if new.id() == old.id() {
-        return Some("both names have the same number in maps; choose another name".to_owned());
+        return Some("both names have the same number in maps".to_owned());
     }
     match (new, old) {
         (Rule::Forward(a), Rule::Forward(b)) => forwards(a, b, resolve),

@@ -174,13 +174,8 @@ fn host_entry(host: &OneToOne, protocol: Option<Protocol>, port: Option<u16>) ->
         (proto.is_none() || proto == protocol)
             && ports.is_none_or(|ports| port.is_some_and(|port| ports.contains(port)))
     };
-    let mut allow: Vec<Cidr> = vec![];
-    for cidr in host.inbound().iter().filter(covers).flat_map(super::Inbound::allow) {
-        if !allow.iter().any(|wider| wider.covers(*cidr)) {
-            allow.retain(|narrower| !cidr.covers(*narrower));
-            allow.push(*cidr);
-        }
-    }
+    let inbound = host.inbound().iter().filter(covers);
+    let allow = Cidr::reduce(inbound.flat_map(super::Inbound::allow).copied());
     ForwardEntry {
         public: host.public(),
         protocol,

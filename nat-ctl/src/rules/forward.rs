@@ -198,7 +198,7 @@ impl ForwardDraft {
         if self.public.address == PublicAddress::Address(self.to.address) {
             return Err(refuse("the public address is the inside address too"));
         }
-        let allow = if self.allow.is_empty() { vec![Cidr::ALL] } else { self.allow };
+        let allow = if self.allow.is_empty() { vec![Cidr::ALL] } else { Cidr::reduce(self.allow) };
         Ok(Forward {
             name: self.name,
             protocols,

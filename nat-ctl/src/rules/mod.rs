@@ -24,7 +24,7 @@ mod store;
 mod tests;
 mod text;
 
-pub use address::{Cidr, InsideEndpoint, PublicAddress, PublicEndpoint};
+pub use address::{Cidr, InsideEndpoint, PublicAddress, PublicEndpoint, parse_host};
 pub use expand::{ForwardEntry, HostEntry, MAX_ENTRIES};
 pub use forward::{Forward, ForwardDraft, Service};
 pub use name::{RuleId, RuleName};
@@ -52,7 +52,7 @@ pub enum RuleError {
     #[error("{0}")]
     Inconsistent(String),
     /// Another rule has the name, or the address and port.
-    #[error("rule '{rule}' conflicts with rule '{other}': {why}")]
+    #[error("rule '{rule}' conflicts with rule '{other}': {why}: change or remove one of them")]
     Conflict {
         /// The rule that was refused.
         rule: RuleName,

@@ -89,7 +89,7 @@ impl Inbound {
                 "inbound '{protocol}:{ports}': only tcp and udp have ports"
             )));
         }
-        let allow = if allow.is_empty() { vec![Cidr::ALL] } else { allow };
+        let allow = if allow.is_empty() { vec![Cidr::ALL] } else { Cidr::reduce(allow) };
         Ok(Self { protocol, ports, allow })
     }
 

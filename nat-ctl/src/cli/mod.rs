@@ -1,0 +1,160 @@
+//! The commands and what each of them does.
+//!
+//! Invariant: text becomes a type while it is parsed; a command that runs has sound arguments.
+
+mod address;
+mod rules;
+mod state;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use nat_ctl::{
+    config::Config,
+    error::{Exit, Failure},
+    options::Instance,
+    output::{Color, FlowFilter, Format, Printer},
+};
+
+use crate::End;
+
+/// NAT gateway in eBPF, with FTP in every mode
+#[derive(Debug, Parser)]
+#[command(name = "nat-ctl", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Which gateway of this machine
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "NAT_CTL_INSTANCE",
+        default_value = "default"
+    )]
+    instance: Instance,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Whether tables are coloured
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lead ports of a public address to a host inside
+    #[command(subcommand)]
+    Forward(rules::ForwardCommand),
+    /// Give a host inside a public address of its own
+    #[command(subcommand)]
+    OneToOne(rules::OneToOneCommand),
+    /// Connections that are being translated
+    #[command(subcommand)]
+    Flows(FlowsCommand),
+    /// Data connections that have been announced and not yet opened
+    #[command(subcommand)]
+    Expectations(ExpectationsCommand),
+    /// FTP sessions
+    #[command(subcommand)]
+    Ftp(FtpCommand),
+    /// The gateway on one screen
+    Status,
+    /// Packets dropped, by reason
+    Drops {
+        #[command(subcommand)]
+        command: Option<DropsCommand>,
+    },
+    /// The configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum FlowsCommand {
+    /// Print the flows that match every condition
+    List(FlowFilter),
+    /// Print how many flows match every condition
+    Count(FlowFilter),
+    /// End the flows that match every condition, and print how many they were
+    Delete(FlowFilter),
+}
+
+#[derive(Debug, Subcommand)]
+enum ExpectationsCommand {
+    /// Print the expectations
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum FtpCommand {
+    /// Print the control connections that are followed
+    Sessions,
+}
+
+#[derive(Debug, Subcommand)]
+enum DropsCommand {
+    /// Say what a reason means and what to do about it
+    Explain {
+        /// Name of the reason, as 'nat-ctl drops' prints it
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a file without using it
+    Check {
+        /// The file
+        file: std::path::PathBuf,
+    },
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> Result<(), End> {
+        let Self { global, command } = self;
+        let printer = Printer::new(global.output, global.color);
+        let instance = &global.instance;
+        match command {
+            Command::Forward(command) => rules::forward(command, instance, &printer)?,
+            Command::OneToOne(command) => rules::one_to_one(command, instance, &printer)?,
+            Command::Flows(FlowsCommand::List(filter)) => {
+                state::flows(instance, &filter, &printer)?
+            }
+            Command::Flows(FlowsCommand::Count(filter)) => {
+                state::count_flows(instance, &filter, &printer)?;
+            }
+            Command::Flows(FlowsCommand::Delete(filter)) => {
+                state::delete_flows(instance, filter, &printer)?;
+            }
+            Command::Expectations(ExpectationsCommand::List) => {
+                state::expectations(instance, &printer)?;
+            }
+            Command::Ftp(FtpCommand::Sessions) => state::ftp_sessions(instance, &printer)?,
+            Command::Status => state::status(instance, &printer)?,
+            Command::Drops { command: None } => state::drops(instance, &printer)?,
+            Command::Drops { command: Some(DropsCommand::Explain { reason }) } => {
+                state::explain(instance, &reason, &printer)?;
+            }
+            Command::Config(ConfigCommand::Check { file }) => {
+                Config::load(&file).map_err(Failure::from)?;
+                printer.note(&format!("{} is sound", file.display())).map_err(written)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// stdout could not be written.
+fn written(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Error, format_args!("write the output: {error}"))
+}

@@ -1,0 +1,94 @@
+//! What is going on: flows, expectations, sessions, status and drops.
+//!
+//! Invariant: reading changes nothing, and needs no agent where the pinned maps tell it all.
+
+use nat_common::reason::Reason;
+use nat_ctl::{
+    api::{ApiError, Client, Request, Response},
+    error::{Exit, Failure},
+    options::Instance,
+    output::{FlowFilter, Printer, StateSource, unexpected},
+};
+
+use super::written;
+
+/// `flows list`
+pub fn flows(instance: &Instance, filter: &FlowFilter, printer: &Printer) -> Result<(), Failure> {
+    printer.flows(&source(instance)?.flows(filter)?).map_err(written)
+}
+
+/// `flows count`
+pub fn count_flows(
+    instance: &Instance,
+    filter: &FlowFilter,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let count = source(instance)?.flows(filter)?.len();
+    printer.count(count as u64).map_err(written)
+}
+
+/// `flows delete`
+pub fn delete_flows(
+    instance: &Instance,
+    filter: FlowFilter,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    match agent(instance)?.call(&Request::DeleteFlows { filter })? {
+        Response::Count(count) => printer.count(count).map_err(written),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `expectations list`
+pub fn expectations(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    printer.expectations(&source(instance)?.expectations()?).map_err(written)
+}
+
+/// `ftp sessions`
+pub fn ftp_sessions(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    match agent(instance)?.call(&Request::FtpSessions)? {
+        Response::FtpSessions(sessions) => printer.ftp_sessions(&sessions).map_err(written),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `status`
+pub fn status(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    printer.status(&agent(instance)?.status()?).map_err(written)
+}
+
+/// `drops`
+pub fn drops(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    printer.drops(&source(instance)?.drops()?).map_err(written)
+}
+
+/// `drops explain`; the count is added where there is a gateway to ask.
+pub fn explain(instance: &Instance, name: &str, printer: &Printer) -> Result<(), Failure> {
+    let reason = Reason::by_name(name).ok_or_else(|| {
+        let known: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        let known = known.join(", ");
+        Failure::new(
+            Exit::NotFound,
+            format_args!("explain '{name}': no packet is dropped for that; reasons are: {known}"),
+        )
+    })?;
+    let drops = source(instance).and_then(|mut source| source.drops()).ok();
+    let packets = drops.and_then(|drops| drops.0.get(reason.name()).copied());
+    printer.reason(reason, packets).map_err(written)
+}
+
+fn agent(instance: &Instance) -> Result<Client, Failure> {
+    Client::connect(&instance.socket()).map_err(|error| match error {
+        ApiError::NotRunning(_) => Failure::not_running(instance),
+        error => error.into(),
+    })
+}
+
+/// The agent where one is running, as it knows every rule; else the maps that it left.
+fn source(instance: &Instance) -> Result<Box<dyn StateSource>, Failure> {
+    match Client::connect(&instance.socket()) {
+        Ok(client) => Ok(Box::new(client)),
+        Err(ApiError::NotRunning(_)) => Err(Failure::not_running(instance)),
+        Err(error) => Err(error.into()),
+    }
+}

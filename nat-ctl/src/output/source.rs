@@ -1,0 +1,79 @@
+//! Where views come from: the agent's answers, or the pinned maps where no agent is needed.
+//!
+//! Invariant: both sources give the same view of the same gateway.
+
+use super::{DropsView, ExpectationView, FlowFilter, FlowView, StatusView};
+use crate::{
+    api::{Client, Request, Response},
+    error::{Exit, Failure},
+};
+
+/// Reads the state of a gateway.
+pub trait StateSource {
+    /// The flows that match.
+    ///
+    /// # Errors
+    /// Where the source can't be read; the same goes for all of these.
+    fn flows(&mut self, filter: &FlowFilter) -> Result<Vec<FlowView>, Failure>;
+
+    /// Every expectation.
+    ///
+    /// # Errors
+    /// See [`StateSource::flows`].
+    fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure>;
+
+    /// Drops by reason.
+    ///
+    /// # Errors
+    /// See [`StateSource::flows`].
+    fn drops(&mut self) -> Result<DropsView, Failure>;
+}
+
+impl StateSource for Client {
+    fn flows(&mut self, filter: &FlowFilter) -> Result<Vec<FlowView>, Failure> {
+        match self.call(&Request::Flows { filter: filter.clone() })? {
+            Response::Flows(flows) => Ok(flows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure> {
+        match self.call(&Request::Expectations)? {
+            Response::Expectations(expectations) => Ok(expectations),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn drops(&mut self) -> Result<DropsView, Failure> {
+        match self.call(&Request::Drops)? {
+            Response::Drops(drops) => Ok(drops),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Client {
+    /// How the gateway is.
+    ///
+    /// # Errors
+    /// Where the agent can't be asked.
+    pub fn status(&mut self) -> Result<StatusView, Failure> {
+        match self.call(&Request::Status)? {
+            Response::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// The agent answered another question.
+pub fn unexpected(response: &Response) -> Failure {
+    let name = serde_json::to_value(response).ok();
+    let name = name.as_ref().and_then(|value| value["response"].as_str()).unwrap_or("?");
+    Failure::new(
+        Exit::Error,
+        format_args!(
+            "talk to the agent: it answered '{name}', which is not what was asked: is it another \
+             version than this command?"
+        ),
+    )
+}
