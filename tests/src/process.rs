@@ -174,6 +174,8 @@ impl Drop for Process {
             return;
         }
         let _ = self.signal(Signal::SIGTERM);
+        // A test may have stopped it; it ends only once it goes on.
+        let _ = self.signal(Signal::SIGCONT);
         let start = Instant::now();
         // Not `wait::until`: an interrupted run must still leave its children time to end.
         while start.elapsed() < Duration::from_secs(5) {

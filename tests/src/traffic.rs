@@ -56,9 +56,14 @@ impl Drop for Chatter {
 
 /// A datagram socket of a namespace; port 0 stands for any.
 pub fn udp_socket(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
+    udp_socket_at(namespace, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// A datagram socket that answers from this very address.
+pub fn udp_socket_at(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
     let socket = namespace
-        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?
-        .with_context(|| format!("open UDP port {port} in {}", namespace.name()))?;
+        .enter(|| UdpSocket::bind(at))?
+        .with_context(|| format!("open UDP socket {at} in {}", namespace.name()))?;
     socket.set_read_timeout(Some(Duration::from_secs(5))).context("limit reads")?;
     Ok(socket)
 }

@@ -10,7 +10,7 @@ use nat_tests::{
     requirements,
     server::{FILE, Kind, Server, Settings},
     session::{Session, read_part},
-    traffic::{self, udp_socket},
+    traffic::{self, udp_socket, udp_socket_at},
     wait,
 };
 use nix::sys::signal::Signal;
@@ -53,7 +53,7 @@ fn transfer_survives(
     assert!([first, rest].concat() == lab.payload.bytes);
 
     // New flows need no agent either.
-    let outside = udp_socket(&lab.outside, 7777).expect("a socket");
+    let outside = udp_socket_at(&lab.outside, SocketAddrV4::new(server, 7777)).expect("a socket");
     let inside = udp_socket(&lab.inside, 0).expect("a socket");
     inside.send_to(b"are you there", (server, 7777)).expect("a datagram");
     let mut buffer = [0; 64];

@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn leave(lab: &Lab, gateway: Option<Gateway<'_>>, binary: &Path) -> Result<()> {
     let Some(mut gateway) = gateway else {
         println!("no gateway to leave; the namespaces stay");
-        print_end(lab, "");
+        print_end(lab);
         return Ok(());
     };
     for namespace in [&lab.inside, &lab.outside] {
@@ -48,16 +48,17 @@ pub(super) fn leave(lab: &Lab, gateway: Option<Gateway<'_>>, binary: &Path) -> R
          \x20 bpftool map dump pinned {}/flows",
         ours.pins().display()
     );
-    print_end(lab, &format!("{control} down; "));
+    print_end(lab);
     gateway.leave();
     Ok(())
 }
 
-fn print_end(lab: &Lab, before: &str) {
+/// The agent removes what it made when it gets SIGTERM; it may do so while its namespace goes.
+fn print_end(lab: &Lab) {
     println!(
         "To end it:\n\
-         \x20 for role in inside gateway outside; do ip netns pids {0}-$role | xargs -r kill; done; \
-         {before}for role in inside gateway outside; do ip netns del {0}-$role; done; rm -r {1}",
+         \x20 for role in inside gateway outside; do ip netns pids {0}-$role | xargs -r kill; \
+         ip netns del {0}-$role; done; rm -r {1}",
         lab.name(),
         lab.root().display()
     );
