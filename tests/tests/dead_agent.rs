@@ -1,6 +1,10 @@
 //! The data plane without its agent: stopped or dead, it follows neighbours and routes.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    time::Duration,
+};
 
 use nat_tests::{
     capture::Capture,
