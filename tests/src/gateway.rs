@@ -13,11 +13,13 @@ use serde::Deserialize;
 
 use crate::lab::Lab;
 
+mod attached;
 mod linux;
 mod nat_ctl;
 
+pub use attached::attached;
 pub use linux::Linux;
-pub use nat_ctl::{NatCtl, attached};
+pub use nat_ctl::NatCtl;
 
 /// Where our data plane hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
