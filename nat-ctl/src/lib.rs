@@ -1,5 +1,6 @@
 //! Agent library.
 pub mod agent;
+pub mod alg;
 pub mod api;
 pub mod config;
 pub mod error;

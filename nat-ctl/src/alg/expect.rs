@@ -1,0 +1,65 @@
+//! Data connections that a control flow has announced.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+/// One announced data connection: the exact pinhole, and what becomes of who comes through it.
+///
+/// The source port is never part of it: of seven servers two dial from port 20.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// Who may dial what.
+    pub key: ExpectationKey,
+    /// What is done with that connection.
+    pub translation: Translation,
+}
+
+/// Who may dial what, as its packets look on arrival at the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExpectationKey {
+    /// Who dials: the peer of the control flow.
+    pub from: Ipv4Addr,
+    /// What it dials.
+    pub to: SocketAddrV4,
+}
+
+/// The translation of an expected data connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Translation {
+    /// It comes from outside, to a claimed public port, and goes to this inside endpoint.
+    Inbound(SocketAddrV4),
+    /// It comes from inside and leaves with this public address; its source port (20, with a server
+    /// that dials from there) is kept where that is free.
+    Outbound(Ipv4Addr),
+}
+
+/// A public port that the engine asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The session that asks.
+    pub session: u32,
+    /// The public address.
+    pub public: Ipv4Addr,
+    /// The inside host that a connection to the port will go to.
+    pub inside: Ipv4Addr,
+    /// Its port there, which is also the public port that is wanted most. `None` where a line is
+    /// being announced before it is complete: any port will do.
+    pub port: Option<u16>,
+}
+
+/// What the engine asks of the rest of the gateway while it reads a line.
+pub trait Gateway {
+    /// Claims a public port, at once and for good. `None`: none is free.
+    ///
+    /// Must give the same port again while that very inside endpoint holds one in this session, and
+    /// never one below 1024, one that a socket of the gateway uses, or one that a forward leads to
+    /// another host. A forward that leads to that very host and port is a claim that is granted.
+    fn claim(&mut self, request: &PortRequest) -> Option<u16>;
+
+    /// Gives a port back that was claimed for nothing.
+    fn release(&mut self, public: SocketAddrV4);
+
+    /// Whether an address is one that must not be seen outside.
+    fn is_inside(&self, address: Ipv4Addr) -> bool;
+}

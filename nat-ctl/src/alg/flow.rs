@@ -1,0 +1,75 @@
+//! What the data plane knows of a control flow, in the words of FTP: a client and a server, one of
+//! them inside.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+/// Who sent a segment, and so the name of a direction. The client is who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Side {
+    /// The FTP client: commands.
+    Client,
+    /// The FTP server: replies.
+    Server,
+}
+
+impl Side {
+    /// The other end.
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+}
+
+impl From<nat_common::session::Side> for Side {
+    fn from(side: nat_common::session::Side) -> Side {
+        match side {
+            nat_common::session::Side::Originator => Side::Client,
+            nat_common::session::Side::Responder => Side::Server,
+        }
+    }
+}
+
+impl From<Side> for nat_common::session::Side {
+    fn from(side: Side) -> nat_common::session::Side {
+        match side {
+            Side::Client => nat_common::session::Side::Originator,
+            Side::Server => nat_common::session::Side::Responder,
+        }
+    }
+}
+
+/// The ends of a control flow. `client` and `server` are the addresses that the hosts have
+/// themselves; the inside one of them is known outside as `public`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlFlow {
+    /// Number of the session, as users see it.
+    pub session: u32,
+    /// Which end is inside.
+    pub inside: Side,
+    /// The client's own address and port.
+    pub client: SocketAddrV4,
+    /// The server's own address and port.
+    pub server: SocketAddrV4,
+    /// What the outside end sees of the inside end.
+    pub public: SocketAddrV4,
+}
+
+impl ControlFlow {
+    /// The own address of an end.
+    pub const fn address(&self, side: Side) -> Ipv4Addr {
+        match side {
+            Side::Client => *self.client.ip(),
+            Side::Server => *self.server.ip(),
+        }
+    }
+
+    /// Whether `address` is one that the end may announce as its own. The inside end may know the
+    /// address it has outside, and state that.
+    pub fn is_own(&self, side: Side, address: Ipv4Addr) -> bool {
+        address == self.address(side) || side == self.inside && address == *self.public.ip()
+    }
+}

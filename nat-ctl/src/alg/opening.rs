@@ -1,0 +1,202 @@
+//! Lines that are cut while they announce an address.
+//!
+//! Invariant: no byte of an inside address leaves, and nothing is held back. As soon as an argument
+//! begins, a whole new one leaves in its place, with a public port that was claimed without knowing
+//! the inside port; what follows of the old argument is swallowed. The pinhole is made when the line
+//! is complete, and what the receiver has of it until then is a line that has not ended.
+
+use std::{net::Ipv4Addr, ops::Range};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    announcement::{self, Announcement, Reading, Separator},
+    flow::Side,
+    keyword::{self, Form, Verb, is_blank},
+    refusal::Refusal,
+};
+
+/// An argument that has begun in a line that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// How it is written.
+    pub form: Form,
+    /// Where it starts in the line.
+    pub at: usize,
+    /// Where it ends, if it has ended.
+    pub end: Option<usize>,
+    /// The port it announces, if it has ended.
+    pub port: Option<u16>,
+    /// Whether a pinhole may come of it. It may not where EPRT names another address family.
+    pub refusal: Option<Refusal>,
+    /// What stands around the fields of EPRT.
+    delimiter: u8,
+}
+
+/// What has left in the place of an argument, until the line is complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// How it is written.
+    pub form: Form,
+    /// Where it starts in the line.
+    pub at: u16,
+    /// The public port that was announced; 0 for a line that will be refused.
+    pub port: u16,
+    /// Whether the argument goes on.
+    pub grows: bool,
+}
+
+impl Opening {
+    fn new(form: Form, at: usize) -> Opening {
+        Opening { form, at, end: None, port: None, refusal: None, delimiter: 0 }
+    }
+
+    /// Where the argument stands, as far as it is there.
+    pub fn span(&self, line: &[u8]) -> Range<usize> {
+        let argument = line.get(self.at..).unwrap_or_default();
+        self.at..self.end.unwrap_or(self.at + swallows(self.form, argument))
+    }
+
+    /// The text that leaves in the place of the argument.
+    pub fn text(&self, address: Ipv4Addr, port: u16) -> Vec<u8> {
+        let [high, low] = port.to_be_bytes();
+        match self.form {
+            Form::Eprt => {
+                let delimiter = char::from(self.delimiter);
+                format!("{address}{delimiter}{port}{delimiter}").into_bytes()
+            }
+            Form::Epsv => port.to_string().into_bytes(),
+            Form::Port | Form::Pasv => {
+                let pair = format!(",{high},{low}").into_bytes();
+                [Separator::Comma.write(address), pair].concat()
+            }
+            Form::Lprt | Form::Lpsv => {
+                let pair = format!(",2,{high},{low}").into_bytes();
+                [&b"4,4,"[..], &Separator::Comma.write(address), &pair].concat()
+            }
+        }
+    }
+}
+
+impl Promise {
+    /// How many of the next bytes still belong to the argument.
+    pub fn swallows(&self, bytes: &[u8]) -> usize {
+        swallows(self.form, bytes)
+    }
+
+    /// Whether the complete line announces where it was promised to.
+    pub fn is_kept_by(&self, found: &Announcement) -> bool {
+        let at = usize::from(self.at);
+        found.form == self.form && found.span.start <= at && at < found.span.end
+    }
+}
+
+fn swallows(form: Form, bytes: &[u8]) -> usize {
+    let belongs: fn(u8) -> bool = match form {
+        Form::Eprt => |byte| !matches!(byte, b'\r' | b'\n'),
+        _ => |byte| byte.is_ascii_digit() || byte == b',' || is_blank(byte),
+    };
+    bytes.iter().take_while(|byte| belongs(**byte)).count()
+}
+
+/// Looks for an argument in the bytes that are there of a line. `own` are the addresses that its
+/// sender may state; in the free text of a reply, only a number that begins one of them counts.
+pub fn find(side: Side, line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
+    match side {
+        Side::Client => in_command(line),
+        Side::Server => in_reply(line, own),
+    }
+}
+
+fn in_command(line: &[u8]) -> Option<Opening> {
+    let command = keyword::command(line)?;
+    let mut opening = Opening::new(Form::Port, command.argument_at);
+    match (command.verb, command.argument) {
+        (Verb::Active(form @ (Form::Port | Form::Lprt)), [b'0'..=b'9', ..]) => opening.form = form,
+        (Verb::Active(Form::Eprt), [a, family @ b'0'..=b'9', b, _, ..]) if a == b => {
+            opening.form = Form::Eprt;
+            opening.at += 3;
+            opening.refusal = (*family != b'1').then_some(Refusal::OtherFamily);
+            opening.delimiter = *a;
+        }
+        _ => return None,
+    }
+    Some(opening)
+}
+
+fn in_reply(line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
+    // A list that text follows has ended: its port is known.
+    if let Reading::Announced(Announcement { form, span, port, .. }) = announcement::of_reply(line)
+        && span.end < line.len()
+    {
+        let opening = Opening::new(form, span.start);
+        return Some(Opening { end: Some(span.end), port: Some(port), ..opening });
+    }
+    let reply = keyword::reply(line)?;
+    let (form, before) = match reply.code {
+        227 => (Form::Pasv, ""),
+        228 => (Form::Lpsv, "4,4,"),
+        _ => return None,
+    };
+    let text = line.get(reply.text_at..)?;
+    let listed = |byte: &u8| byte.is_ascii_digit() || *byte == b',' || is_blank(*byte);
+    let tail = text.len() - text.iter().rev().take_while(|byte| listed(byte)).count();
+    let tail = text.get(tail..)?;
+    let starts = tail.iter().position(u8::is_ascii_digit)?;
+    let tail = tail.get(starts..)?;
+    // Numbers of the text may stand before it, with blanks between: look at each beginning.
+    (0..tail.len()).find_map(|skip| {
+        let candidate = tail.get(skip..)?;
+        let at = line.len() - candidate.len();
+        let digit = |at: usize| line.get(at).is_some_and(u8::is_ascii_digit);
+        if !digit(at) || at.checked_sub(1).is_some_and(digit) {
+            return None;
+        }
+        let plain: Vec<u8> = candidate.iter().copied().filter(|byte| !is_blank(*byte)).collect();
+        let begins = own.iter().any(|address| {
+            let wanted = format!("{before}{address},").replace('.', ",");
+            let common = plain.len().min(wanted.len());
+            plain.get(..common) == wanted.as_bytes().get(..common)
+        });
+        begins.then_some(Opening::new(form, at))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(203, 0, 113, 1)];
+
+    fn at(side: Side, line: &str) -> Option<usize> {
+        find(side, line.as_bytes(), OWN).map(|opening| opening.at)
+    }
+
+    #[test]
+    fn an_argument_opens_with_its_first_byte() {
+        assert_eq!(at(Side::Client, "PORT "), None);
+        assert_eq!(at(Side::Client, "PORT 1"), Some(5));
+        assert_eq!(at(Side::Client, "EPRT |1|"), None);
+        assert_eq!(at(Side::Client, "EPRT |1|1"), Some(8));
+        assert_eq!(at(Side::Client, "EPRT |2|:"), Some(8));
+        assert_eq!(at(Side::Client, "RETR 10,0"), None);
+    }
+
+    #[test]
+    fn in_free_text_only_the_own_address_opens() {
+        assert_eq!(at(Side::Server, "227 Entering Passive Mode ("), None);
+        assert_eq!(at(Side::Server, "227 Entering Passive Mode (1"), Some(27));
+        assert_eq!(at(Side::Server, "227 Mode 2 (10, 0, 2, 2, 7"), Some(12));
+        assert_eq!(at(Side::Server, "227 Mode 2, 10,0"), Some(12));
+        assert_eq!(at(Side::Server, "227 Mode (7"), None);
+        assert_eq!(at(Side::Server, "226 Mode (1"), None);
+    }
+
+    #[test]
+    fn an_argument_that_has_ended_gives_its_port() {
+        let found = find(Side::Server, b"227 (10,0,2,2,4,5)", OWN).expect("an argument");
+        assert_eq!((found.at, found.end, found.port), (5, Some(17), Some(1029)));
+        let found = find(Side::Server, b"229 (|||1029|", OWN).expect("an argument");
+        assert_eq!((found.at, found.end, found.port), (8, Some(12), Some(1029)));
+    }
+}

@@ -1,0 +1,120 @@
+//! Why the engine makes no pinhole, or lets no segment pass: one word each, for counters and users.
+
+use serde::{Deserialize, Serialize};
+
+/// Why an announcement makes no expectation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// A port below 1024, or 0.
+    SystemPort,
+    /// An octet above 255 or a port above 65535.
+    OutOfRange,
+    /// More numbers than the form has, or text behind them.
+    Malformed,
+    /// An address family that this connection does not have.
+    OtherFamily,
+    /// The address of a third host.
+    ForeignAddress,
+    /// A reply to a command that was not given.
+    Unsolicited,
+    /// A command before the server has greeted.
+    BeforeGreeting,
+    /// A command while AUTH waits for its answer.
+    AfterAuth,
+    /// More commands wait for their reply than are kept.
+    TooManyCommands,
+    /// No public port is free.
+    NoPublicPort,
+    /// Part of the address had left before the line was complete.
+    CutLine,
+}
+
+impl Refusal {
+    /// Every reason, for tables.
+    pub const ALL: [Refusal; 11] = [
+        Refusal::SystemPort,
+        Refusal::OutOfRange,
+        Refusal::Malformed,
+        Refusal::OtherFamily,
+        Refusal::ForeignAddress,
+        Refusal::Unsolicited,
+        Refusal::BeforeGreeting,
+        Refusal::AfterAuth,
+        Refusal::TooManyCommands,
+        Refusal::NoPublicPort,
+        Refusal::CutLine,
+    ];
+
+    /// The word in counters and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refusal::SystemPort => "system-port",
+            Refusal::OutOfRange => "out-of-range",
+            Refusal::Malformed => "malformed",
+            Refusal::OtherFamily => "other-family",
+            Refusal::ForeignAddress => "foreign-address",
+            Refusal::Unsolicited => "unsolicited",
+            Refusal::BeforeGreeting => "before-greeting",
+            Refusal::AfterAuth => "after-auth",
+            Refusal::TooManyCommands => "too-many-commands",
+            Refusal::NoPublicPort => "no-public-port",
+            Refusal::CutLine => "cut-line",
+        }
+    }
+
+    /// What happened, in a sentence for a person.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Refusal::SystemPort => "it names a port below 1024, where no data connection listens",
+            Refusal::OutOfRange => "it holds a number that no address or port can have",
+            Refusal::Malformed => "it has more than an address and a port",
+            Refusal::OtherFamily => "it names an address family that this connection does not have",
+            Refusal::ForeignAddress => "it names a third host (see ftp.foreign_address)",
+            Refusal::Unsolicited => "no passive command waits for it",
+            Refusal::BeforeGreeting => "the server has not greeted yet",
+            Refusal::AfterAuth => "encryption is being negotiated",
+            Refusal::TooManyCommands => "too many commands wait for a reply",
+            Refusal::NoPublicPort => "no public port is free",
+            Refusal::CutLine => "part of its address had left before the line was complete",
+        }
+    }
+}
+
+/// Why a segment was not passed on. The sender repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DropReason {
+    /// Bytes before it have not arrived, so it cannot be known what they mean.
+    Gap,
+    /// A rewrite is needed, and every correction waits for its acknowledgement.
+    EditsFull,
+}
+
+impl DropReason {
+    /// The word in counters and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DropReason::Gap => "ftp-gap",
+            DropReason::EditsFull => "ftp-edits-full",
+        }
+    }
+}
+
+/// What is done about a line that names a third host. Neither makes a pinhole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignAddress {
+    /// It counts as refused.
+    #[default]
+    Refuse,
+    /// It is taken as meant, and passes uncounted.
+    Pass,
+}
+
+/// Why lines are no longer read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum End {
+    /// AUTH was accepted, or the client began with TLS.
+    Encrypted,
+    /// The first line of the client was no FTP command.
+    NotFtp,
+}
