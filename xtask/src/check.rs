@@ -17,10 +17,10 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
     });
     stages.run("format", cargo(workspace, "fmt").args(["--all", "--check"]));
     let deny_warnings = ["--", "-D", "warnings"];
-    let host = ["--workspace", "--all-targets"];
+    let host = ["--workspace", "--all-targets", "--keep-going"];
     stages.run("clippy", cargo(workspace, "clippy").args(host).args(deny_warnings));
     let toolchain = toolchain::find()?;
-    stages.run("clippy eBPF", ebpf::cargo(workspace, &toolchain, "clippy").args(deny_warnings));
+    stages.run("clippy eBPF", &mut ebpf::lint(workspace, &toolchain));
     stages.run("deny", &mut deny::check(workspace));
     // One failing package must not hide the results of the next.
     stages.run("tests", cargo(workspace, "test").args(["--workspace", "--no-fail-fast"]));

@@ -23,16 +23,26 @@ const PROFILE: &str = "bpf";
 /// Builds the object and puts it at [`Workspace::bpf_object`].
 pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
     let toolchain = toolchain::find()?;
-    let mut build = cargo(workspace, &toolchain, "build");
+    let mut build = Command::new(&toolchain.cargo);
+    configure(&mut build, workspace, &toolchain, "build");
     build.args(["--bin", "nat-ebpf"]);
     command::run(&mut build)?;
     publish(workspace)
 }
 
-/// A cargo command on `nat-ebpf` for the BPF target, with everything set that it needs.
-pub fn cargo(workspace: &Workspace, toolchain: &Toolchain, task: &str) -> Command {
-    let mut cargo = Command::new(&toolchain.cargo);
-    command::isolate(&mut cargo);
+/// Clippy on the same package for the same target. The toolchain's own `cargo-clippy` is called by
+/// its path, as `cargo clippy` would take the one that rustup has put into cargo's folder, and a
+/// linter can't read what a compiler of another release has built.
+pub fn lint(workspace: &Workspace, toolchain: &Toolchain) -> Command {
+    let mut lint = Command::new(toolchain.cargo.with_file_name("cargo-clippy"));
+    configure(&mut lint, workspace, toolchain, "clippy");
+    lint.env("CARGO", &toolchain.cargo).args(["--", "-D", "warnings"]);
+    lint
+}
+
+/// Sets everything that a cargo command on `nat-ebpf` needs for the BPF target.
+fn configure(cargo: &mut Command, workspace: &Workspace, toolchain: &Toolchain, task: &str) {
+    command::isolate(cargo);
     cargo
         .args([task, "--package", "nat-ebpf", "--profile", PROFILE])
         .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
@@ -41,7 +51,6 @@ pub fn cargo(workspace: &Workspace, toolchain: &Toolchain, task: &str) -> Comman
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace))
         .current_dir(workspace.root());
-    cargo
 }
 
 /// Without debug information and `--btf` the object has no BTF, and maps could not be opened.
