@@ -69,6 +69,7 @@ impl Lab {
     /// A lab with a file of `size` bytes.
     pub fn with(lifetime: Lifetime, size: usize) -> Result<Self> {
         netns::remove_stale()?;
+        remove_stale_folders();
         let name = netns::unique_name(lifetime);
         let mut root = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
@@ -129,6 +130,16 @@ impl Lab {
             End { namespace: &self.outside, name: OUTSIDE_DEVICE, addresses: &[&outside] },
         )?;
         self.inside.ip(&format!("route add default via {LAN}")).map(drop)
+    }
+}
+
+/// Folders of runs that were killed; one that can't be removed does no harm.
+fn remove_stale_folders() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(netns::is_stale) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
