@@ -50,6 +50,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What the system said, in words that name the way out where there is one.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::PermissionDenied => "permission is missing: run it as root".to_owned(),
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

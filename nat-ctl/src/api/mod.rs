@@ -21,7 +21,7 @@ pub use client::Client;
 pub use message::{Request, Response};
 pub use server::{Call, Gateway, Server};
 
-use crate::error::Exit;
+use crate::error::{Exit, reason};
 
 /// The version of the objects on the socket and in every output.
 pub const VERSION: u32 = 1;
@@ -36,7 +36,7 @@ pub enum ApiError {
     #[error("listen at {0}: this instance is running already: stop it, or choose --instance")]
     Running(PathBuf),
     /// The system refuses.
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {path}: {}", reason(.source))]
     Socket {
         /// What was tried.
         what: &'static str,

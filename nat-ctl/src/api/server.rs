@@ -42,6 +42,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// What is asked: it decides who answers.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
     /// Lets the gateway answer.
     pub fn answer(self, gateway: &mut impl Gateway) {
         // A client that has gone meanwhile has no use for the answer.

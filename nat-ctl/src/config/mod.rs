@@ -21,7 +21,7 @@ pub use choice::{Filtering, ForeignAddress, Mapping};
 pub use pool::Pool;
 
 use crate::{
-    error::Exit,
+    error::{Exit, reason},
     options::Mode,
     rules::{FTP_CONTROL_PORT, Forward, OneToOne, Rule, RuleError, RuleSet},
 };
@@ -161,7 +161,7 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It can't be read.
-    #[error("read configuration {path}: {source}")]
+    #[error("read configuration {path}: {}", reason(.source))]
     Read {
         /// The file.
         path: PathBuf,

@@ -13,7 +13,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Rule, RuleError, RuleKind, RuleSet, set::Resolve};
-use crate::{error::Exit, options::Instance};
+use crate::{
+    error::{Exit, reason},
+    options::Instance,
+};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -48,7 +51,7 @@ pub enum StoreError {
     #[error("rule '{0}' stands in the configuration file: remove it there")]
     InFile(String),
     /// The state file could not be read or written.
-    #[error("{what} rules in {path}: {source}")]
+    #[error("{what} rules in {path}: {}", reason(.source))]
     File {
         /// `read` or `keep`.
         what: &'static str,
