@@ -6,4 +6,5 @@ pub mod config;
 pub mod error;
 pub mod options;
 pub mod output;
+pub mod plane;
 pub mod rules;

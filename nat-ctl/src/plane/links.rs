@@ -1,0 +1,190 @@
+//! Interfaces, addresses and their changes, by rtnetlink.
+//!
+//! Invariant: the socket stays in the namespace in which it was opened; /sys is not asked, for it
+//! may show another one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressScope},
+    link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::task::JoinHandle;
+
+use super::error::{PlaneError, Result};
+
+type Messages = futures_channel::mpsc::UnboundedReceiver<(
+    NetlinkMessage<RouteNetlinkMessage>,
+    netlink_sys::SocketAddr,
+)>;
+
+/// An interface as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind, where it is not a NIC: `veth`, `bridge`, ...
+    pub kind: Option<String>,
+    /// Whether its packets have an Ethernet header.
+    pub ethernet: bool,
+}
+
+/// An IPv4 address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Number of the interface.
+    pub index: u32,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether it may be used off the link (scope global).
+    pub global: bool,
+}
+
+/// Something that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Addresses of some interface.
+    Addresses,
+    /// An interface came, or changed.
+    Link(Link),
+    /// An interface is gone.
+    Gone {
+        /// Its number.
+        index: u32,
+    },
+    /// Events were lost, or the socket was closed: all has to be read again.
+    Lost,
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub struct Netlink {
+    handle: Handle,
+    messages: Messages,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens a socket in the namespace of this thread; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub fn open() -> Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let (connection, handle, messages) = new_multicast_connection(&groups)
+            .map_err(PlaneError::refused("open a netlink socket"))?;
+        Ok(Self { handle, messages, task: tokio::spawn(connection) })
+    }
+
+    /// The handle for other requests.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The interface of that name.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotFound`] where there is none.
+    pub async fn link(&self, name: &str) -> Result<Link> {
+        let answer = self.handle.link().get().match_name(name).execute();
+        let found = Box::pin(answer).try_next().await.map_err(|error| {
+            if super::error::Kernel::code(&error) == Some(nix::libc::ENODEV) {
+                return no_interface(name);
+            }
+            PlaneError::refused(format!("look up interface {name}"))(error)
+        })?;
+        found.as_ref().and_then(link).ok_or_else(|| no_interface(name))
+    }
+
+    /// All IPv4 addresses, in the order of the kernel: the primary one of an interface first.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn addresses(&self) -> Result<Vec<Address>> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let mut answer = Box::pin(request.execute());
+        let mut addresses = vec![];
+        while let Some(message) =
+            answer.try_next().await.map_err(PlaneError::refused("list addresses"))?
+        {
+            // IFA_LOCAL is the own address, IFA_ADDRESS the peer's on a point-to-point link.
+            let own = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            };
+            addresses.extend(message.attributes.iter().find_map(own).map(|address| Address {
+                index: message.header.index,
+                address,
+                global: message.header.scope == AddressScope::Universe,
+            }));
+        }
+        Ok(addresses)
+    }
+
+    /// Waits for the next change. Safe to cancel.
+    pub async fn event(&mut self) -> Event {
+        loop {
+            let Some((message, _)) = self.messages.next().await else { return Event::Lost };
+            match message.payload {
+                NetlinkPayload::InnerMessage(message) => match message {
+                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+                        return Event::Addresses;
+                    }
+                    RouteNetlinkMessage::NewLink(message) => {
+                        if let Some(link) = link(&message) {
+                            return Event::Link(link);
+                        }
+                    }
+                    RouteNetlinkMessage::DelLink(message) => {
+                        return Event::Gone { index: message.header.index };
+                    }
+                    _ => {}
+                },
+                NetlinkPayload::Overrun(_) => return Event::Lost,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn no_interface(name: &str) -> PlaneError {
+    PlaneError::NotFound(format!(
+        "attach to interface '{name}': there is none of that name: `ip link` lists them"
+    ))
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    // A bridge reports its ports with a family of its own; those are not new interfaces.
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let mut name = None;
+    let mut kind = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(found) => name = Some(found.clone()),
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    Some(Link { index: message.header.index, name: name?, kind, ethernet })
+}

@@ -1,0 +1,237 @@
+//! Typed handles of all maps that the agent reads or writes.
+//!
+//! Invariant: a handle stands for the pinned map of the same name and checks key and value size
+//! when it is opened. Several handles of one map may exist: the kernel serialises the calls.
+
+use std::{fmt, path::Path};
+
+use aya::maps::{
+    Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+};
+use nat_common::{
+    counter::Counter,
+    expectation::{Expectation, ExpectationKey},
+    flow::{Flow, FlowKey},
+    interface::Interface,
+    journal::Journal,
+    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    reason::Reason,
+    rule::{AllowedKey, Forward, OneToOne},
+    session::Session,
+    settings::Settings,
+};
+
+use super::error::{PlaneError, Result};
+
+/// Every pinned map: the name in the object, in the pin folder and for bpftool.
+pub const NAMES: &[&str] = &[
+    "layout",
+    "settings",
+    "interfaces",
+    "redirects",
+    "flows",
+    "ports",
+    "mappings",
+    "expectations",
+    "forwards",
+    "one_to_one",
+    "allowed",
+    "addresses",
+    "sessions",
+    "journal",
+    "drops",
+    "agent_drops",
+    "counters",
+    "punts",
+];
+
+/// A hash map.
+pub type Hash<K, V> = HashMap<MapData, K, V>;
+
+/// All maps but the ring buffer, which has one reader (see [`ring`]).
+pub struct Maps {
+    /// Version of the layout, at 0.
+    pub layout: Array<MapData, u32>,
+    /// Settings, at 0.
+    pub settings: Array<MapData, Settings>,
+    /// By interface number.
+    pub interfaces: Hash<u32, Interface>,
+    /// Interfaces that XDP may redirect to, by number.
+    pub redirects: DevMapHash<MapData>,
+    /// Flow records by the tuple of the arriving packet.
+    pub flows: Hash<FlowKey, Flow>,
+    /// Owners by public endpoint.
+    pub ports: Hash<Endpoint, PortOwner>,
+    /// Endpoint-independent mappings.
+    pub mappings: Hash<MappingKey, Mapping>,
+    /// Announced connections.
+    pub expectations: Hash<ExpectationKey, Expectation>,
+    /// Forwards by public endpoint.
+    pub forwards: Hash<Endpoint, Forward>,
+    /// Public addresses by inside address.
+    pub one_to_one: Hash<[u8; 4], OneToOne>,
+    /// Remote networks of filters.
+    pub allowed: LpmTrie<MapData, AllowedKey, u32>,
+    /// Addresses of the gateway itself.
+    pub addresses: Hash<[u8; 4], u32>,
+    /// Control connections by place.
+    pub sessions: Array<MapData, Session>,
+    /// What the FTP engine has to remember, by place of the session.
+    pub journal: Hash<u32, Journal>,
+    /// Dropped packets by [`Reason`].
+    pub drops: PerCpuArray<MapData, u64>,
+    /// The same, dropped by the agent.
+    pub agent_drops: Array<MapData, u64>,
+    /// Everything else that is counted, by [`Counter`].
+    pub counters: PerCpuArray<MapData, u64>,
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps").finish_non_exhaustive()
+    }
+}
+
+impl Maps {
+    /// Opens the maps that are pinned in `pins`.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotFound`] where there are none, [`PlaneError::Refused`] where one is of
+    /// another type.
+    pub fn open(pins: &Path) -> Result<Self> {
+        Ok(Self {
+            layout: open(pins, "layout", Map::Array)?,
+            settings: open(pins, "settings", Map::Array)?,
+            interfaces: open(pins, "interfaces", Map::HashMap)?,
+            redirects: open(pins, "redirects", Map::DevMapHash)?,
+            flows: open(pins, "flows", Map::HashMap)?,
+            ports: open(pins, "ports", Map::HashMap)?,
+            mappings: open(pins, "mappings", Map::HashMap)?,
+            expectations: open(pins, "expectations", Map::HashMap)?,
+            forwards: open(pins, "forwards", Map::HashMap)?,
+            one_to_one: open(pins, "one_to_one", Map::HashMap)?,
+            allowed: open(pins, "allowed", Map::LpmTrie)?,
+            addresses: open(pins, "addresses", Map::HashMap)?,
+            sessions: open(pins, "sessions", Map::Array)?,
+            journal: open(pins, "journal", Map::HashMap)?,
+            drops: open(pins, "drops", Map::PerCpuArray)?,
+            agent_drops: open(pins, "agent_drops", Map::Array)?,
+            counters: open(pins, "counters", Map::PerCpuArray)?,
+        })
+    }
+
+    /// Dropped packets of a reason, over all CPUs and the agent.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read.
+    pub fn dropped(&self, reason: Reason) -> Result<u64> {
+        let what = || format!("read the counter of drop reason {reason}");
+        let kernel = self.drops.get(&(reason as u32), 0).map_err(PlaneError::refused(what()))?;
+        let agent =
+            self.agent_drops.get(&(reason as u32), 0).map_err(PlaneError::refused(what()))?;
+        Ok(kernel.iter().sum::<u64>().saturating_add(agent))
+    }
+
+    /// Value of a counter, over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read.
+    pub fn counted(&self, counter: Counter) -> Result<u64> {
+        let values = self
+            .counters
+            .get(&(counter as u32), 0)
+            .map_err(PlaneError::refused(format!("read the counter {}", counter.name())))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Counts a packet that the agent has dropped.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to write.
+    pub fn count_agent_drop(&mut self, reason: Reason) -> Result<()> {
+        let index = reason as u32;
+        let what = || format!("count the drop reason {reason}");
+        let value = self.agent_drops.get(&index, 0).map_err(PlaneError::refused(what()))?;
+        self.agent_drops.set(index, value.wrapping_add(1), 0).map_err(PlaneError::refused(what()))
+    }
+}
+
+/// The ring buffer from the data plane. It has one reader: the agent that holds the lock of the
+/// instance.
+///
+/// # Errors
+/// Where it is not pinned, or can't be mapped.
+pub fn ring(pins: &Path) -> Result<RingBuf<MapData>> {
+    open(pins, "punts", Map::RingBuf)
+}
+
+/// Tells "there is no such key" from a failure.
+///
+/// # Errors
+/// Every failure but a missing key.
+pub fn optional<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a key; `false` where it was gone already.
+///
+/// # Errors
+/// Every failure but a missing key.
+pub fn remove<K: aya::Pod, V: aya::Pod>(map: &mut Hash<K, V>, key: &K) -> Result<bool, MapError> {
+    match map.remove(key) {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, nix::libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Inserts a key that must not exist; `false` where it does. This is how anything is claimed.
+///
+/// # Errors
+/// Every failure but an existing key.
+pub fn claim<K: aya::Pod, V: aya::Pod>(
+    map: &mut Hash<K, V>,
+    key: &K,
+    value: &V,
+) -> Result<bool, MapError> {
+    // bpf(2): BPF_NOEXIST creates a new element only if it didn't exist.
+    const NOEXIST: u64 = 1;
+    match map.insert(key, value, NOEXIST) {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, nix::libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel gave this errno.
+pub fn is(error: &MapError, code: i32) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => code == nix::libc::ENOENT,
+        other => super::error::Kernel::code(other) == Some(code),
+    }
+}
+
+fn open<T>(pins: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<T>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let path = pins.join(name);
+    let what = format!("open the map {}", path.display());
+    let data = MapData::from_pin(&path).map_err(|error| {
+        if is_missing(&error) {
+            return PlaneError::NotFound(format!(
+                "{what}: there is no data plane: start it with `nat-ctl run`"
+            ));
+        }
+        PlaneError::refused::<MapError>(&what)(error)
+    })?;
+    T::try_from(kind(data)).map_err(PlaneError::refused(&what))
+}
+
+fn is_missing(error: &MapError) -> bool {
+    super::error::Kernel::code(error) == Some(nix::libc::ENOENT)
+}

@@ -1,0 +1,179 @@
+//! Everything between the agent and the kernel: maps, programs, interfaces, forwarding.
+//!
+//! Invariant: programs are attached before forwarding is turned on, and forwarding is put back
+//! before they are detached; what is pinned outlives the agent, and `down` removes it after any
+//! death.
+//!
+//! ```text
+//!   start:  lock -> namespace -> maps (made or taken over) -> addresses, rules, own ports
+//!           -> programs (links pinned at once) -> forwarding on
+//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink)
+//!   stop:   forwarding back -> links -> maps       (with persist: the heartbeat alone stops)
+//! ```
+
+mod addresses;
+mod attach;
+pub mod clock;
+mod difference;
+pub mod down;
+mod error;
+mod features;
+mod forwarding;
+mod hook;
+pub mod inspect;
+mod lifetimes;
+mod links;
+pub mod maps;
+mod neighbours;
+mod netns;
+mod object;
+mod pair;
+mod pins;
+mod ports;
+mod rules;
+mod sockets;
+mod start;
+mod state;
+mod sweep;
+mod tend;
+
+use std::net::Ipv4Addr;
+
+use aya::maps::{MapData, RingBuf};
+use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
+
+pub use addresses::Addresses;
+pub use clock::Now;
+pub use down::{Removed, down};
+pub use error::{PlaneError, Result};
+pub use inspect::Inspector;
+pub use links::Event;
+pub use maps::Maps;
+pub use state::Attached;
+pub use sweep::Report;
+
+use crate::{options::Instance, options::Mode, rules::RuleSet};
+use links::Netlink;
+use object::Object;
+use state::{Lock, State};
+use sweep::Sweeper;
+
+/// A data plane at work, and the agent's hold of it.
+#[derive(Debug)]
+pub struct Plane {
+    instance: Instance,
+    mode: Mode,
+    state: State,
+    maps: Maps,
+    object: Object,
+    netlink: Netlink,
+    sweeper: Sweeper,
+    settings: Settings,
+    timeouts: Timeouts,
+    addresses: Addresses,
+    rules: RuleSet,
+    /// Public ports of forwards that something else still uses.
+    waiting: Vec<Endpoint>,
+    _lock: Lock,
+}
+
+impl Plane {
+    /// All maps.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// All maps, to write to.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// What the data plane is told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Lifetimes of flows.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The interfaces, the hook of each and why.
+    pub fn interfaces(&self) -> &[Attached] {
+        &self.state.interfaces
+    }
+
+    /// First global address of a managed interface.
+    pub fn address_of(&self, interface: &str) -> Option<Ipv4Addr> {
+        self.addresses.of_interface(interface)
+    }
+
+    /// The ring buffer from the data plane; to be opened once.
+    ///
+    /// # Errors
+    /// Where it can't be mapped.
+    pub fn ring(&self) -> Result<RingBuf<MapData>> {
+        maps::ring(&self.instance.pins())
+    }
+
+    /// Puts these rules in force, by difference. Gives back the public ports that are still in use
+    /// by something else; they are tried again with [`Plane::tend`].
+    ///
+    /// # Errors
+    /// Where an address of an interface makes rules clash, or the kernel refuses.
+    pub fn apply(&mut self, rules: &RuleSet) -> Result<&[Endpoint]> {
+        let resolve = |name: &str| self.addresses.of_interface(name);
+        let entries = rules
+            .entries(&resolve)
+            .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
+        let wanted = rules::Wanted::of(&entries, &rules.hosts());
+        let names =
+            rules.iter().map(|rule| (rule.id().number(), rule.name().to_string())).collect();
+        if self.state.rules != names {
+            self.state.rules = names;
+            self.state.write(&self.instance)?;
+        }
+        self.waiting = wanted.write(&mut self.maps, clock::now())?;
+        self.rules = rules.clone();
+        Ok(&self.waiting)
+    }
+
+    /// Tells the data plane that the agent lives; once a second.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn beat(&mut self, now: Now) -> Result<()> {
+        self.settings.heartbeat = now.seconds().max(1);
+        self.write_settings()
+    }
+
+    /// One step of the sweep; once a second. Never waits.
+    ///
+    /// # Errors
+    /// Where the last pass met a refusal of the kernel; the next one tries again.
+    pub fn sweep_step(&mut self, now: Now) -> Result<Option<Report>> {
+        self.sweeper.step(now)
+    }
+
+    /// Ends the agent's hold. Without `persist` everything is removed; with it the data plane works
+    /// on without an agent, until the next one takes it over.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; what could be removed is.
+    pub fn stop(mut self, persist: bool) -> Result<()> {
+        self.settings.heartbeat = 0;
+        let told = self.write_settings();
+        if persist {
+            return told;
+        }
+        down::remove(&self.instance, Some(&mut self.state))?;
+        State::remove(&self.instance)
+    }
+
+    fn write_settings(&mut self) -> Result<()> {
+        self.maps
+            .settings
+            .set(0, self.settings, 0)
+            .map_err(PlaneError::refused("write the settings of the data plane"))
+    }
+}

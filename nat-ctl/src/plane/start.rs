@@ -1,0 +1,305 @@
+//! The start of a data plane, fresh or taken over from a predecessor.
+//!
+//! Invariant: the state file tells of a change before it is made; a fresh start that fails leaves
+//! nothing, a failed takeover leaves the data plane as it was.
+
+use nat_common::{
+    layout,
+    port::Port,
+    settings::{CONTROL_PORTS, Settings},
+};
+
+use super::{
+    Plane, attach,
+    clock::{self, Now},
+    down,
+    error::{PlaneError, Result},
+    features, forwarding,
+    hook::{self, Device},
+    lifetimes::Lifetimes,
+    links::{Link, Netlink},
+    maps::Maps,
+    netns::Namespace,
+    object::{Object, Sizes},
+    pins::{self, Pinned},
+    ports,
+    sockets::Sockets,
+    state::{Attached, Lock, State},
+    sweep::Sweeper,
+};
+use crate::{
+    config::Config,
+    options::{Instance, RunOptions},
+    output::{InterfaceMode, Role},
+    rules::RuleSet,
+};
+
+/// Whether this agent has a predecessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// All maps are new.
+    Fresh,
+    /// Maps and links are there already.
+    Takeover,
+}
+
+impl Plane {
+    /// Brings the data plane up, or takes over the one that a predecessor left. Packets flow when
+    /// this returns. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotFound`] for an interface that is not there, [`PlaneError::Conflict`] where
+    /// another instance or program is in the way, [`PlaneError::Permission`] without root.
+    pub async fn start(options: &RunOptions) -> Result<Self> {
+        let instance = &options.instance;
+        let now = clock::now();
+        let lock = Lock::take(instance)?;
+        let namespace = Namespace::current()?;
+        let netlink = Netlink::open()?;
+        let links = find_links(&netlink, options).await?;
+        let others = State::all()?;
+        refuse_taken(instance, namespace, &links, &others)?;
+        pins::mount_bpffs()?;
+        let start = look(instance, namespace)?;
+        let state = plan(instance, namespace, &links, options, now)?;
+        let preparing = Preparing { options, lock, netlink, state, now, start };
+        match preparing.finish(&links).await {
+            Ok(plane) => Ok(plane),
+            Err(error) => {
+                if start == Start::Fresh {
+                    // The first error is what the operator has to know; `down` repeats the rest.
+                    let mut state = State::read(instance)?;
+                    let _removed = down::remove(instance, state.as_mut());
+                    let _gone = State::remove(instance);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What has been found before anything is changed.
+struct Preparing<'a> {
+    options: &'a RunOptions,
+    lock: Lock,
+    netlink: Netlink,
+    state: State,
+    now: Now,
+    start: Start,
+}
+
+impl Preparing<'_> {
+    async fn finish(self, links: &[(Link, Role)]) -> Result<Plane> {
+        let Self { options, lock, netlink, state, now, start } = self;
+        let instance = options.instance.clone();
+        let config = &options.config;
+        let settings = settings(config, now)?;
+        let wans = u32::try_from(options.wan.len()).unwrap_or(u32::MAX);
+        let sizes = Sizes::of(&config.limits, wans);
+        if start == Start::Takeover {
+            pins::check_sizes(&instance, &sizes)?;
+        }
+        state.write(&instance)?;
+        pins::make(&instance)?;
+        let object = Object::load(&instance.pins(), &sizes)?;
+        let maps = Maps::open(&instance.pins())?;
+        let timeouts = state.timeouts.into();
+        let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
+        let mut plane = Plane {
+            instance,
+            mode: options.mode,
+            state,
+            maps,
+            object,
+            netlink,
+            sweeper,
+            settings,
+            timeouts,
+            addresses: super::Addresses::default(),
+            rules: RuleSet::default(),
+            waiting: vec![],
+            _lock: lock,
+        };
+        plane.fill(options.rules.rules()).await?;
+        for (link, role) in links {
+            plane.attach(link, *role)?;
+        }
+        plane.let_go(links)?;
+        plane.state.write(&plane.instance)?;
+        plane.write_redirects()?;
+        forwarding::turn_on(&plane.instance, &mut plane.state)?;
+        Ok(plane)
+    }
+}
+
+impl Plane {
+    /// Everything that the programs read, before they run.
+    async fn fill(&mut self, rules: &RuleSet) -> Result<()> {
+        self.write_settings()?;
+        self.read_addresses().await?;
+        self.apply(rules)?;
+        let outside: Vec<_> = self.addresses.outside().collect();
+        let pool = self.settings.pool;
+        ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside, clock::now())
+            .map_err(PlaneError::refused("claim the gateway's own ports"))?;
+        self.maps
+            .layout
+            .set(0, layout::VERSION, 0)
+            .map_err(PlaneError::refused("write the version of the layout"))
+    }
+
+    /// Detaches what a predecessor had and this agent was not asked for.
+    fn let_go(&mut self, links: &[(Link, Role)]) -> Result<()> {
+        let asked = |known: &Attached| links.iter().any(|(link, _)| link.index == known.index);
+        let (kept, others) =
+            std::mem::take(&mut self.state.interfaces).into_iter().partition(asked);
+        self.state.interfaces = kept;
+        attach::drop_others(&self.instance, &self.state.interfaces)?;
+        let others: Vec<Attached> = others;
+        for other in &others {
+            attach::detach_filters(other)?;
+        }
+        self.addresses.write(&mut self.maps, &self.state.interfaces)
+    }
+
+    /// Attaches one interface and notes it, in the place of one of the same name.
+    pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
+        let device = Device { kind: link.kind.clone(), features: features::of(link.index)? };
+        let choice = hook::choose(self.mode, &device);
+        let (object, instance) = (&mut self.object, &self.instance);
+        let attached = attach::attach(object, instance, &link.name, link.index, role, choice)?;
+        match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
+            Some(known) => *known = attached,
+            None => self.state.interfaces.push(attached),
+        }
+        Ok(())
+    }
+}
+
+async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link, Role)>> {
+    let mut links: Vec<(Link, Role)> = vec![];
+    let wan = options.wan.iter().map(|name| (name, Role::Wan));
+    for (name, role) in wan.chain(options.lan.iter().map(|name| (name, Role::Lan))) {
+        let link = netlink.link(name).await?;
+        if !link.ethernet {
+            return Err(PlaneError::Refused {
+                what: format!("attach to interface '{name}'"),
+                why:
+                    "its packets have no Ethernet header, which is not supported: name another one"
+                        .to_owned(),
+            });
+        }
+        if links.iter().any(|(other, _)| other.index == link.index) {
+            return Err(PlaneError::Conflict(format!(
+                "attach to interface '{name}': it was named twice: it is either --wan or --lan"
+            )));
+        }
+        links.push((link, role));
+    }
+    Ok(links)
+}
+
+/// An interface belongs to one instance.
+fn refuse_taken(
+    instance: &Instance,
+    namespace: Namespace,
+    links: &[(Link, Role)],
+    states: &[State],
+) -> Result<()> {
+    let others = states.iter().filter(|state| {
+        state.instance != instance.as_str()
+            && state.namespace == namespace
+            && state.instance.parse::<Instance>().is_ok_and(|other| other.pins().exists())
+    });
+    for other in others {
+        for (link, _) in links {
+            if other.interfaces.iter().any(|taken| taken.index == link.index) {
+                return Err(PlaneError::Conflict(format!(
+                    "attach to interface '{}': instance '{}' has it: stop that one, or remove what \
+                     it left with `nat-ctl --instance {} down`",
+                    link.name, other.instance, other.instance
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes room for a start, or finds what is to be taken over.
+fn look(instance: &Instance, namespace: Namespace) -> Result<Start> {
+    let mut state = State::read(instance)?;
+    let elsewhere = state.as_ref().map(|state| state.namespace).filter(|there| *there != namespace);
+    if let Some(there) = elsewhere {
+        if let Some(path) = there.find()
+            && instance.pins().exists()
+        {
+            return Err(PlaneError::Conflict(format!(
+                "start instance '{instance}': it is at work in another network namespace ({}): \
+                 choose another name with --instance",
+                path.display()
+            )));
+        }
+        // Links into a namespace that is gone lead nowhere, and its flows can't go on.
+        down::remove(instance, None)?;
+        State::remove(instance)?;
+        return Ok(Start::Fresh);
+    }
+    match pins::look(instance)? {
+        Pinned::Whole => Ok(Start::Takeover),
+        Pinned::Nothing => Ok(Start::Fresh),
+        Pinned::Partly => {
+            down::remove(instance, state.as_mut())?;
+            Ok(Start::Fresh)
+        }
+    }
+}
+
+/// The state file before anything is attached: enough for `down` to find every place.
+fn plan(
+    instance: &Instance,
+    namespace: Namespace,
+    links: &[(Link, Role)],
+    options: &RunOptions,
+    now: Now,
+) -> Result<State> {
+    let mut state = State::new(instance, namespace, now.seconds());
+    if let Some(before) = State::read(instance)? {
+        state.forwarding = before.forwarding;
+        state.rules = before.rules;
+        state.interfaces = before.interfaces;
+    }
+    for (link, role) in links {
+        let planned = Attached {
+            name: link.name.clone(),
+            index: link.index,
+            role: *role,
+            mode: InterfaceMode::Tc,
+            reason: "not attached yet".to_owned(),
+        };
+        state.interfaces.retain(|known| known.name != link.name);
+        state.interfaces.push(planned);
+    }
+    state.flows = options.config.limits.flows.get();
+    state.timeouts = Lifetimes::from(&options.config.timeouts);
+    Ok(state)
+}
+
+fn settings(config: &Config, now: Now) -> Result<Settings> {
+    let asked = &config.ftp.control_ports;
+    if asked.len() > CONTROL_PORTS {
+        return Err(PlaneError::Refused {
+            what: "set up ftp.control_ports".to_owned(),
+            why: format!("{} ports, and {CONTROL_PORTS} is the most", asked.len()),
+        });
+    }
+    let mut control_ports = [Port::NONE; CONTROL_PORTS];
+    for (place, port) in control_ports.iter_mut().zip(asked) {
+        *place = Port::new(port.get());
+    }
+    Ok(Settings {
+        heartbeat: now.seconds().max(1),
+        masquerade: u32::from(config.masquerade.enabled),
+        pool: ports::pool(&config.masquerade.ports)?,
+        control_ports,
+    })
+}

@@ -1,0 +1,190 @@
+//! What an instance has to know of itself after a crash: the file beside its socket, and the lock.
+//!
+//! Invariant: the file says what was changed before it is changed, so that `down` can put back
+//! everything after a `kill -9` at any moment. It is replaced as a whole. It lives in /run: a reboot
+//! removes what it describes together with it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{PlaneError, Result};
+use super::forwarding::Forwarding;
+use super::lifetimes::Lifetimes;
+use super::netns::Namespace;
+use crate::options::Instance;
+use crate::output::{InterfaceMode, Role};
+
+/// The layout of the file.
+const VERSION: u32 = 1;
+
+/// An interface of an instance, and what is attached to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Its name when it was attached.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// What it is for.
+    pub role: Role,
+    /// The hook that carries the fast path.
+    pub mode: InterfaceMode,
+    /// Why that one, in one sentence.
+    pub reason: String,
+}
+
+/// The file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    /// Name of the instance.
+    pub instance: String,
+    /// Where its interfaces are.
+    pub namespace: Namespace,
+    /// Forwarding as it was found, if it has to be put back.
+    pub forwarding: Option<Forwarding>,
+    /// Its interfaces.
+    pub interfaces: Vec<Attached>,
+    /// Seconds of the monotonic clock at the start of the agent.
+    pub started: u32,
+    /// Names of rules by their number in maps.
+    pub rules: BTreeMap<u32, String>,
+    /// Most flows.
+    pub flows: u32,
+    /// Lifetimes of flows, in seconds.
+    pub timeouts: Lifetimes,
+}
+
+impl State {
+    /// Of an instance that has changed nothing yet.
+    pub fn new(instance: &Instance, namespace: Namespace, started: u32) -> Self {
+        Self {
+            version: VERSION,
+            instance: instance.as_str().to_owned(),
+            namespace,
+            forwarding: None,
+            interfaces: vec![],
+            started,
+            rules: BTreeMap::new(),
+            flows: 0,
+            timeouts: Lifetimes::default(),
+        }
+    }
+
+    /// The file of an instance.
+    pub fn path(instance: &Instance) -> PathBuf {
+        instance.socket().with_extension("state")
+    }
+
+    /// Reads the file of an instance; `None` where there is none, or one that says nothing.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read(instance: &Instance) -> Result<Option<Self>> {
+        read(&Self::path(instance))
+    }
+
+    /// Every file of every instance on this machine.
+    ///
+    /// # Errors
+    /// Where one can't be read.
+    pub fn all() -> Result<Vec<Self>> {
+        let path = Self::path(&Instance::default());
+        let Some(folder) = path.parent() else { return Ok(vec![]) };
+        let mut all = vec![];
+        for name in super::pins::list(folder)? {
+            if name.ends_with(".state") {
+                all.extend(read(&folder.join(name))?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Replaces the file.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn write(&self, instance: &Instance) -> Result<()> {
+        let path = Self::path(instance);
+        let failed = |error| PlaneError::file("write", &path)(error);
+        make_folder(&path)?;
+        let temporary = path.with_extension("state.new");
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::from).map_err(failed)?;
+        let mut file = File::create(&temporary).map_err(failed)?;
+        file.write_all(&text).and_then(|()| fs::rename(&temporary, &path)).map_err(failed)
+    }
+
+    /// Removes the file; no error where it is gone.
+    ///
+    /// # Errors
+    /// Where it can't be removed.
+    pub fn remove(instance: &Instance) -> Result<()> {
+        let path = Self::path(instance);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(PlaneError::file("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<State>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(PlaneError::file("read", path)(error)),
+    };
+    // A file of another version, or one cut off, tells nothing that could be relied on.
+    Ok(serde_json::from_slice::<State>(&text).ok().filter(|state| state.version == VERSION))
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(PlaneError::file("make the folder", folder))
+}
+
+/// Held by the one agent of an instance, and by `down`; released by the kernel when its holder dies.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+impl Lock {
+    /// Takes the lock of an instance.
+    ///
+    /// # Errors
+    /// [`PlaneError::Conflict`] names the process that holds it.
+    pub fn take(instance: &Instance) -> Result<Self> {
+        let path = instance.socket().with_extension("lock");
+        make_folder(&path)?;
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(PlaneError::file("open the lock", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Without the number the message is still true.
+                let _unread = file.read_to_string(&mut holder);
+                return Err(PlaneError::Conflict(format!(
+                    "instance '{instance}' is running already{}: stop it with SIGTERM, or name \
+                     another one with --instance",
+                    holder
+                        .trim()
+                        .parse::<u32>()
+                        .map(|pid| format!(" as process {pid}"))
+                        .unwrap_or_default()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(PlaneError::file("lock", &path)(error)),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(PlaneError::file("write the lock", &path))?;
+        Ok(Self(file))
+    }
+}

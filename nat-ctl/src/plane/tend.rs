@@ -1,0 +1,148 @@
+//! What has to be kept true while the gateway runs: addresses, neighbours, redirects, interfaces.
+//!
+//! Invariant: every change that an operator should know of comes back as one line of text; a failure
+//! of one piece of upkeep does not keep the others from being done.
+
+use super::{
+    Addresses, Plane, attach,
+    error::{PlaneError, Result},
+    features,
+    links::{Event, Link, Netlink},
+    neighbours,
+};
+use crate::output::InterfaceMode;
+
+impl Plane {
+    /// Waits for a change of interfaces or addresses; hand it to [`Plane::handle`]. Safe to cancel.
+    pub async fn event(&mut self) -> Event {
+        self.netlink.event().await
+    }
+
+    /// Follows a change. Gives lines for the log.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn handle(&mut self, event: Event) -> Result<Vec<String>> {
+        match event {
+            Event::Addresses => self.follow_addresses().await,
+            Event::Link(link) => self.follow_link(&link).await,
+            Event::Gone { index } => Ok(self.lose_link(index)),
+            Event::Lost => {
+                self.netlink = Netlink::open()?;
+                let mut lines = vec![];
+                let known: Vec<_> =
+                    self.state.interfaces.iter().map(|known| known.name.clone()).collect();
+                for name in known {
+                    match self.netlink.link(&name).await {
+                        Ok(link) => lines.extend(self.follow_link(&link).await?),
+                        Err(error) => lines.push(error.to_string()),
+                    }
+                }
+                lines.extend(self.follow_addresses().await?);
+                Ok(lines)
+            }
+        }
+    }
+
+    /// Upkeep that nothing announces: neighbours that XDP uses, what drivers can do now, ports of
+    /// forwards that were in use. Every few seconds.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn tend(&mut self) -> Result<()> {
+        if !self.waiting.is_empty() {
+            let rules = self.rules.clone();
+            self.apply(&rules)?;
+        }
+        let native = |interface: &&super::Attached| interface.mode == InterfaceMode::Xdp;
+        if self.state.interfaces.iter().any(|interface| native(&interface)) {
+            self.write_redirects()?;
+            let indices: Vec<u32> =
+                self.state.interfaces.iter().map(|interface| interface.index).collect();
+            neighbours::refresh(self.netlink.handle(), &indices).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads all addresses, and tells the data plane.
+    pub(super) async fn read_addresses(&mut self) -> Result<()> {
+        let listed = self.netlink.addresses().await?;
+        self.addresses = Addresses::of(&self.state.interfaces, &listed);
+        self.addresses.write(&mut self.maps, &self.state.interfaces)
+    }
+
+    /// The interfaces that XDP may redirect to, now.
+    pub(super) fn write_redirects(&mut self) -> Result<()> {
+        for interface in &self.state.interfaces {
+            let able = match features::of(interface.index)? {
+                Some(features) => features.can_transmit(),
+                // Before Linux 6.3 a driver can't say; those with native XDP have both as a rule.
+                None => interface.mode == InterfaceMode::Xdp,
+            };
+            let index = interface.index;
+            let present = super::maps::optional(self.maps.redirects.get(index, 0))
+                .map_err(PlaneError::refused("read the map redirects"))?
+                .is_some();
+            let what = "write the map redirects";
+            match (present, able) {
+                (false, true) => self
+                    .maps
+                    .redirects
+                    .insert(index, index, None, 0)
+                    .map_err(PlaneError::refused(what))?,
+                (true, false) => {
+                    self.maps.redirects.remove(index).map_err(PlaneError::refused(what))?;
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow_addresses(&mut self) -> Result<Vec<String>> {
+        let before = self.addresses.clone();
+        self.read_addresses().await?;
+        if self.addresses == before {
+            return Ok(vec![]);
+        }
+        let mut lines = vec![];
+        for interface in &self.state.interfaces {
+            let now = self.addresses.of_interface(&interface.name);
+            if interface.role == crate::output::Role::Wan
+                && now != before.of_interface(&interface.name)
+            {
+                let address = now.map_or("none".to_owned(), |address| address.to_string());
+                lines.push(format!("public address of {}: {address}", interface.name));
+            }
+        }
+        let rules = self.rules.clone();
+        self.apply(&rules)?;
+        Ok(lines)
+    }
+
+    /// An interface that came back has another number: everything is attached there.
+    async fn follow_link(&mut self, link: &Link) -> Result<Vec<String>> {
+        let known = self.state.interfaces.iter().find(|known| known.name == link.name);
+        let Some((role, index)) = known.map(|known| (known.role, known.index)) else {
+            return Ok(vec![]);
+        };
+        if index == link.index {
+            return Ok(vec![]);
+        }
+        self.attach(link, role)?;
+        attach::drop_others(&self.instance, &self.state.interfaces)?;
+        self.state.write(&self.instance)?;
+        self.read_addresses().await?;
+        self.write_redirects()?;
+        Ok(vec![format!(
+            "interface {} is back as number {}: attached again",
+            link.name, link.index
+        )])
+    }
+
+    fn lose_link(&mut self, index: u32) -> Vec<String> {
+        let gone = self.state.interfaces.iter().filter(|known| known.index == index);
+        gone.map(|known| format!("interface {} is gone: no packets until it is back", known.name))
+            .collect()
+    }
+}
