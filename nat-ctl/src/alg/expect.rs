@@ -16,7 +16,7 @@ pub struct Expectation {
 }
 
 /// Who may dial what, as its packets look on arrival at the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExpectationKey {
     /// Who dials: the peer of the control flow.
     pub from: Ipv4Addr,

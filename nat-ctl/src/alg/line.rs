@@ -74,7 +74,7 @@ impl LineState {
         None
     }
 
-    /// The line so far with `bytes` at its end.
+    /// The line so far with `bytes` behind it.
     pub fn with(&self, bytes: &[u8]) -> Line {
         let passed = self.passed as usize;
         let mut text = self.partial.clone();
@@ -83,13 +83,19 @@ impl LineState {
             text.extend(bytes.iter().take(LINE_BYTES.saturating_sub(text.len())));
             truncated = text.len() < passed + bytes.len();
         }
-        if !truncated && text.last() == Some(&b'\n') {
-            text.pop();
-            if text.last() == Some(&b'\r') {
-                text.pop();
+        Line { text, passed, truncated }
+    }
+
+    /// The line that ends with `bytes`, without its end.
+    pub fn ended_by(&self, bytes: &[u8]) -> Line {
+        let mut line = self.with(bytes);
+        if !line.truncated && line.text.last() == Some(&b'\n') {
+            line.text.pop();
+            if line.text.last() == Some(&b'\r') {
+                line.text.pop();
             }
         }
-        Line { text, passed, truncated }
+        line
     }
 
     /// `bytes` have passed, and the line has not ended.
@@ -142,7 +148,8 @@ mod tests {
         let mut state = LineState::new(Side::Client);
         state.extend(b"USER a\r");
         assert_eq!(state.length(b"\n"), Some(1));
-        assert_eq!(state.with(b"\n").text, b"USER a");
+        assert_eq!(state.with(b"\n").text, b"USER a\r\n");
+        assert_eq!(state.ended_by(b"\n").text, b"USER a");
         state.end(b"\n");
         assert_eq!(state.ending, Ending::CarriageReturn);
     }

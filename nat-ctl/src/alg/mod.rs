@@ -149,3 +149,6 @@ pub enum Event {
         line: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What a session does about an announcement: a pinhole and a new text, or a refusal.
+//!
+//! Invariant: of an announcement that is refused, no inside address leaves that could still be
+//! replaced.
+
+use std::net::SocketAddrV4;
+
+use super::{Placed, Session, change::Change};
+use crate::alg::{
+    Command, Event,
+    announcement::{Announcement, Reading, Stated},
+    expect::{Expectation, ExpectationKey, Gateway, PortRequest, Translation},
+    flow::Side,
+    keyword,
+    opening::{self, Promise},
+    pinhole::{Kind, PinholeId},
+    refusal::{ForeignAddress, Refusal},
+};
+
+impl Session {
+    /// Acts on what a complete line announces.
+    pub(super) fn announce(
+        &mut self,
+        placed: &Placed<'_>,
+        reading: Reading,
+        gateway: &mut dyn Gateway,
+        out: &mut Vec<Command>,
+    ) -> Option<PinholeId> {
+        let promise = match placed.side == self.flow.inside {
+            true => self.promise.take(),
+            false => None,
+        };
+        let (refusal, stated) = match reading {
+            Reading::Nothing => match &promise {
+                Some(_) => (Refusal::CutLine, None),
+                None => return None,
+            },
+            Reading::Refused(refusal, stated) => (refusal, stated),
+            Reading::Announced(found) => match self.permit(placed, &found, &promise, gateway) {
+                Ok(public) => return Some(self.open(placed, &found, public, promise, out)),
+                Err(refusal) => (refusal, found.stated),
+            },
+        };
+        if let Some(promise) = &promise {
+            self.release(promise.port, gateway);
+        }
+        if refusal != Refusal::ForeignAddress || self.foreign == ForeignAddress::Refuse {
+            out.push(refused(placed, refusal));
+        }
+        let hidden =
+            promise.is_some() || stated.is_some_and(|stated| self.hide(placed, &stated, gateway));
+        if hidden {
+            let line = keyword::masked(&placed.line.text);
+            out.push(Command::Log(Event::LeakPrevented { side: placed.side, line }));
+        }
+        None
+    }
+
+    /// Whether the announcement may have its pinhole, and with which port outside.
+    fn permit(
+        &self,
+        placed: &Placed<'_>,
+        found: &Announcement,
+        promise: &Option<Promise>,
+        gateway: &mut dyn Gateway,
+    ) -> Result<u16, Refusal> {
+        let side = placed.side;
+        if let Some(refusal) = self.dialogue.forbids(side) {
+            return Err(refusal);
+        }
+        if let Some(stated) = &found.stated
+            && !self.flow.is_own(side, stated.address)
+        {
+            return Err(Refusal::ForeignAddress);
+        }
+        if found.port < 1024 {
+            return Err(Refusal::SystemPort);
+        }
+        if side != self.flow.inside {
+            return Ok(found.port);
+        }
+        if let Some(promise) = promise {
+            let kept = promise.is_kept_by(found) && promise.port != 0;
+            return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
+        }
+        let public = self.claim(Some(found.port), gateway).ok_or(Refusal::NoPublicPort)?;
+        if self.change(placed, found, public).is_some_and(|change| change.at < placed.line.passed) {
+            self.release(public, gateway);
+            return Err(Refusal::CutLine);
+        }
+        Ok(public)
+    }
+
+    /// Makes the expectation, and puts the public address into the line.
+    pub(super) fn open(
+        &mut self,
+        placed: &Placed<'_>,
+        found: &Announcement,
+        public: u16,
+        promise: Option<Promise>,
+        out: &mut Vec<Command>,
+    ) -> PinholeId {
+        let (side, peer) = (placed.side, placed.side.other());
+        let own = SocketAddrV4::new(self.flow.address(side), found.port);
+        let from = self.flow.address(peer);
+        let address = *self.flow.public.ip();
+        let (to, translation) = match side == self.flow.inside {
+            true => (SocketAddrV4::new(address, public), Translation::Inbound(own)),
+            false => (own, Translation::Outbound(address)),
+        };
+        let key = ExpectationKey { from, to };
+        let bound = side == Side::Server && self.dialogue.transfer_waits();
+        let (id, oldest) = self.pinholes.add(key, Kind::of(found.form), bound);
+        out.extend(oldest.map(Command::Unexpect));
+        out.push(Command::Expect(Expectation { key, translation }));
+        self.dialogue.announced(found.form);
+        if side == self.flow.inside
+            && promise.is_none()
+            && let Some(change) = self.change(placed, found, public)
+        {
+            out.extend(self.apply(placed, change));
+        }
+        id
+    }
+
+    /// Puts the public address in the place of an inside one that will not be served. Whether it
+    /// was one, and could be replaced.
+    fn hide(&mut self, placed: &Placed<'_>, stated: &Stated, gateway: &mut dyn Gateway) -> bool {
+        let inside = self.flow.address(self.flow.inside);
+        if placed.side != self.flow.inside
+            || stated.address != inside && !gateway.is_inside(stated.address)
+            || stated.address == *self.flow.public.ip()
+        {
+            return false;
+        }
+        let text = stated.separator.write(*self.flow.public.ip());
+        let change = Change::between(&placed.line.text, stated.span.start, stated.span.end, text);
+        change.is_some_and(|change| {
+            change.at >= placed.line.passed && self.apply(placed, change).is_some()
+        })
+    }
+
+    /// What has to change in the line for it to announce the public address and port.
+    pub(super) fn change(
+        &self,
+        placed: &Placed<'_>,
+        found: &Announcement,
+        public: u16,
+    ) -> Option<Change> {
+        let address = *self.flow.public.ip();
+        let same = found.stated.as_ref().is_none_or(|stated| stated.address == address);
+        if placed.side != self.flow.inside || same && found.port == public {
+            return None;
+        }
+        let line = placed.line;
+        let text = found.rewritten(address, public);
+        let change = Change::between(&line.text, found.span.start, found.span.end, text)?;
+        if change.at >= line.passed {
+            return Some(change);
+        }
+        // The verb has left as it was. What is behind it may still be in time.
+        let own = [self.flow.address(placed.side), address];
+        let argument = opening::find(placed.side, &line.text, own).and_then(|opening| {
+            let span = opening.span(&line.text);
+            Change::between(&line.text, span.start, span.end, opening.text(address, public))
+        });
+        Some(argument.unwrap_or(change))
+    }
+
+    fn apply(&mut self, placed: &Placed<'_>, change: Change) -> Option<Command> {
+        let Change { at, old_len, text } = change;
+        let mut after = placed.line.text.clone();
+        after.splice(at..at + old_len, text.iter().copied());
+        let start = placed.start.wrapping_add(at as u32);
+        self.stream_mut(placed.side).edit(start, old_len, text).ok()?;
+        Some(Command::Log(Event::Rewritten {
+            side: placed.side,
+            before: keyword::masked(&placed.line.text),
+            after: keyword::masked(&after),
+        }))
+    }
+
+    pub(super) fn claim(&self, port: Option<u16>, gateway: &mut dyn Gateway) -> Option<u16> {
+        let inside = self.flow.address(self.flow.inside);
+        let (session, public) = (self.flow.session, *self.flow.public.ip());
+        gateway.claim(&PortRequest { session, public, inside, port }).filter(|port| *port >= 1024)
+    }
+
+    pub(super) fn release(&self, port: u16, gateway: &mut dyn Gateway) {
+        if port != 0 {
+            gateway.release(SocketAddrV4::new(*self.flow.public.ip(), port));
+        }
+    }
+}
+
+/// A line that makes no expectation.
+pub(super) fn refused(placed: &Placed<'_>, reason: Refusal) -> Command {
+    let line = keyword::masked(&placed.line.text);
+    Command::Log(Event::Refused { side: placed.side, reason, line })
+}

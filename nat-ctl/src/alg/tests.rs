@@ -1,0 +1,539 @@
+//! What sessions do beyond the recorded dialogues: refusals, repeats, bounds, and any bytes at all.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use nat_common::sequence::MAX_EDITS;
+use proptest::prelude::*;
+
+use super::*;
+
+const FIRST: [u32; 2] = [0xffff_ffe0, 0x7fff_fff0];
+
+/// Two ends, the engine between them, and a gateway with few or many ports.
+struct Lab {
+    session: Session,
+    gateway: Ports,
+    sent: [u32; 2],
+    received: [u32; 2],
+}
+
+#[derive(Default)]
+struct Ports {
+    claimed: BTreeSet<u16>,
+    taken: BTreeSet<u16>,
+    none: bool,
+}
+
+impl Gateway for Ports {
+    fn claim(&mut self, request: &PortRequest) -> Option<u16> {
+        let any = (50000..=65535).find(|port| !self.claimed.contains(port));
+        let kept = request.port.filter(|port| !self.taken.contains(port));
+        let port = kept.or(any).filter(|_| !self.none)?;
+        self.claimed.insert(port);
+        Some(port)
+    }
+
+    fn release(&mut self, public: SocketAddrV4) {
+        assert!(self.claimed.remove(&public.port()), "{public} was not claimed");
+    }
+
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        address.is_private()
+    }
+}
+
+fn flow(inside: Side) -> ControlFlow {
+    let at = |text: &str| text.parse().expect("an endpoint");
+    match inside {
+        Side::Client => ControlFlow {
+            session: 1,
+            inside,
+            client: at("10.0.1.2:40000"),
+            server: at("203.0.113.10:21"),
+            public: at("203.0.113.1:40000"),
+        },
+        Side::Server => ControlFlow {
+            session: 1,
+            inside,
+            client: at("203.0.113.20:40000"),
+            server: at("10.0.2.2:21"),
+            public: at("203.0.113.1:21"),
+        },
+    }
+}
+
+impl Lab {
+    fn new(inside: Side) -> Lab {
+        let session = Session::joined(flow(inside), ForeignAddress::Refuse);
+        Lab::with(session)
+    }
+
+    fn with(mut session: Session) -> Lab {
+        session.starts_at(Side::Client, FIRST[0]);
+        session.starts_at(Side::Server, FIRST[1]);
+        Lab { session, gateway: Ports::default(), sent: [0; 2], received: [0; 2] }
+    }
+
+    fn say(&mut self, side: Side, text: &[u8]) -> Vec<Command> {
+        let at = self.sent[side as usize];
+        let ack = FIRST[side.other() as usize].wrapping_add(self.received[side.other() as usize]);
+        let commands = self.say_at(side, at, text, Some(ack));
+        let last = commands.iter().rev().find_map(|command| match command {
+            Command::Emit(emit) => Some(emit.seq.wrapping_add(emit.payload.len() as u32)),
+            _ => None,
+        });
+        if let Some(end) = last {
+            self.sent[side as usize] += text.len() as u32;
+            self.received[side as usize] = end.wrapping_sub(FIRST[side as usize]);
+        }
+        commands
+    }
+
+    fn say_at(&mut self, side: Side, at: u32, text: &[u8], ack: Option<u32>) -> Vec<Command> {
+        let seq = FIRST[side as usize].wrapping_add(at);
+        let segment = Segment { side, seq, ack, payload: text, fin: false, urgent: None };
+        self.session.on_segment(&segment, &mut self.gateway)
+    }
+
+    fn client(&mut self, text: &str) -> Vec<Command> {
+        self.say(Side::Client, text.as_bytes())
+    }
+
+    fn server(&mut self, text: &str) -> Vec<Command> {
+        self.say(Side::Server, text.as_bytes())
+    }
+}
+
+fn outside(commands: &[Command]) -> String {
+    let emitted = commands.iter().filter_map(|command| match command {
+        Command::Emit(emit) => Some(String::from_utf8_lossy(&emit.payload).into_owned()),
+        _ => None,
+    });
+    emitted.collect()
+}
+
+fn expected(commands: &[Command]) -> Vec<String> {
+    let made = commands.iter().filter_map(|command| match command {
+        Command::Expect(made) => Some(format!("{} > {}", made.key.from, made.key.to)),
+        _ => None,
+    });
+    made.collect()
+}
+
+fn revoked(commands: &[Command]) -> Vec<u16> {
+    let gone = commands.iter().filter_map(|command| match command {
+        Command::Unexpect(key) => Some(key.to.port()),
+        _ => None,
+    });
+    gone.collect()
+}
+
+fn refusals(commands: &[Command]) -> Vec<Refusal> {
+    let refused = commands.iter().filter_map(|command| match command {
+        Command::Log(Event::Refused { reason, .. }) => Some(*reason),
+        _ => None,
+    });
+    refused.collect()
+}
+
+#[test]
+fn a_refused_line_hides_the_inside_address() {
+    for (line, left, reason) in [
+        ("PORT 10,0,1,2,0,22", "PORT 203,0,113,1,0,22", Refusal::SystemPort),
+        ("PORT 10,0,1,99,9,9", "PORT 203,0,113,1,9,9", Refusal::ForeignAddress),
+        ("PORT 10,0,1,2,9,9,9", "PORT 203,0,113,1,9,9,9", Refusal::Malformed),
+        ("EPRT |2|::ffff:10.0.1.2|5000|", "EPRT |2|::ffff:203.0.113.1|5000|", Refusal::OtherFamily),
+        ("PORT 192,0,2,9,9,9", "PORT 192,0,2,9,9,9", Refusal::ForeignAddress),
+    ] {
+        let mut lab = Lab::new(Side::Client);
+        let commands = lab.client(&format!("{line}\r\n"));
+        assert_eq!(outside(&commands), format!("{left}\r\n"));
+        assert_eq!(refusals(&commands), [reason], "{line}");
+        let leak = |it: &Command| matches!(it, Command::Log(Event::LeakPrevented { .. }));
+        assert_eq!(commands.iter().any(leak), line != left, "{line}");
+        assert_eq!(expected(&commands), [""; 0]);
+        assert!(lab.gateway.claimed.is_empty());
+    }
+}
+
+#[test]
+fn a_client_outside_may_announce_only_itself() {
+    let mut lab = Lab::new(Side::Server);
+    let commands = lab.client("PORT 203,0,113,20,9,9\r\n");
+    assert_eq!(expected(&commands), ["10.0.2.2 > 203.0.113.20:2313"]);
+    let commands = lab.client("PORT 203,0,113,21,9,9\r\n");
+    assert_eq!(refusals(&commands), [Refusal::ForeignAddress]);
+    assert_eq!(outside(&commands), "PORT 203,0,113,21,9,9\r\n");
+}
+
+#[test]
+fn third_hosts_may_be_taken_as_meant_but_get_no_pinhole() {
+    let mut lab = Lab::with(Session::joined(flow(Side::Client), ForeignAddress::Pass));
+    let commands = lab.client("PORT 192,0,2,9,9,9\r\n");
+    assert_eq!((refusals(&commands), expected(&commands)), (vec![], vec![]));
+}
+
+#[test]
+fn a_port_that_is_taken_is_moved_and_a_full_pool_refuses() {
+    let mut lab = Lab::new(Side::Server);
+    lab.gateway.taken.insert(2313);
+    lab.client("EPSV\r\nPASV\r\n");
+    let commands = lab.server("229 ok (|||2313|)\r\n");
+    assert_eq!(outside(&commands), "229 ok (|||50000|)\r\n");
+    assert_eq!(expected(&commands), ["203.0.113.20 > 203.0.113.1:50000"]);
+    lab.gateway.none = true;
+    let commands = lab.server("227 ok (10,0,2,2,9,10)\r\n");
+    assert_eq!(refusals(&commands), [Refusal::NoPublicPort]);
+    assert_eq!(outside(&commands), "227 ok (203,0,113,1,9,10)\r\n");
+}
+
+#[test]
+fn a_reply_that_nothing_asked_for_opens_nothing() {
+    let mut lab = Lab::new(Side::Client);
+    let commands = lab.server("227 ok (203,0,113,10,9,9)\r\n");
+    assert_eq!(refusals(&commands), [Refusal::Unsolicited]);
+    lab.client("PASV\r\n");
+    let commands = lab.server("550-x\r\n227 ok (203,0,113,10,9,9)\r\n550 end\r\n");
+    assert_eq!((refusals(&commands), expected(&commands)), (vec![Refusal::Unsolicited], vec![]));
+}
+
+#[test]
+fn no_pinhole_before_the_greeting_nor_behind_auth() {
+    let mut lab = Lab::with(Session::new(flow(Side::Client), ForeignAddress::Refuse));
+    let commands = lab.client("PORT 10,0,1,2,9,9\r\n");
+    assert_eq!(refusals(&commands), [Refusal::BeforeGreeting]);
+    assert_eq!(outside(&commands), "PORT 203,0,113,1,9,9\r\n");
+    let mut lab = Lab::new(Side::Client);
+    let commands = lab.client("AUTH TLS\r\nPORT 10,0,1,2,9,9\r\n");
+    assert_eq!(refusals(&commands), [Refusal::AfterAuth]);
+}
+
+#[test]
+fn an_accepted_auth_ends_reading_and_repeats_stay_the_same() {
+    let mut lab = Lab::new(Side::Client);
+    let port = b"PORT 10,0,1,2,9,9\r\n";
+    let first = outside(&lab.say(Side::Client, port));
+    lab.server("200 ok\r\n");
+    lab.client("AUTH TLS\r\n");
+    let commands = lab.server("234 go\r\n");
+    assert_eq!(revoked(&commands), [2313]);
+    assert_eq!(commands.last(), Some(&Command::EndInspection(End::Encrypted)));
+    assert_eq!(lab.session.ended(), Some(End::Encrypted));
+    assert_eq!(outside(&lab.say_at(Side::Client, 0, port, None)), first);
+    assert_eq!(outside(&lab.say(Side::Client, port)), "PORT 10,0,1,2,9,9\r\n");
+}
+
+#[test]
+fn a_first_line_that_is_no_command_ends_reading() {
+    for (line, end) in
+        [("GET / HTTP/1.1\r\n", End::NotFtp), ("\x16\x03\x01\x02\n\r\n", End::Encrypted)]
+    {
+        let mut lab = Lab::with(Session::new(flow(Side::Client), ForeignAddress::Refuse));
+        let commands = lab.client(&format!("{line}PORT 10,0,1,2,9,9\r\n"));
+        assert_eq!(lab.session.ended(), Some(end));
+        assert_eq!(expected(&commands), [""; 0]);
+    }
+}
+
+#[test]
+fn an_error_takes_the_pinhole_of_its_command_back() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("TYPE I\r\nPORT 10,0,1,2,9,9\r\n");
+    assert_eq!(revoked(&lab.server("500 what\r\n")), [0; 0]);
+    assert_eq!(revoked(&lab.server("500 no\r\n")), [2313]);
+}
+
+#[test]
+fn a_newer_command_replaces_what_no_transfer_waits_for() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("PORT 10,0,1,2,9,9\r\n");
+    assert_eq!(revoked(&lab.client("PORT 10,0,1,2,9,10\r\n")), [2313]);
+    // The same again is the same pinhole.
+    assert_eq!(revoked(&lab.client("PORT 10,0,1,2,9,10\r\n")), [0; 0]);
+    assert_eq!(revoked(&lab.client("RETR a\r\nPORT 10,0,1,2,9,11\r\n")), [0; 0]);
+    let commands = lab.server("200 ok\r\n200 ok\r\n200 ok\r\n150 go\r\n226 done\r\n");
+    assert_eq!(revoked(&commands), [2314]);
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_its_port_for_the_next() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("PORT 10,0,1,2,9,9\r\nRETR a\r\n");
+    assert_eq!(revoked(&lab.server("200 ok\r\n550 none\r\n")), [0; 0]);
+    lab.client("RETR b\r\n");
+    assert_eq!(revoked(&lab.server("226 done\r\n")), [2313]);
+}
+
+#[test]
+fn pinholes_go_with_rein_with_quit_and_with_the_flow() {
+    for (command, reply) in [("REIN", "220 again"), ("QUIT", "221 bye")] {
+        let mut lab = Lab::new(Side::Client);
+        lab.client("PORT 10,0,1,2,9,9\r\n");
+        lab.server("200 ok\r\n");
+        assert_eq!(revoked(&lab.client(&format!("{command}\r\n"))), [0; 0]);
+        assert_eq!(revoked(&lab.server(&format!("{reply}\r\n"))), [2313]);
+    }
+    let mut lab = Lab::new(Side::Client);
+    lab.client("PORT 10,0,1,2,9,9\r\nPORT 10,0,1,2,9");
+    assert_eq!(lab.gateway.claimed.len(), 2);
+    assert_eq!(revoked(&lab.session.on_flow_end(&mut lab.gateway)), [2313]);
+    assert_eq!(lab.gateway.claimed.len(), 1, "the port of the cut line is free again");
+}
+
+#[test]
+fn pinholes_are_few() {
+    let mut lab = Lab::new(Side::Client);
+    let mut open = BTreeSet::new();
+    for port in 0..40 {
+        let mut commands = lab.client(&format!("PORT 10,0,1,2,9,{port}\r\nRETR a\r\n"));
+        commands.extend(lab.server("200 ok\r\n150 go\r\n"));
+        open.extend(expected(&commands));
+        for gone in revoked(&commands) {
+            assert!(open.remove(&format!("203.0.113.10 > 203.0.113.1:{gone}")));
+        }
+        assert!(open.len() <= pinhole::PINHOLES);
+    }
+}
+
+#[test]
+fn a_gap_is_never_read() {
+    let mut lab = Lab::new(Side::Client);
+    let commands = lab.say_at(Side::Client, 1, b"PORT 10,0,1,2,9,9\r\n", None);
+    assert_eq!(commands, [Command::Drop { side: Side::Client, reason: DropReason::Gap }]);
+}
+
+#[test]
+fn bytes_that_start_a_segment_but_no_line_open_nothing() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("STOR aaaaaaaaaaaaaaa");
+    let commands = lab.client("PORT 10,0,1,2,9,9\r\n");
+    assert_eq!((expected(&commands), refusals(&commands)), (vec![], vec![]));
+}
+
+#[test]
+fn a_line_feed_that_ends_no_line_leaves_behind_the_new_address() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("NOOP\r\n");
+    lab.client("EPRT |1|");
+    let cut = lab.client("1\n");
+    assert_eq!(outside(&cut), "203.0.113.1|50000|\n");
+    let end = lab.client("x\r\n");
+    assert_eq!(outside(&end), "x\r\n");
+    assert_eq!((refusals(&end), lab.gateway.claimed.len()), (vec![Refusal::CutLine], 0));
+}
+
+#[test]
+fn an_address_in_a_cut_line_leaves_whole_with_its_first_byte() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client("PASV\r\n");
+    assert_eq!(outside(&lab.server("227 Mode 2 (")), "227 Mode 2 (");
+    let opened = lab.server("1");
+    assert_eq!(outside(&opened), "203,0,113,1,195,80");
+    assert_eq!(expected(&opened), [""; 0], "none from a line that is not complete");
+    // What is swallowed still makes the receiver acknowledge.
+    assert_eq!(outside(&lab.server("0,0,2,2,")), "1,195,80");
+    let closed = lab.server("9,9)\r\n");
+    assert!(outside(&closed).ends_with(")\r\n"));
+    assert_eq!(expected(&closed), ["203.0.113.20 > 203.0.113.1:50000"]);
+}
+
+#[test]
+fn more_rewrites_than_fit_leave_as_acknowledgements_come() {
+    let mut lab = Lab::new(Side::Client);
+    let count = MAX_EDITS + 3;
+    let lines: String = (0..count).map(|port| format!("PORT 10,0,1,2,9,{port}\r\n")).collect();
+    let first = lab.say_at(Side::Client, 0, lines.as_bytes(), None);
+    assert_eq!(outside(&first).matches("203,0,113,1").count(), MAX_EDITS);
+    assert_eq!(expected(&first).len(), MAX_EDITS);
+    let Some(Command::Emit(emit)) = first.last() else { panic!("{first:?}") };
+    let end = emit.seq.wrapping_add(emit.payload.len() as u32);
+    // Nothing is acknowledged: what is repeated brings nothing new.
+    let again = lab.say_at(Side::Client, 0, lines.as_bytes(), None);
+    assert_eq!(outside(&again), outside(&first));
+    let rest = lines.split_inclusive('\n').skip(MAX_EDITS).collect::<String>();
+    let at = (lines.len() - rest.len()) as u32;
+    let full = lab.say_at(Side::Client, at, rest.as_bytes(), None);
+    assert_eq!(full, [Command::Drop { side: Side::Client, reason: DropReason::EditsFull }]);
+    // The server has it all: there is room again.
+    lab.say_at(Side::Server, 0, b"200 ok\r\n", Some(end));
+    let rest = lab.say_at(Side::Client, at, rest.as_bytes(), None);
+    assert_eq!(outside(&rest).matches("203,0,113,1").count(), 3);
+    // What has been forgotten makes the receiver acknowledge again, and shows nothing.
+    let old = lab.say_at(Side::Client, 0, b"PORT 10,0,1,2,9,0\r\n", None);
+    assert_eq!(outside(&old), "");
+    assert!(matches!(old.as_slice(), [Command::Emit(_)]));
+}
+
+#[test]
+fn a_keepalive_inside_a_rewritten_line_is_answered_by_its_end() {
+    let mut lab = Lab::new(Side::Client);
+    let line = b"PORT 10,0,1,2,9,9\r\n";
+    let sent = lab.say(Side::Client, line);
+    let Some(Command::Emit(whole)) = sent.last() else { panic!("{sent:?}") };
+    for at in 0..line.len() {
+        let one = lab.say_at(Side::Client, at as u32, &line[at..at + 1], None);
+        let [Command::Emit(one)] = one.as_slice() else { panic!("{one:?}") };
+        let offset = one.seq.wrapping_sub(whole.seq) as usize;
+        assert_eq!(&whole.payload[offset..offset + one.payload.len()], one.payload);
+        assert!(!one.payload.is_empty());
+    }
+}
+
+#[test]
+fn secrets_do_not_reach_events_or_facts() {
+    let mut lab = Lab::new(Side::Client);
+    let commands = lab.client("USER anna\r\nPASS sesame\r\n");
+    assert!(!format!("{commands:?}").replace("PASS sesame\\r\\n\"", "").contains("sesame"));
+    assert!(!format!("{:?}", lab.session.facts()).contains("sesame"));
+    assert_eq!(lab.session.facts().user.as_deref(), Some("anna"));
+}
+
+#[test]
+fn the_fullest_session_fits_its_record() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client(&format!("USER {}\r\nRETR {}\r\n", "u".repeat(900), "\u{1}\u{fffd}".repeat(300)));
+    for _ in 0..100 {
+        lab.client("PASV\r\n");
+    }
+    for port in 0..60 {
+        lab.server(&format!("227 x (10,0,2,2,250,{})\r\n", 100 + port));
+    }
+    for _ in 0..40 {
+        lab.client("EPSV\r\n");
+    }
+    lab.client(&"x".repeat(3000));
+    lab.server(&"y".repeat(3000));
+    let bytes = lab.session.to_bytes().expect("it fits");
+    println!("{} bytes", bytes.len());
+    assert_eq!(Session::from_bytes(&bytes).expect("its own bytes"), lab.session);
+}
+
+#[test]
+fn what_another_version_has_left_is_refused() {
+    let mut bytes = Lab::new(Side::Client).session.to_bytes().expect("it fits");
+    bytes[0] += 1;
+    assert!(matches!(Session::from_bytes(&bytes), Err(ImageError::Version(2))));
+    assert!(Session::from_bytes(&bytes[..9]).is_err());
+    assert!(Session::from_bytes(&[]).is_err());
+}
+
+/// Pieces of dialogue that lead to interesting places, and bytes that lead anywhere.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let words = prop::sample::select(vec![
+        "PORT 10,0,1,2,9,9\r\n",
+        "PORT 10,0,1,2,",
+        "EPRT |1|10.0.1.2|5000|\r\n",
+        "EPRT |1|",
+        "PASV\r\n",
+        "EPSV\r\n",
+        "RETR a\r\n",
+        "QUIT\r\n",
+        "REIN\r\n",
+        "AUTH TLS\r\n",
+        "ABOR\r\n",
+        "227 x (10,0,2,2,9,9).\r\n",
+        "227 x (203,0,113,1,9,9)\r\n",
+        "229 (|||5000|)\r\n",
+        "227-x\r\n",
+        "227 x (10,",
+        "200 ok\r\n",
+        "226 ok\r\n",
+        "550 no\r\n",
+        "150 go\r\n",
+        "234 go\r\n",
+        "220 hi\r\n",
+        "10,0,1,2,",
+        "203,0,113,20,",
+        "9",
+        ",",
+        "|",
+        "\r",
+        "\n",
+        "\r\n",
+        "\u{ff}",
+        " ",
+    ]);
+    prop_oneof![
+        8 => words.prop_map(|word| word.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..40),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Any bytes in any segments: no panic, nothing changes that has left, no hole, what must fit
+    /// fits, and a successor agrees.
+    #[test]
+    fn any_dialogue_keeps_the_invariants(
+        inside in prop::sample::select(vec![Side::Client, Side::Server]),
+        steps in prop::collection::vec((any::<bool>(), piece(), 0u32..40), 1..60),
+        image_at in 0usize..60,
+    ) {
+        let mut lab = Lab::new(inside);
+        let mut streams: [Vec<u8>; 2] = Default::default();
+        let mut left: [Vec<u8>; 2] = Default::default();
+        let mut open = BTreeSet::new();
+        for (index, (client, piece, back)) in steps.into_iter().enumerate() {
+            if index == image_at {
+                let image = lab.session.to_bytes().expect("it fits");
+                lab.session = Session::from_bytes(&image).expect("its own bytes");
+            }
+            let side = if client { Side::Client } else { Side::Server };
+            let (own, peer) = (side as usize, side.other() as usize);
+            // A sender repeats what it likes, and adds what is new.
+            let from = streams[own].len().saturating_sub(back as usize);
+            streams[own].extend_from_slice(&piece);
+            let ack = FIRST[peer].wrapping_add(left[peer].len() as u32);
+            let payload = streams[own][from..].to_vec();
+            let commands = lab.say_at(side, from as u32, &payload, Some(ack));
+            let mut taken = false;
+            for command in &commands {
+                match command {
+                    Command::Emit(emit) => {
+                        taken = true;
+                        let offset = emit.seq.wrapping_sub(FIRST[own]) as usize;
+                        prop_assert!(offset <= left[own].len(), "a hole");
+                        let known = (left[own].len() - offset).min(emit.payload.len());
+                        prop_assert_eq!(&left[own][offset..offset + known], &emit.payload[..known]);
+                        left[own].extend_from_slice(&emit.payload[known..]);
+                    }
+                    Command::Expect(made) => {
+                        prop_assert!(made.key.to.port() >= 1024);
+                        open.insert(made.key);
+                    }
+                    Command::Unexpect(key) => prop_assert!(open.remove(key)),
+                    Command::SetCorrections { corrections, .. } => {
+                        prop_assert!(corrections.edits().len() <= MAX_EDITS);
+                    }
+                    Command::Drop { .. } => taken = true,
+                    Command::Log(_) | Command::EndInspection(_) => {}
+                }
+            }
+            prop_assert!(taken, "a segment without an end");
+            prop_assert!(open.len() <= pinhole::PINHOLES);
+            lab.session.to_bytes().expect("it fits");
+            // What was not taken is not sent in this test: the sender goes back to what was.
+            let read = (0..=streams[own].len()).rev().find(|at| {
+                lab.session.has_read(side, FIRST[own].wrapping_add(*at as u32))
+            });
+            streams[own].truncate(read.unwrap_or(0));
+        }
+        lab.session.on_flow_end(&mut lab.gateway);
+    }
+
+    #[test]
+    fn any_record_is_a_session_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut image = Lab::new(Side::Client).session.to_bytes().expect("it fits");
+        let keep = bytes.len().min(image.len());
+        image.truncate(keep);
+        image.extend_from_slice(&bytes);
+        if let Ok(session) = Session::from_bytes(&image) {
+            let mut lab = Lab::with(session);
+            lab.client("PORT 10,0,1,2,9,9\r\n");
+        }
+    }
+}
