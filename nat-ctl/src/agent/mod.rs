@@ -1,6 +1,40 @@
-//! agent
+//! The agent: the one event loop where the FTP engine meets the world.
+//!
+//! Invariant: pure parts do not know the loop, and the loop decides nothing about FTP. What a
+//! segment announces is in force in the data plane before the segment leaves ([`bridge`]).
+//!
+//! ```text
+//!                 run (event loop)
+//!        .----------+-----------+-----------.
+//!      punts     gateway      plane       signals
+//!        |     (rules, API)
+//!        v
+//!      bridge <----> alg (the engine, sans I/O)
+//!        |  segment, control, journal: from bytes and records to the engine's words and back
+//!        v
+//!      kernel (what is written, in order) = world: maps, claim (ports), send (raw socket)
+//! ```
+
+mod answer;
+mod bridge;
+mod claim;
+mod control;
+mod error;
+mod ftp_view;
+mod gateway;
+mod journal;
+mod kernel;
+mod log;
+mod notify;
 mod outgoing;
 #[cfg(test)]
 mod packets;
+mod punts;
+mod report;
+mod run;
 mod segment;
 mod send;
+mod world;
+
+pub use error::AgentError;
+pub use run::run;

@@ -32,14 +32,18 @@ pub struct Outgoing<'a> {
     pub segment: &'a Segment<'a>,
     /// The tuple that it leaves with.
     pub rewrite: &'a Rewrite,
-    /// Corrections of what its sender sends.
-    pub sent: &'a Corrections,
-    /// Corrections of what its sender acknowledges.
+    /// Corrections of what its sender acknowledges, for SACK.
     pub acknowledged: &'a Corrections,
     /// Number of the first byte of `payload`, as the receiver counts.
     pub sequence: u32,
+    /// What is acknowledged, as the receiver counts; of no meaning without ACK.
+    pub acknowledgement: u32,
     /// The bytes that the receiver gets.
     pub payload: &'a [u8],
+    /// Whether the stream ends behind them.
+    pub fin: bool,
+    /// Where urgent data ends, counted from `sequence`.
+    pub urgent: Option<u16>,
 }
 
 /// Most payload of a piece, for a receiver that has announced `mss` (0: has not) and a header with
@@ -49,7 +53,32 @@ pub fn most_payload(mss: u16, options: usize) -> usize {
     usize::from(mss).saturating_sub(options).max(LEAST_PIECE)
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    /// A segment that leaves with the bytes that it has, shifted by the corrections of what its
+    /// sender sends and of what it acknowledges.
+    pub fn shifted(
+        segment: &'a Segment<'a>,
+        rewrite: &'a Rewrite,
+        sent: &Corrections,
+        acknowledged: &'a Corrections,
+    ) -> Self {
+        let sequence = sent.map_seq(segment.sequence());
+        let urgent = segment.urgent().and_then(|urgent| {
+            let end = sent.map_seq(segment.sequence().wrapping_add(u32::from(urgent)));
+            u16::try_from(end.wrapping_sub(sequence)).ok()
+        });
+        Self {
+            segment,
+            rewrite,
+            acknowledged,
+            sequence,
+            acknowledgement: acknowledged.map_ack(segment.acknowledgement()),
+            payload: segment.payload(),
+            fin: segment.has(wire::FIN),
+            urgent,
+        }
+    }
+
     /// The packets, of at most `most` bytes of payload each.
     ///
     /// # Errors
@@ -89,8 +118,7 @@ impl Outgoing<'_> {
         put(&mut packet, 10, &checksum.to_ne_bytes());
 
         let length = segment.len() as u16;
-        let pseudo =
-            Sum::ZERO.pseudo_header(self.rewrite.src(), self.rewrite.dst(), TCP, length);
+        let pseudo = Sum::ZERO.pseudo_header(self.rewrite.src(), self.rewrite.dst(), TCP, length);
         let checksum = pseudo.bytes(&segment).field();
         put(&mut segment, 16, &checksum.to_ne_bytes());
         packet.extend_from_slice(&segment);
@@ -101,19 +129,22 @@ impl Outgoing<'_> {
     fn header(&self, piece: &Piece<'_>) -> Vec<u8> {
         let sequence = self.sequence.wrapping_add(piece.offset as u32);
         let acknowledgement = match self.segment.has(wire::ACK) {
-            true => self.acknowledged.map_ack(self.segment.acknowledgement()),
+            true => self.acknowledgement,
             false => self.segment.acknowledgement(),
         };
-        let mut flags = self.segment.flags();
+        let urgent = self.urgent(piece.offset);
+        let mut flags = self.segment.flags() & !(wire::FIN | wire::URG);
+        if self.fin {
+            flags |= wire::FIN;
+        }
+        if urgent.is_some() {
+            flags |= wire::URG;
+        }
         if !piece.last {
             flags &= !(wire::PSH | wire::FIN | wire::RST);
         }
         if piece.index > 0 {
             flags &= !CWR;
-        }
-        let urgent = self.urgent(sequence);
-        if urgent.is_none() {
-            flags &= !wire::URG;
         }
         let mut header = self.segment.tcp().to_vec();
         put(&mut header, 0, &self.rewrite.sport().to_wire());
@@ -127,13 +158,12 @@ impl Outgoing<'_> {
         header
     }
 
-    /// Where urgent data ends, counted from `sequence` of the receiver; `None` where there is none
-    /// from there on, or where it ends too far away to be said.
-    fn urgent(&self, sequence: u32) -> Option<u16> {
-        let pointer = u32::from(self.segment.urgent()?);
-        let end = self.sent.map_seq(self.segment.sequence().wrapping_add(pointer));
-        let pointer = i32::from_ne_bytes(end.wrapping_sub(sequence).to_ne_bytes());
-        u16::try_from(pointer).ok().filter(|&pointer| pointer > 0)
+    /// Where urgent data ends, counted from a piece; `None` where it has ended before.
+    fn urgent(&self, offset: usize) -> Option<u16> {
+        usize::from(self.urgent?)
+            .checked_sub(offset)
+            .and_then(|left| u16::try_from(left).ok())
+            .filter(|&left| left > 0)
     }
 
     fn map_sack(&self, header: &mut [u8]) {
@@ -190,19 +220,18 @@ mod tests {
         Rewrite::source(&key, [203, 0, 113, 1], Port::new(50123))
     }
 
-    fn send(packet: &Packet, sent: &Corrections, other: &Corrections, payload: &[u8], most: usize) -> Vec<Vec<u8>> {
+    fn send(
+        packet: &Packet,
+        sent: &Corrections,
+        other: &Corrections,
+        payload: &[u8],
+        most: usize,
+    ) -> Vec<Vec<u8>> {
         let bytes = packet.bytes();
         let segment = Segment::parse(&bytes).unwrap();
-        Outgoing {
-            segment: &segment,
-            rewrite: &rewrite(),
-            sent,
-            acknowledged: other,
-            sequence: sent.map_seq(packet.seq),
-            payload,
-        }
-        .packets(most)
-        .unwrap()
+        let rewrite = rewrite();
+        let shifted = Outgoing::shifted(&segment, &rewrite, sent, other);
+        Outgoing { payload, ..shifted }.packets(most).unwrap()
     }
 
     #[test]
@@ -257,14 +286,8 @@ mod tests {
         let bytes = Packet { ttl: 1, ..Packet::example() }.bytes();
         let segment = Segment::parse(&bytes).unwrap();
         let identity = Corrections::default();
-        let out = Outgoing {
-            segment: &segment,
-            rewrite: &rewrite(),
-            sent: &identity,
-            acknowledged: &identity,
-            sequence: 1000,
-            payload: b"",
-        };
+        let rewrite = rewrite();
+        let out = Outgoing::shifted(&segment, &rewrite, &identity, &identity);
         assert_eq!(out.packets(100), Err(Reason::TtlExpired));
     }
 

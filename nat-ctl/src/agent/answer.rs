@@ -1,0 +1,86 @@
+//! Answers that take a look at whole tables, away from the event loop.
+//!
+//! Invariant: a table of a million flows never holds up a segment: whoever reads one does so on a
+//! thread of its own, with handles of its own.
+
+use std::collections::HashMap;
+
+use crate::{
+    api::{Gateway, Request, Response},
+    error::Failure,
+    options::Instance,
+    output::{FlowFilter, FtpSessionView},
+    plane::Inspector,
+};
+
+/// The answer to one request.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is there.
+    Ready(Response),
+    /// It has to be read.
+    Read(Instance, Job),
+}
+
+/// What has to be read, or done to whole tables.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Job {
+    /// One screen.
+    Status,
+    /// Flows that match.
+    Flows(FlowFilter),
+    /// The end of flows that match; how many is the answer.
+    DeleteFlows(FlowFilter),
+    /// The end of the flows of a rule that is gone.
+    EndRule(FlowFilter),
+    /// Expectations.
+    Expectations,
+    /// Drops by reason.
+    Drops,
+    /// FTP sessions, which lack the bytes of their data connections.
+    FtpSessions(Vec<FtpSessionView>),
+}
+
+impl Gateway for Answer {
+    /// Gives the answer to the request that this was made for.
+    fn handle(&mut self, _request: Request) -> Response {
+        match self {
+            Self::Ready(response) => response.clone(),
+            Self::Read(instance, job) => Response::from(read(instance, job)),
+        }
+    }
+}
+
+fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
+    let mut inspector = Inspector::open(instance)?;
+    Ok(match job {
+        Job::Status => Response::Status(Box::new(inspector.status()?)),
+        Job::Flows(filter) => Response::Flows(inspector.flows(filter)?),
+        Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)?),
+        Job::EndRule(filter) => {
+            inspector.delete_flows(filter)?;
+            Response::Done
+        }
+        Job::Expectations => Response::Expectations(inspector.expectations()?),
+        Job::Drops => Response::Drops(inspector.drops_view()?),
+        Job::FtpSessions(sessions) => {
+            let mut sessions = sessions.clone();
+            let bytes = data_bytes(&inspector)?;
+            for session in &mut sessions {
+                session.bytes = bytes.get(&session.id).copied().unwrap_or_default();
+            }
+            Response::FtpSessions(sessions)
+        }
+    })
+}
+
+/// Bytes over the data connections of each session.
+fn data_bytes(inspector: &Inspector) -> Result<HashMap<u64, u64>, Failure> {
+    let mut bytes = HashMap::new();
+    for flow in inspector.flows(&FlowFilter::default())? {
+        if let Some(session) = flow.related_to {
+            *bytes.entry(session).or_insert(0) += flow.original.bytes + flow.reply.bytes;
+        }
+    }
+    Ok(bytes)
+}

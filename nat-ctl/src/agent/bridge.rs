@@ -1,0 +1,455 @@
+//! Segments of control connections between the wire, the FTP engine and the data plane.
+//!
+//! Invariant: what a segment announces is in force before it leaves, in this order: expectation,
+//! corrections, journal, segment. Whatever fails before the last step keeps the segment back, and
+//! its sender repeats it; the engine gives the same answer then.
+//!
+//! ```text
+//!   punt -> Segment -> session record -> engine (new, or resumed from its journal) -> commands
+//!                                                                                       |
+//!        send <- remember <- correct <- expect <----------------------------------------+
+//! ```
+
+use std::collections::BTreeMap;
+
+use nat_common::{
+    flow::Rewrite,
+    layout::SESSIONS,
+    punt::PuntHeader,
+    reason::Reason,
+    sequence::Corrections,
+    session::{Session, SessionId, Side},
+    tcp::wire,
+};
+
+use super::{
+    control::{self, Identity},
+    journal,
+    kernel::Kernel,
+    outgoing::{Outgoing, most_payload},
+    report,
+    segment::Segment,
+    send::SendError,
+};
+use crate::{
+    alg::{self, Command, DropReason},
+    plane::PlaneError,
+};
+
+/// Least payload that a packet is cut to where the way out takes no larger one: what is left of the
+/// least MTU (RFC 791, 3.2) behind the longest headers, rounded down.
+const LEAST_CUT: usize = 8;
+
+/// Sessions whose place is looked at in one step of the sweep.
+const SWEEP_STEP: usize = 512;
+
+/// Every control connection that the agent has seen a segment of.
+#[derive(Debug)]
+pub struct Bridge {
+    engine: alg::Sessions,
+    tracked: BTreeMap<SessionId, Tracked>,
+    /// Seconds that an expectation waits for its connection.
+    expectation: u32,
+    /// Where the sweep goes on.
+    swept: Option<SessionId>,
+}
+
+/// What the bridge knows of a session beside the engine.
+#[derive(Debug)]
+struct Tracked {
+    identity: Identity,
+    /// As the engine wants them, by [`Side::index`].
+    corrections: [Corrections; 2],
+    /// Whether they are in the map.
+    in_force: bool,
+    /// Which sides have ended their stream.
+    ended: [bool; 2],
+}
+
+/// A segment with all that belongs to it.
+struct Passing<'a> {
+    id: SessionId,
+    side: Side,
+    record: &'a Session,
+    segment: &'a Segment<'a>,
+    rewrite: Rewrite,
+    now: u32,
+}
+
+impl Bridge {
+    /// No session yet. An expectation lives `expectation` seconds.
+    pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
+        let engine = alg::Sessions::new(foreign);
+        Self { engine, tracked: BTreeMap::new(), expectation, swept: None }
+    }
+
+    /// The sessions that have not ended, as the engine knows them.
+    pub fn open(&self) -> impl Iterator<Item = (&alg::Session, &Identity)> {
+        self.engine.iter().filter_map(|session| {
+            let id = SessionId::new(session.flow().session.checked_sub(1)?);
+            let tracked = self.tracked.get(&id).filter(|tracked| !tracked.is_over())?;
+            Some((session, &tracked.identity))
+        })
+    }
+
+    /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
+    pub fn on_punt(
+        &mut self,
+        kernel: &mut impl Kernel,
+        header: &PuntHeader,
+        packet: &[u8],
+        now: u32,
+    ) {
+        if let Err(reason) = self.pass(kernel, header, packet, now) {
+            tracing::debug!(
+                "ftp session {}: drop a segment of {} bytes: {reason}",
+                header.session().number(),
+                packet.len()
+            );
+            kernel.count(reason);
+        }
+    }
+
+    /// Goes on with the sessions that a predecessor has left, so that they are shown before they
+    /// speak again.
+    pub fn adopt(&mut self, kernel: &mut impl Kernel) {
+        for id in (0..SESSIONS).map(SessionId::new) {
+            if let Ok(Some(record)) = kernel.session(id)
+                && let Ok(Some(kept)) = kernel.recall(id)
+            {
+                // One that can't be read is judged when a segment of it comes.
+                let _unknown = self.resume(id, &record, &kept);
+            }
+        }
+    }
+
+    /// Looks whether the places of some sessions still have them, and lets those go that have
+    /// ended. One call takes a bounded time; `true` when the round is complete.
+    pub fn sweep(&mut self, kernel: &mut impl Kernel) -> bool {
+        let from = self.swept.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let step: Vec<SessionId> = self
+            .tracked
+            .range((from, std::ops::Bound::Unbounded))
+            .map(|(id, _)| *id)
+            .take(SWEEP_STEP)
+            .collect();
+        for &id in &step {
+            let known = self.tracked.get(&id).map(|tracked| tracked.identity);
+            match kernel.session(id) {
+                Ok(record) if record.as_ref().map(Identity::of) == known => {}
+                Ok(_) => self.end(kernel, id),
+                Err(error) => report::failed(&error),
+            }
+        }
+        self.swept = step.last().copied().filter(|_| step.len() == SWEEP_STEP);
+        self.swept.is_none()
+    }
+
+    /// The place of a session is free, or another's: what it has announced goes with it.
+    pub fn end(&mut self, kernel: &mut impl Kernel, id: SessionId) {
+        self.tracked.remove(&id);
+        let Some(flow) = self.engine.find(id.number()).map(|session| *session.flow()) else {
+            return;
+        };
+        for command in self.engine.end(id.number(), kernel) {
+            if let Command::Unexpect(key) = command {
+                unexpect(kernel, &flow, &key);
+            }
+        }
+    }
+
+    fn pass(
+        &mut self,
+        kernel: &mut impl Kernel,
+        header: &PuntHeader,
+        packet: &[u8],
+        now: u32,
+    ) -> Result<(), Reason> {
+        let (id, side) = (header.session(), header.side());
+        let segment = Segment::parse(packet)?;
+        // A SYN with payload (RFC 7413) comes again without.
+        if segment.has(wire::SYN) {
+            return Err(Reason::AlgMalformed);
+        }
+        let record = kernel.session(id).map_err(unknown)?.ok_or(Reason::AlgUnknown)?;
+        let key = control::key(&record, side);
+        if segment.source() != (key.src(), key.sport())
+            || segment.destination() != (key.dst(), key.dport())
+        {
+            return Err(Reason::AlgUnknown);
+        }
+        let rewrite = control::rewrite(&record, side);
+        let passing = Passing { id, side, record: &record, segment: &segment, rewrite, now };
+        self.track(kernel, &passing)?;
+        if segment.payload().is_empty() {
+            self.pass_empty(kernel, &passing)?;
+        } else {
+            self.pass_payload(kernel, &passing)?;
+        }
+        self.note_end(kernel, &passing);
+        Ok(())
+    }
+
+    /// Makes sure that engine and record speak of the same session.
+    fn track(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) -> Result<(), Reason> {
+        let Passing { id, record, segment, .. } = *passing;
+        if self.tracked.get(&id).is_some_and(|known| known.identity == Identity::of(record)) {
+            return Ok(());
+        }
+        self.end(kernel, id);
+        if let Some(kept) = kernel.recall(id).map_err(unknown)?
+            && self.resume(id, record, &kept)?
+        {
+            return Ok(());
+        }
+        let sides = [*record.corrections(Side::Originator), *record.corrections(Side::Responder)];
+        if sides.iter().any(|corrections| !corrections.is_identity()) {
+            // Its edits are known to nobody any more: what comes must not leave shifted wrongly.
+            return Err(Reason::AlgUnknown);
+        }
+        let session = self.engine.start(control::flow(id, record));
+        if segment.has(wire::ACK) {
+            // No payload has passed before the first segment, so this is where the other begins.
+            session.starts_at(passing.side.other().into(), segment.acknowledgement());
+        }
+        self.tracked.insert(id, Tracked::new(record));
+        tracing::debug!("{}: begins", report::name(session.flow()));
+        Ok(())
+    }
+
+    /// Goes on with what a predecessor has kept; `false` when that is of another session.
+    fn resume(&mut self, id: SessionId, record: &Session, kept: &[u8]) -> Result<bool, Reason> {
+        let Some(image) = journal::open(kept, record) else { return Ok(false) };
+        match alg::Session::from_bytes(image) {
+            Ok(session) if *session.flow() == control::flow(id, record) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => {
+                tracing::warn!("ftp session {}: {error}", id.number());
+                return Err(Reason::AlgUnknown);
+            }
+        }
+        let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
+        tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
+        self.tracked.insert(id, Tracked::new(record));
+        Ok(true)
+    }
+
+    /// FIN or RST without payload: nothing to read, but it must not overtake payload.
+    fn pass_empty(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+    ) -> Result<(), Reason> {
+        let Passing { id, side, segment, .. } = *passing;
+        let session = self.engine.find(id.number()).ok_or(Reason::AlgUnknown)?;
+        if segment.has(wire::FIN) && !session.has_read(side.into(), segment.sequence()) {
+            return Err(Reason::AlgGap);
+        }
+        let tracked = self.tracked.get(&id).ok_or(Reason::AlgUnknown)?;
+        let [sent, acknowledged] = tracked.of(side);
+        send(kernel, passing, &Outgoing::shifted(segment, &passing.rewrite, sent, acknowledged))
+    }
+
+    fn pass_payload(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+    ) -> Result<(), Reason> {
+        let Passing { id, side, segment, .. } = *passing;
+        let read = alg::Segment {
+            side: side.into(),
+            seq: segment.sequence(),
+            ack: segment.has(wire::ACK).then(|| segment.acknowledgement()),
+            payload: segment.payload(),
+            fin: segment.has(wire::FIN),
+            urgent: segment.urgent(),
+        };
+        let commands =
+            self.engine.on_segment(id.number(), &read, kernel).ok_or(Reason::AlgUnknown)?;
+        for command in commands {
+            self.carry_out(kernel, passing, command)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+        command: Command,
+    ) -> Result<(), Reason> {
+        let Passing { id, record, now, .. } = *passing;
+        let flow = control::flow(id, record);
+        match command {
+            Command::Expect(expectation) => {
+                let key = control::expectation_key(&expectation);
+                let expires = now.saturating_add(self.expectation);
+                let value = control::expectation(&expectation, id, record, expires);
+                // Without it only the data connection fails; the dialogue can go on.
+                match kernel.expect(&key, &value) {
+                    Ok(()) => report::expected(&flow, &expectation),
+                    Err(error) => report::failed(&error),
+                }
+            }
+            Command::Unexpect(key) => unexpect(kernel, &flow, &key),
+            Command::SetCorrections { side, corrections } => {
+                let tracked = self.tracked.get_mut(&id).ok_or(Reason::AlgUnknown)?;
+                if let Some(place) = tracked.corrections.get_mut(Side::from(side).index()) {
+                    *place = corrections;
+                    tracked.in_force = false;
+                }
+            }
+            Command::Emit(emit) => {
+                self.put_in_force(kernel, id)?;
+                self.remember(kernel, id, record);
+                let tracked = self.tracked.get(&id).ok_or(Reason::AlgUnknown)?;
+                let [_, acknowledged] = tracked.of(emit.side.into());
+                let outgoing = Outgoing {
+                    segment: passing.segment,
+                    rewrite: &passing.rewrite,
+                    acknowledged,
+                    sequence: emit.seq,
+                    acknowledgement: emit.ack.unwrap_or_default(),
+                    payload: &emit.payload,
+                    fin: emit.fin,
+                    urgent: emit.urgent,
+                };
+                send(kernel, passing, &outgoing)?;
+            }
+            Command::Drop { side: _, reason } => {
+                return Err(match reason {
+                    DropReason::Gap => Reason::AlgGap,
+                    DropReason::EditsFull => Reason::AlgEditsFull,
+                });
+            }
+            Command::Log(event) => report::event(&flow, &event),
+            Command::EndInspection(end) => report::ended(&flow, end),
+        }
+        Ok(())
+    }
+
+    /// Brings the corrections into the map, unless they are there.
+    fn put_in_force(&mut self, kernel: &mut impl Kernel, id: SessionId) -> Result<(), Reason> {
+        let tracked = self.tracked.get_mut(&id).ok_or(Reason::AlgUnknown)?;
+        if !tracked.in_force {
+            kernel.correct(id, &tracked.corrections).map_err(|error| {
+                report::failed(&error);
+                Reason::AlgBusy
+            })?;
+            tracked.in_force = true;
+        }
+        Ok(())
+    }
+
+    /// Without a journal only a successor is worse off.
+    fn remember(&mut self, kernel: &mut impl Kernel, id: SessionId, record: &Session) {
+        let Some(session) = self.engine.find(id.number()) else { return };
+        match session.to_bytes() {
+            Ok(image) => {
+                if let Err(error) = kernel.remember(id, &journal::seal(&image, record)) {
+                    report::failed(&error);
+                }
+            }
+            Err(error) => tracing::warn!("{}: {error}", report::name(session.flow())),
+        }
+    }
+
+    /// With RST, or the second FIN, what the session has announced goes. The engine stays for
+    /// segments that come again.
+    fn note_end(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) {
+        let Passing { id, side, segment, record, .. } = *passing;
+        let Some(tracked) = self.tracked.get_mut(&id) else { return };
+        let reset = segment.has(wire::RST);
+        if segment.has(wire::FIN) || reset {
+            if let Some(ended) = tracked.ended.get_mut(side.index()) {
+                *ended = true;
+            }
+            if reset {
+                tracked.ended = [true; 2];
+            }
+            if tracked.is_over()
+                && let Some(session) = self.engine.find(id.number())
+            {
+                let flow = control::flow(id, record);
+                for command in session.on_flow_end(kernel) {
+                    if let Command::Unexpect(key) = command {
+                        unexpect(kernel, &flow, &key);
+                    }
+                }
+                tracing::debug!("{}: ends", report::name(&flow));
+            }
+        }
+    }
+}
+
+impl Tracked {
+    fn new(record: &Session) -> Self {
+        let sides = [Side::Originator, Side::Responder];
+        Self {
+            identity: Identity::of(record),
+            corrections: sides.map(|side| *record.corrections(side)),
+            in_force: true,
+            ended: [false; 2],
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended == [true; 2]
+    }
+
+    /// Corrections of what `side` sends, and of what it acknowledges.
+    fn of(&self, side: Side) -> [&Corrections; 2] {
+        let [originator, responder] = &self.corrections;
+        match side {
+            Side::Originator => [originator, responder],
+            Side::Responder => [responder, originator],
+        }
+    }
+}
+
+fn unexpect(kernel: &mut impl Kernel, flow: &alg::ControlFlow, key: &alg::ExpectationKey) {
+    // Whether it is for a connection from inside or from outside is told by whom it is for.
+    let inside = flow.address(flow.inside);
+    let translation = match key.from == inside {
+        true => alg::Translation::Outbound(*flow.public.ip()),
+        false => alg::Translation::Inbound(key.to),
+    };
+    let key = control::expectation_key(&alg::Expectation { key: *key, translation });
+    if let Err(error) = kernel.unexpect(&key) {
+        report::failed(&error);
+    }
+}
+
+/// Sends a segment in pieces that the receiver takes, and smaller ones where the way out does not.
+fn send(
+    kernel: &mut impl Kernel,
+    passing: &Passing<'_>,
+    outgoing: &Outgoing<'_>,
+) -> Result<(), Reason> {
+    let [originator, responder] = passing.record.mss;
+    let mss = match passing.side {
+        Side::Originator => responder,
+        Side::Responder => originator,
+    };
+    let mut most = most_payload(mss, passing.segment.options().len());
+    loop {
+        let packets = outgoing.packets(most)?;
+        match packets.iter().try_for_each(|packet| kernel.send(packet)) {
+            Ok(()) => return Ok(()),
+            Err(SendError::TooBig) if most > LEAST_CUT => most = (most / 2).max(LEAST_CUT),
+            Err(error) => {
+                report::not_sent(passing.id, &error);
+                return Err(Reason::AlgSend);
+            }
+        }
+    }
+}
+
+fn unknown(error: PlaneError) -> Reason {
+    report::failed(&error);
+    Reason::AlgUnknown
+}
+
+#[cfg(test)]
+#[path = "bridge_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! The agent's state, and what clients of the API may do to it.
+//!
+//! Invariant: a rule is in the set, in the maps and in its file, or in none of them.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use super::{
+    answer::{Answer, Job},
+    bridge::Bridge,
+    ftp_view,
+    world::World,
+};
+use crate::{
+    alg,
+    api::{Request, Response},
+    config::{self, Config, ForeignAddress},
+    error::Failure,
+    options::Instance,
+    output::{FlowFilter, FtpSessionView, RuleView},
+    plane::clock,
+    rules::{Origin, Rule, RuleKind, RuleStore},
+};
+
+/// Everything that the event loop works on.
+pub struct Agent {
+    /// Which gateway of the machine this is.
+    pub instance: Instance,
+    /// The file that SIGHUP reads again.
+    pub config_file: Option<PathBuf>,
+    /// The configuration in force.
+    pub config: Config,
+    /// The rules in force.
+    pub rules: RuleStore,
+    /// Data plane and wire.
+    pub world: World,
+    /// Control connections.
+    pub bridge: Bridge,
+}
+
+impl Agent {
+    /// Does what a client asks, as far as it needs the agent; what only has to be read is left to
+    /// another thread.
+    pub fn answer(&mut self, request: &Request) -> Answer {
+        let job = match request {
+            Request::Rules { kind } => return Answer::Ready(Response::Rules(self.rules(*kind))),
+            Request::AddRule { rule, runtime } => {
+                return Answer::Ready(self.add(rule, *runtime).map(|()| Response::Done).into());
+            }
+            Request::RemoveRule { kind, name, kill_flows } => {
+                match (self.remove(*kind, name), kill_flows) {
+                    (Ok(rule), true) => Job::EndRule(flows_of_gone(&rule)),
+                    (Ok(_), false) => return Answer::Ready(Response::Done),
+                    (Err(failure), _) => return Answer::Ready(Err(failure).into()),
+                }
+            }
+            Request::Status => Job::Status,
+            Request::Flows { filter } => Job::Flows(filter.clone()),
+            Request::DeleteFlows { filter } => Job::DeleteFlows(filter.clone()),
+            Request::Expectations => Job::Expectations,
+            Request::Drops => Job::Drops,
+            Request::FtpSessions => Job::FtpSessions(self.ftp_sessions()),
+        };
+        Answer::Read(self.instance.clone(), job)
+    }
+
+    /// Reads the configuration file again. Its rules come into force at once; what is only read at
+    /// the start is named in the log. A file with a mistake changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what the kernel says.
+    pub fn reload(&mut self) -> Result<(), Failure> {
+        let Some(file) = &self.config_file else {
+            tracing::info!("reload: no configuration file was named: nothing to read");
+            return Ok(());
+        };
+        let config = Config::load(file)?;
+        let path = self.rules.path().to_owned();
+        let resolve = |name: &str| self.world.plane.address_of(name);
+        let mut rules = RuleStore::open(path, &config.rules(), &resolve)?;
+        for kind in [RuleKind::Forward, RuleKind::OneToOne] {
+            for (rule, _) in self.rules.list(kind).filter(|(_, from)| *from == Origin::Runtime) {
+                rules.add(rule.clone(), Origin::Runtime, &resolve)?;
+            }
+        }
+        let before = std::mem::replace(&mut self.rules, rules);
+        if let Err(error) = self.put_in_force() {
+            self.rules = before;
+            self.put_in_force()?;
+            return Err(error);
+        }
+        if starts_differ(&self.config, &config) {
+            tracing::warn!(
+                "reload: changes of gateway, masquerade, ftp, timeouts and limits come into force \
+                 with the next start; --persist carries connections over it"
+            );
+        }
+        self.config = config;
+        tracing::info!("reload: {} rules are in force", self.rules.rules().iter().count());
+        Ok(())
+    }
+
+    fn rules(&self, kind: RuleKind) -> Vec<RuleView> {
+        self.rules.list(kind).map(|(rule, origin)| RuleView::new(rule, origin)).collect()
+    }
+
+    fn add(&mut self, rule: &Rule, runtime: bool) -> Result<(), Failure> {
+        let origin = if runtime { Origin::Runtime } else { Origin::Command };
+        let resolve = |name: &str| self.world.plane.address_of(name);
+        self.rules.add(rule.clone(), origin, &resolve)?;
+        self.put_in_force().inspect_err(|_| {
+            // The maps are those of before, or are written again with the next change.
+            if let Err(error) = self.rules.remove(rule.kind(), rule.name().as_str()) {
+                tracing::error!("take rule '{}' back: {error}", rule.name());
+            }
+        })?;
+        tracing::info!("{} '{}' added", rule.kind(), rule.name());
+        Ok(())
+    }
+
+    fn remove(&mut self, kind: RuleKind, name: &str) -> Result<Rule, Failure> {
+        let rule = self.rules.remove(kind, name)?;
+        self.put_in_force()?;
+        tracing::info!("{kind} '{name}' removed");
+        Ok(rule)
+    }
+
+    fn put_in_force(&mut self) -> Result<(), Failure> {
+        for waiting in self.world.plane.apply(self.rules.rules())? {
+            tracing::warn!(
+                "public port {}:{} is in use by a connection or a socket: the forward works, and \
+                 gets the port to itself when it is released",
+                Ipv4Addr::from(waiting.address()),
+                waiting.port().number()
+            );
+        }
+        Ok(())
+    }
+
+    fn ftp_sessions(&mut self) -> Vec<FtpSessionView> {
+        let (rules, now) = (self.rules.rules(), clock::now());
+        let mut views: Vec<FtpSessionView> = self
+            .bridge
+            .open()
+            .map(|(session, about)| {
+                let rule = rules.find_id(about.rule.number()).map(|rule| rule.name().to_string());
+                ftp_view::view(session, now.since(about.created), rule)
+            })
+            .collect();
+        views.sort_unstable_by_key(|view| view.id);
+        views
+    }
+}
+
+/// What the engine does about third hosts.
+pub fn foreign(configured: ForeignAddress) -> alg::ForeignAddress {
+    match configured {
+        ForeignAddress::Refuse => alg::ForeignAddress::Refuse,
+        ForeignAddress::Pass => alg::ForeignAddress::Pass,
+    }
+}
+
+/// Seconds that an expectation waits.
+pub fn expectation_seconds(timeouts: &config::Timeouts) -> u32 {
+    u32::try_from(timeouts.expectation.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Whether something changed that is only read at the start.
+fn starts_differ(before: &Config, after: &Config) -> bool {
+    before.gateway != after.gateway
+        || before.masquerade != after.masquerade
+        || before.timeouts != after.timeouts
+        || before.limits != after.limits
+        || before.ftp != after.ftp
+}
+
+/// Flows of a rule that is gone are named by its number.
+fn flows_of_gone(rule: &Rule) -> FlowFilter {
+    FlowFilter::of_rule(&format!("#{}", rule.id().number()))
+}

@@ -1,0 +1,64 @@
+//! What the FTP engine's decisions are written to: maps of the data plane and the wire.
+//!
+//! Invariant: who writes through this trait decides the order; nothing here reorders, delays or
+//! retries. In tests a list takes its place, which shows the order.
+
+use nat_common::{
+    expectation::{Expectation, ExpectationKey},
+    reason::Reason,
+    sequence::Corrections,
+    session::{Session, SessionId},
+};
+
+use super::send::SendError;
+use crate::{alg, plane::PlaneError};
+
+/// The data plane, as far as control connections need it. Its public ports and addresses are
+/// asked for through [`alg::Gateway`].
+pub trait Kernel: alg::Gateway {
+    /// The record of a session; `None` where its place is free.
+    ///
+    /// # Errors
+    /// Where the map can't be read; the same goes for everything else here.
+    fn session(&mut self, id: SessionId) -> Result<Option<Session>, PlaneError>;
+
+    /// Lets an announced connection in or out.
+    ///
+    /// # Errors
+    /// Where the map is full, among others.
+    fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError>;
+
+    /// Takes an expectation back; that it has been used meanwhile is no error.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn unexpect(&mut self, key: &ExpectationKey) -> Result<(), PlaneError>;
+
+    /// Puts corrections of both sides in force at once: those of the originator, then those of the
+    /// responder.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn correct(&mut self, id: SessionId, sides: &[Corrections; 2]) -> Result<(), PlaneError>;
+
+    /// Keeps what the engine has to know of a session after a crash.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError>;
+
+    /// What a predecessor has kept.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn recall(&mut self, id: SessionId) -> Result<Option<Vec<u8>>, PlaneError>;
+
+    /// Sends a whole packet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn send(&mut self, packet: &[u8]) -> Result<(), SendError>;
+
+    /// Counts a packet that goes no further.
+    fn count(&mut self, reason: Reason);
+}

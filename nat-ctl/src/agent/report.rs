@@ -1,0 +1,74 @@
+//! What the log says of control connections: one line an event, lines of the dialogue as the engine
+//! has masked them.
+
+use nat_common::session::SessionId;
+
+use super::send::SendError;
+use crate::{alg, plane::PlaneError};
+
+/// How a session is named in every line.
+pub fn name(flow: &alg::ControlFlow) -> String {
+    let alg::ControlFlow { session, client, server, .. } = flow;
+    format!("ftp session {session} ({client} to {server})")
+}
+
+/// Something that a line of the dialogue has done.
+pub fn event(flow: &alg::ControlFlow, event: &alg::Event) {
+    let name = name(flow);
+    match event {
+        alg::Event::Rewritten { side, before, after } => {
+            tracing::info!("{name}: {} said '{before}', passed on as '{after}'", word(*side));
+        }
+        alg::Event::Refused { side, reason, line } => tracing::info!(
+            "{name}: {} said '{line}', refused ({}): {}",
+            word(*side),
+            reason.name(),
+            reason.text()
+        ),
+        alg::Event::LeakPrevented { side, line } => {
+            tracing::info!("{name}: {} said '{line}', its inside address was replaced", word(*side))
+        }
+    }
+}
+
+/// A data connection is let in or out.
+pub fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
+    let alg::Expectation { key: alg::ExpectationKey { from, to }, translation } = expectation;
+    match translation {
+        alg::Translation::Inbound(inside) => {
+            tracing::info!("{}: expects {from} to {to}, for {inside}", name(flow));
+        }
+        alg::Translation::Outbound(public) => {
+            tracing::info!("{}: expects {from} to {to}, as {public}", name(flow));
+        }
+    }
+}
+
+/// Lines are no longer read.
+pub fn ended(flow: &alg::ControlFlow, end: alg::End) {
+    let name = name(flow);
+    match end {
+        alg::End::Encrypted => tracing::info!(
+            "{name}: is encrypted now: data connections that it announces cannot be read; they \
+             need a passive range that is forwarded"
+        ),
+        alg::End::NotFtp => tracing::info!("{name}: is not FTP: it is passed on unread"),
+    }
+}
+
+/// A write to the data plane failed.
+pub fn failed(error: &PlaneError) {
+    tracing::warn!("{error}");
+}
+
+/// A segment could not be sent.
+pub fn not_sent(id: SessionId, error: &SendError) {
+    tracing::warn!("ftp session {}: send a segment: {error}", id.number());
+}
+
+fn word(side: alg::Side) -> &'static str {
+    match side {
+        alg::Side::Client => "the client",
+        alg::Side::Server => "the server",
+    }
+}

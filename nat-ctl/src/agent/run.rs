@@ -1,0 +1,208 @@
+//! The event loop.
+//!
+//! Invariant: one thread changes the gateway, and nothing that it does waits for longer than a
+//! request to the kernel; whatever reads a whole table does so elsewhere.
+//!
+//! ```text
+//!   signals -+                     +-> bridge -> maps, wire
+//!   punts ---+-> select -> Agent --+-> plane: beat, sweep, addresses, neighbours
+//!   API -----+                     +-> rules
+//!   clock ---+
+//! ```
+
+use std::{io, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    answer::Answer,
+    bridge::Bridge,
+    error::AgentError,
+    gateway::{Agent, expectation_seconds, foreign},
+    log, notify,
+    punts::Punts,
+    report,
+    send::RawSender,
+    world::World,
+};
+use crate::{
+    api::{Call, Server},
+    options::RunOptions,
+    plane::{Plane, clock},
+};
+
+/// Beats between two rounds of upkeep.
+const TEND: u64 = 3;
+
+/// Runs a gateway until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Where it can't start, or leaves something behind at its end.
+pub fn run(options: RunOptions) -> Result<(), AgentError> {
+    log::start(options.verbose);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(AgentError::system("start the event loop"))?;
+    runtime.block_on(run_until_told(options))
+}
+
+async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
+    let mut signals = Signals::new().map_err(AgentError::system("wait for signals"))?;
+    let plane = Plane::start(&options).await?;
+    let persist = options.persist;
+    let sender = match RawSender::open() {
+        Ok(sender) => sender,
+        Err(error) => {
+            plane.stop(persist)?;
+            return Err(AgentError::system("open a raw socket")(error));
+        }
+    };
+    let bridge = Bridge::new(
+        foreign(options.config.ftp.foreign_address),
+        expectation_seconds(&options.config.timeouts),
+    );
+    let mut agent = Agent {
+        instance: options.instance,
+        config_file: options.config_file,
+        config: options.config,
+        rules: options.rules,
+        world: World { plane, sender },
+        bridge,
+    };
+    let ended = agent.work(&mut signals).await;
+    notify::stopping();
+    let stopped = agent.world.plane.stop(persist);
+    ended?;
+    stopped?;
+    tracing::info!("ended{}", if persist { "; the data plane works on" } else { "" });
+    Ok(())
+}
+
+impl Agent {
+    async fn work(&mut self, signals: &mut Signals) -> Result<(), AgentError> {
+        let ring = self.world.plane.ring()?;
+        let mut punts = Punts::new(ring).map_err(AgentError::system("wait for segments"))?;
+        self.bridge.adopt(&mut self.world);
+        let mut server = Server::bind(&self.instance.socket())?;
+        let mut beats = beats();
+        self.introduce();
+        notify::ready();
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::End => return Ok(()),
+                    Told::Reload => {
+                        if let Err(error) = self.reload() {
+                            tracing::error!("reload: {error}");
+                        }
+                    }
+                },
+                ready = punts.wait() => {
+                    let ready = ready.map_err(AgentError::system("wait for segments"))?;
+                    let now = clock::now().seconds();
+                    ready.read(|header, packet| {
+                        self.bridge.on_punt(&mut self.world, header, packet, now);
+                    });
+                }
+                call = server.next() => self.take_call(call),
+                beat = beats.next() => self.beat(beat).await,
+                event = self.world.plane.event() => {
+                    match self.world.plane.handle(event).await {
+                        Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                        Err(error) => report::failed(&error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn introduce(&self) {
+        for interface in self.world.plane.interfaces() {
+            let (name, mode) = (&interface.name, interface.mode.asked());
+            tracing::info!("{name}: {mode:?}: {}", interface.reason);
+        }
+    }
+
+    fn take_call(&mut self, call: Call) {
+        match self.answer(call.request()) {
+            mut ready @ Answer::Ready(_) => call.answer(&mut ready),
+            mut read @ Answer::Read(..) => {
+                tokio::task::spawn_blocking(move || call.answer(&mut read));
+            }
+        }
+    }
+
+    /// Once a second.
+    async fn beat(&mut self, beat: u64) {
+        let now = clock::now();
+        if let Err(error) = self.world.plane.beat(now) {
+            report::failed(&error);
+        }
+        match self.world.plane.sweep_step(now) {
+            Ok(report) => {
+                for id in report.into_iter().flat_map(|report| report.ended) {
+                    self.bridge.end(&mut self.world, id);
+                }
+            }
+            Err(error) => report::failed(&error),
+        }
+        self.bridge.sweep(&mut self.world);
+        if beat.is_multiple_of(TEND)
+            && let Err(error) = self.world.plane.tend().await
+        {
+            report::failed(&error);
+        }
+    }
+}
+
+/// Seconds, counted.
+struct Beats {
+    interval: Interval,
+    count: u64,
+}
+
+fn beats() -> Beats {
+    let mut interval = interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    Beats { interval, count: 0 }
+}
+
+impl Beats {
+    async fn next(&mut self) -> u64 {
+        self.interval.tick().await;
+        self.count += 1;
+        self.count
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The data plane and the wire, as the bridge writes to them.
+//!
+//! Invariant: what is claimed here belongs to an announcement before it is made; what is no longer
+//! needed is left to the sweep, which alone knows whether a flow still uses it.
+
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use aya::maps::MapError;
+use nat_common::{
+    expectation::{Expectation, ExpectationKey},
+    flow::{TCP, Zone},
+    journal::Journal,
+    port::{Endpoint, Owner, PortOwner},
+    reason::Reason,
+    sequence::Corrections,
+    session::{Session, SessionId},
+};
+
+use super::{
+    claim::{self, Ports},
+    kernel::Kernel,
+    report,
+    send::{RawSender, SendError},
+};
+use crate::{
+    alg,
+    plane::{Maps, Plane, PlaneError, clock, maps},
+};
+
+/// The data plane at work, and the socket back to the wire.
+pub struct World {
+    /// Maps and programs.
+    pub plane: Plane,
+    /// The socket.
+    pub sender: RawSender,
+}
+
+impl World {
+    fn maps(&mut self) -> &mut Maps {
+        self.plane.maps_mut()
+    }
+}
+
+impl Kernel for World {
+    fn session(&mut self, id: SessionId) -> Result<Option<Session>, PlaneError> {
+        let Some(place) = id.index() else { return Ok(None) };
+        let found = maps::optional(self.maps().sessions.get(&place, 0));
+        let found = found.map_err(refused("read an FTP session"))?;
+        Ok(found.filter(|session| session.claimed != 0))
+    }
+
+    fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError> {
+        let what = "write an expectation";
+        self.maps().expectations.insert(key, value, 0).map_err(refused(what))?;
+        if key.zone() == Zone::Outside {
+            // The sweep may have released a port that was claimed long before it is announced.
+            let owner = PortOwner::new(
+                Owner::Expectation,
+                value.address(),
+                value.port(),
+                clock::now().seconds(),
+            );
+            let public = Endpoint::new(TCP, key.dst(), key.dport());
+            maps::claim(&mut self.maps().ports, &public, &owner).map_err(refused(what))?;
+        }
+        Ok(())
+    }
+
+    fn unexpect(&mut self, key: &ExpectationKey) -> Result<(), PlaneError> {
+        let removed = maps::remove(&mut self.maps().expectations, key);
+        removed.map(drop).map_err(refused("take an expectation back"))
+    }
+
+    fn correct(&mut self, id: SessionId, sides: &[Corrections; 2]) -> Result<(), PlaneError> {
+        let what = "write the corrections of an FTP session";
+        let Some(place) = id.index() else { return Ok(()) };
+        let sessions = &mut self.maps().sessions;
+        let mut record = sessions.get(&place, 0).map_err(refused(what))?;
+        let generation = record.generation.wrapping_add(1);
+        let [even, odd] = &mut record.copies;
+        *(if generation & 1 == 0 { even } else { odd }) = *sides;
+        sessions.set(place, record, 0).map_err(refused(what))?;
+        record.generation = generation;
+        sessions.set(place, record, 0).map_err(refused(what))
+    }
+
+    fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
+        let what = "keep the state of an FTP session";
+        let Some(place) = id.index() else { return Ok(()) };
+        let record = Journal::new(state).ok_or_else(|| PlaneError::Refused {
+            what: what.to_owned(),
+            why: format!("it has {} bytes, which is more than its record holds", state.len()),
+        })?;
+        self.maps().journal.insert(place, record, 0).map_err(refused(what))
+    }
+
+    fn recall(&mut self, id: SessionId) -> Result<Option<Vec<u8>>, PlaneError> {
+        let Some(place) = id.index() else { return Ok(None) };
+        let found = maps::optional(self.maps().journal.get(&place, 0));
+        let found = found.map_err(refused("read the state of an FTP session"))?;
+        Ok(found.and_then(|record| record.bytes().map(<[u8]>::to_vec)))
+    }
+
+    fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
+        self.sender.send(packet)
+    }
+
+    fn count(&mut self, reason: Reason) {
+        if let Err(error) = self.maps().count_agent_drop(reason) {
+            report::failed(&error);
+        }
+    }
+}
+
+impl alg::Gateway for World {
+    fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
+        let pool = self.plane.settings().pool;
+        let now = clock::now().seconds();
+        claim::claim(self.maps(), &pool, request, now).unwrap_or_else(|error| {
+            report::failed(&error);
+            None
+        })
+    }
+
+    fn release(&mut self, _public: SocketAddrV4) {
+        // Another session may have announced the same inside endpoint, and so share the port: the
+        // sweep releases it when nothing uses it.
+    }
+
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        let own = maps::optional(self.plane.maps().one_to_one.get(&address.octets(), 0));
+        // Where the map can't be read, nothing but a line of text is at stake.
+        address.is_private() || is_shared(address) || matches!(own, Ok(Some(_)))
+    }
+}
+
+/// Between carriers and their customers (RFC 6598): as little to be seen outside as RFC 1918.
+fn is_shared(address: Ipv4Addr) -> bool {
+    matches!(address.octets(), [100, 64..=127, _, _])
+}
+
+impl Ports for Maps {
+    fn owner(&mut self, public: &Endpoint) -> Result<Option<PortOwner>, PlaneError> {
+        maps::optional(self.ports.get(public, 0)).map_err(refused("look up a public port"))
+    }
+
+    fn claim(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<bool, PlaneError> {
+        maps::claim(&mut self.ports, public, owner).map_err(refused("claim a public port"))
+    }
+
+    fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError> {
+        let found = maps::optional(self.addresses.get(&address.octets(), 0));
+        Ok(found.map_err(refused("look up an address"))?.is_some())
+    }
+}
+
+fn refused(what: impl Display) -> impl FnOnce(MapError) -> PlaneError {
+    move |error| PlaneError::Refused { what: what.to_string(), why: error.to_string() }
+}
