@@ -94,7 +94,8 @@ impl Session {
         if corrections != before {
             out.push(Command::SetCorrections { side, corrections });
         }
-        match payload.get(..old + read).filter(|taken| !taken.is_empty()) {
+        let taken = payload.get(..old + read);
+        match taken.filter(|taken| !taken.is_empty() || payload.is_empty()) {
             Some(taken) => out.push(Command::Emit(self.emit(segment, taken))),
             None => out.push(Command::Drop { side, reason: DropReason::EditsFull }),
         }

@@ -306,6 +306,44 @@ fn a_gap_is_never_read() {
 }
 
 #[test]
+fn a_bare_fin_leaves_with_the_shift_and_a_gap_before_it_holds_it_back() {
+    let mut lab = Lab::new(Side::Client);
+    lab.client("PORT 10,0,1,2,9,9\r\n");
+    let fin = |at: u32| Segment {
+        side: Side::Client,
+        seq: FIRST[0].wrapping_add(at),
+        ack: None,
+        payload: b"",
+        fin: true,
+        urgent: None,
+    };
+    let commands = lab.session.on_segment(&fin(lab.sent[0]), &mut lab.gateway);
+    let [Command::Emit(emit)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert!(emit.fin && emit.payload.is_empty());
+    assert_eq!(emit.seq, FIRST[0].wrapping_add(lab.received[0]));
+    let commands = lab.session.on_segment(&fin(lab.sent[0] + 1), &mut lab.gateway);
+    assert!(matches!(commands.as_slice(), [Command::Drop { reason: DropReason::Gap, .. }]));
+}
+
+#[test]
+fn the_urgent_pointer_moves_with_what_it_points_to() {
+    let mut lab = Lab::new(Side::Client);
+    let text = b"PORT 10,0,1,2,9,9\r\n\xff\xf4\xff\xf2ABOR\r\n";
+    let segment = Segment {
+        side: Side::Client,
+        seq: FIRST[0],
+        ack: None,
+        payload: text,
+        fin: false,
+        urgent: Some(23),
+    };
+    let commands = lab.session.on_segment(&segment, &mut lab.gateway);
+    let Some(Command::Emit(emit)) = commands.last() else { panic!("{commands:?}") };
+    let urgent = usize::from(emit.urgent.expect("URG stays"));
+    assert_eq!(&emit.payload[urgent - 4..urgent], b"\xff\xf4\xff\xf2");
+}
+
+#[test]
 fn bytes_that_start_a_segment_but_no_line_open_nothing() {
     let mut lab = Lab::new(Side::Client);
     lab.client("STOR aaaaaaaaaaaaaaa");
@@ -407,7 +445,7 @@ fn the_fullest_session_fits_its_record() {
     lab.client(&"x".repeat(3000));
     lab.server(&"y".repeat(3000));
     let bytes = lab.session.to_bytes().expect("it fits");
-    println!("{} bytes", bytes.len());
+    println!("the fullest session takes {} bytes", bytes.len());
     assert_eq!(Session::from_bytes(&bytes).expect("its own bytes"), lab.session);
 }
 

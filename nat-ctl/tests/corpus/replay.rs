@@ -15,6 +15,9 @@ use crate::case::{Case, Expect, Want};
 /// First bytes of the streams: both cross a border of the sequence space within a few lines.
 const FIRST: [u32; 2] = [0u32.wrapping_sub(40), (1u32 << 31) - 40];
 
+/// Segments that are sent behind one that is cut.
+const BEHIND_CUT: usize = 8;
+
 /// Whether one agent does it all.
 #[derive(Clone, Copy)]
 pub enum Agents {
@@ -24,7 +27,7 @@ pub enum Agents {
 }
 
 /// Gives the port that is asked for; the corpus assumes it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Ports {
     claimed: BTreeSet<u16>,
 }
@@ -47,6 +50,7 @@ impl Gateway for Ports {
 }
 
 /// A receiver, and the sender at the other end.
+#[derive(Clone)]
 struct Wire {
     first: u32,
     sent: usize,
@@ -54,6 +58,7 @@ struct Wire {
 }
 
 /// Two ends with the engine between them.
+#[derive(Clone)]
 struct Line {
     session: Session,
     ports: Ports,
@@ -281,33 +286,33 @@ fn expectations(commands: &[Command]) -> Vec<Expectation> {
 /// Cuts each segment of a case in two at every byte, and into single bytes, and repeats what was
 /// sent; gives the number of cuts.
 pub fn check_cuts(case: &Case) -> Result<usize, String> {
-    let flow = case.flow().ok_or("IPv6")?;
+    let mut line = Line::new(case, case.flow().ok_or("IPv6")?);
     let mut cuts = 0;
-    for (index, (_, bytes)) in case.segments.iter().enumerate().filter(|(_, (_, b))| b.len() < 200)
-    {
-        let wanted = !matches!(
-            case.want(index).or(case.whole()).map(|want| want.act.as_str()),
-            None | Some("pass")
-        );
-        // Where nothing is wanted of a segment, single bytes are enough.
-        for cut in (1..bytes.len()).filter(|_| wanted) {
+    for (index, (side, bytes)) in case.segments.iter().enumerate() {
+        let act = case.want(index).or(case.whole()).map(|want| want.act.as_str());
+        let wanted = !matches!(act, None | Some("pass"));
+        let all: Vec<usize> = (1..bytes.len()).collect();
+        // Where nothing is wanted of a segment, single bytes are enough; of a long one, nothing.
+        let halves = all.iter().filter(|_| wanted).map(|cut| vec![*cut]);
+        for borders in halves.chain([all.clone()]).filter(|_| bytes.len() < 200) {
             cuts += 1;
-            check_cut(case, flow, index, &[cut]).map_err(|why| format!("{index}/{cut}: {why}"))?;
+            let rest = &case.segments[index..];
+            check_cut(&line, rest, &borders)
+                .map_err(|why| format!("{index} {borders:?}: {why}"))?;
         }
-        let single: Vec<usize> = (1..bytes.len()).collect();
-        cuts += 1;
-        check_cut(case, flow, index, &single).map_err(|why| format!("{index}/single: {why}"))?;
+        line.send(*side, bytes);
     }
     Ok(cuts)
 }
 
-fn check_cut(case: &Case, flow: ControlFlow, index: usize, cuts: &[usize]) -> Result<(), String> {
-    let (mut whole, mut cut) = (Line::new(case, flow), Line::new(case, flow));
+/// Sends a segment whole and cut, and a few of those behind it, and compares.
+fn check_cut(line: &Line, rest: &[(Side, Vec<u8>)], borders: &[usize]) -> Result<(), String> {
+    let (mut whole, mut cut) = (line.clone(), line.clone());
     let (mut made, mut made_cut) = (Vec::new(), Vec::new());
-    for (at, (side, bytes)) in case.segments.iter().enumerate() {
+    for (index, (side, bytes)) in rest.iter().enumerate().take(BEHIND_CUT) {
         made.extend(expectations(&whole.send(*side, bytes).0));
         let start = cut.wires[*side as usize].sent;
-        let borders = if at == index { cuts } else { &[] };
+        let borders = if index == 0 { borders } else { &[] };
         let mut from = 0;
         for to in borders.iter().copied().chain([bytes.len()]) {
             made_cut.extend(expectations(&cut.send(*side, &bytes[from..to]).0));
@@ -324,13 +329,14 @@ fn check_cut(case: &Case, flow: ControlFlow, index: usize, cuts: &[usize]) -> Re
     if made.len() != made_cut.len() {
         return Err(format!("{made:?} whole, {made_cut:?} cut"));
     }
+    let flow = *line.session.flow();
     for side in [Side::Client, Side::Server] {
-        let (one, other) =
-            (&whole.wires[side as usize].received, &cut.wires[side as usize].received);
+        let received = |line: &Line| line.wires[side as usize].received.clone();
+        let (one, other) = (received(&whole), received(&cut));
         if side != flow.inside && one != other {
             return Err("the outside end's bytes have changed".into());
         }
-        compare_lines(&flow, one, other, &made, &made_cut)?;
+        compare_lines(&flow, &one, &other, &made, &made_cut)?;
     }
     Ok(())
 }
