@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::Read,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -104,6 +105,54 @@ fn wrong_usage_is_2() {
         bench.fails(2, line);
     }
     assert_eq!(bench.output("").status.code(), Some(2));
+}
+
+#[test]
+fn run_is_refused_before_anything_is_touched() {
+    let bench = Bench::new("run");
+    bench.fails(2, "run");
+    bench.fails(2, "run --wan lo");
+    let said = bench.fails(2, "run --wan if-a --lan if-a");
+    assert!(said.contains("'if-a'") && said.contains("wan") && said.contains("lan"), "{said}");
+    bench.fails(2, "run --wan if-a if-a --lan if-b");
+    bench.fails(3, "run --wan if-a --lan if-b --config FILE.missing");
+    bench.configure("[gateway]\nwan = [\"if-a\"]\nlan = [\"if-a\"]\n");
+    bench.fails(2, "run --config FILE");
+    bench.configure("[masquerade]\nfiltering = \"endpoint-independent\"\n");
+    let said = bench.fails(2, "run --config FILE --wan if-a --lan if-b");
+    assert!(said.contains("line 2") && said.contains("not supported yet"), "{said}");
+    let status = if nix::unistd::geteuid().is_root() { 3 } else { 6 };
+    bench.fails(status, "run --wan if-a --lan if-b");
+}
+
+#[test]
+fn missing_permission_is_6() {
+    let bench = Bench::new("permission");
+    let Some(mut plain) = unprivileged(&bench.command("run --wan if-a --lan if-b")) else {
+        return;
+    };
+    let output = plain.output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The same command without root; `None`, and a word why, where that user can't start it.
+fn unprivileged(command: &Command) -> Option<Command> {
+    const NOBODY: u32 = 65_534;
+    let mut plain = Command::new(command.get_program());
+    plain.args(command.get_args());
+    if nix::unistd::geteuid().is_root() {
+        plain.uid(NOBODY).gid(NOBODY);
+    }
+    match plain.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(_) => {
+            plain.stderr(Stdio::piped());
+            Some(plain)
+        }
+        Err(error) => {
+            eprintln!("skipped: another user cannot start {BINARY}: {error}");
+            None
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod address;
 mod rules;
+mod run;
 mod state;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -51,6 +52,10 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway in the foreground
+    Run(run::RunArgs),
+    /// Remove everything that a gateway left behind
+    Down,
     /// Lead ports of a public address to a host inside
     #[command(subcommand)]
     Forward(rules::ForwardCommand),
@@ -125,6 +130,8 @@ impl Cli {
         let printer = Printer::new(global.output, global.color);
         let instance = &global.instance;
         match command {
+            Command::Run(args) => run::run(args, global.instance, global.verbose)?,
+            Command::Down => run::down(instance)?,
             Command::Forward(command) => rules::forward(command, instance, &printer)?,
             Command::OneToOne(command) => rules::one_to_one(command, instance, &printer)?,
             Command::Flows(FlowsCommand::List(filter)) => {

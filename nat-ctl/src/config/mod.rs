@@ -17,7 +17,7 @@ use std::{
 
 use serde::Deserialize;
 
-pub use choice::{Filtering, ForeignAddress, Mapping};
+pub use choice::{Filtering, ForeignAddress, Mapping, PerHost};
 pub use pool::Pool;
 
 use crate::{
@@ -146,6 +146,9 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Flows of all hosts.
     pub flows: std::num::NonZeroU32,
+    /// Flows of one host; there is no bound of its own so far.
+    #[serde(deserialize_with = "choice::no_bound_per_host")]
+    pub flows_per_host: PerHost,
     /// Expectations of all sessions.
     pub expectations: std::num::NonZeroU32,
 }
@@ -153,7 +156,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let entries = |n: u32| std::num::NonZeroU32::MIN.saturating_add(n - 1);
-        Self { flows: entries(1 << 20), expectations: entries(1 << 16) }
+        Self {
+            flows: entries(1 << 20),
+            flows_per_host: PerHost::Unbounded,
+            expectations: entries(1 << 16),
+        }
     }
 }
 

@@ -140,6 +140,7 @@ fn what_the_gateway_does_not_do_yet_is_refused() {
         "[masquerade]\nfiltering = \"endpoint-independent\"\n",
         "[masquerade]\nfiltering = \"address-dependent\"\n",
         "[ftp]\nstrict = true\n",
+        "[limits]\nflows_per_host = 65536\n",
         forward,
     ] {
         let (line, _, why) = mistake(text);
