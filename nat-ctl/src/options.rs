@@ -63,6 +63,11 @@ impl Instance {
     pub fn socket(&self) -> PathBuf {
         PathBuf::from("/run/nat-ctl").join(format!("{}.sock", self.0))
     }
+
+    /// The file that an agent holds locked from its first step to its last.
+    pub fn lock(&self) -> PathBuf {
+        self.socket().with_extension("lock")
+    }
 }
 
 impl Default for Instance {

@@ -3,13 +3,18 @@
 //! Invariant: rules change through the agent where one is running, else in the state file under a
 //! lock; both ways refuse the same rules with the same words.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    fs::{File, TryLockError},
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use nat_ctl::{
     api::{ApiError, Client, Request, Response},
     config::Config,
-    error::Failure,
+    error::{Exit, Failure},
     options::Instance,
     output::{Printer, RuleView, unexpected},
     rules::{
@@ -20,6 +25,11 @@ use nat_ctl::{
 };
 
 use super::{address::address_of, written};
+
+/// How often an agent that does not listen yet is tried, and the time in between: 10 s together,
+/// which the verifier of a slow machine may take.
+const ATTEMPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub enum ForwardCommand {
@@ -257,13 +267,27 @@ impl Place {
     }
 }
 
-/// The agent, where one is running.
+/// The agent, where one is running. One that is about to listen is waited for: it has read its
+/// rules already, and would not see what is written to the file now.
 fn agent(instance: &Instance) -> Result<Option<Client>, Failure> {
-    match Client::connect(&instance.socket()) {
-        Ok(client) => Ok(Some(client)),
-        Err(ApiError::NotRunning(_)) => Ok(None),
-        Err(error) => Err(error.into()),
+    for _ in 0..ATTEMPTS {
+        match Client::connect(&instance.socket()) {
+            Ok(client) => return Ok(Some(client)),
+            Err(ApiError::NotRunning(_)) if !is_locked(instance) => return Ok(None),
+            Err(ApiError::NotRunning(_)) => std::thread::sleep(PAUSE),
+            Err(error) => return Err(error.into()),
+        }
     }
+    Err(Failure::new(
+        Exit::NotRunning,
+        format_args!("instance '{instance}' is starting or ending: try again in a moment"),
+    ))
+}
+
+/// Whether an agent exists that may not be listening.
+fn is_locked(instance: &Instance) -> bool {
+    let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    File::open(instance.lock()).is_ok_and(held)
 }
 
 fn done(response: Response) -> Result<(), Failure> {
