@@ -1,0 +1,162 @@
+//! The life of a session in the bridge: it begins with its first segment, or where a predecessor
+//! has left it, and ends with its place in the data plane.
+//!
+//! Invariant: engine and record speak of the same connection; a place that was given to another is
+//! told by its tuples and the second of its making.
+
+use std::ops::Bound;
+
+use nat_common::{
+    layout::SESSIONS,
+    reason::Reason,
+    session::{Session, SessionId, Side},
+    tcp::wire,
+};
+
+use super::{Bridge, Passing, Tracked, unexpect, unknown};
+use crate::{
+    agent::{
+        control::{self, Identity},
+        journal,
+        kernel::Kernel,
+        report,
+    },
+    alg::{self, Command},
+};
+
+/// Sessions whose place is looked at in one step of the sweep.
+const SWEEP_STEP: usize = 512;
+
+impl Bridge {
+    /// The sessions that have not ended, as the engine knows them.
+    pub fn open(&self) -> impl Iterator<Item = (&alg::Session, &Identity)> {
+        self.engine.iter().filter_map(|session| {
+            let id = SessionId::new(session.flow().session.checked_sub(1)?);
+            let tracked = self.tracked.get(&id).filter(|tracked| !tracked.is_over())?;
+            Some((session, &tracked.identity))
+        })
+    }
+
+    /// Goes on with the sessions that a predecessor has left, so that they are shown before they
+    /// speak again.
+    pub fn adopt(&mut self, kernel: &mut impl Kernel) {
+        for id in (0..SESSIONS).map(SessionId::new) {
+            if let Ok(Some(record)) = kernel.session(id)
+                && let Ok(Some(kept)) = kernel.recall(id)
+            {
+                // One that can't be read is judged when a segment of it comes.
+                let _unknown = self.resume(id, &record, &kept);
+            }
+        }
+    }
+
+    /// Looks whether the places of some sessions still have them, and lets those go that have
+    /// ended. One call takes a bounded time; `true` when the round is complete.
+    pub fn sweep(&mut self, kernel: &mut impl Kernel) -> bool {
+        let from = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
+        let step: Vec<SessionId> = self
+            .tracked
+            .range((from, Bound::Unbounded))
+            .map(|(id, _)| *id)
+            .take(SWEEP_STEP)
+            .collect();
+        for &id in &step {
+            let known = self.tracked.get(&id).map(|tracked| tracked.identity);
+            match kernel.session(id) {
+                Ok(record) if record.as_ref().map(Identity::of) == known => {}
+                Ok(_) => self.end(kernel, id),
+                Err(error) => report::failed(&error),
+            }
+        }
+        self.swept = step.last().copied().filter(|_| step.len() == SWEEP_STEP);
+        self.swept.is_none()
+    }
+
+    /// The place of a session is free, or another's: what it has announced goes with it.
+    pub fn end(&mut self, kernel: &mut impl Kernel, id: SessionId) {
+        self.tracked.remove(&id);
+        let Some(flow) = self.engine.find(id.number()).map(|session| *session.flow()) else {
+            return;
+        };
+        for command in self.engine.end(id.number(), kernel) {
+            if let Command::Unexpect(key) = command {
+                unexpect(kernel, &flow, &key);
+            }
+        }
+    }
+
+    /// Makes sure that engine and record speak of the same session.
+    pub(super) fn track(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+    ) -> Result<(), Reason> {
+        let Passing { id, record, segment, .. } = *passing;
+        if self.tracked.get(&id).is_some_and(|known| known.identity == Identity::of(record)) {
+            return Ok(());
+        }
+        self.end(kernel, id);
+        if let Some(kept) = kernel.recall(id).map_err(unknown)?
+            && self.resume(id, record, &kept)?
+        {
+            return Ok(());
+        }
+        let sides = [*record.corrections(Side::Originator), *record.corrections(Side::Responder)];
+        if sides.iter().any(|corrections| !corrections.is_identity()) {
+            // Its edits are known to nobody any more: what comes must not leave shifted wrongly.
+            return Err(Reason::AlgUnknown);
+        }
+        let session = self.engine.start(control::flow(id, record));
+        if segment.has(wire::ACK) {
+            // No payload has passed before the first segment, so this is where the other begins.
+            session.starts_at(passing.side.other().into(), segment.acknowledgement());
+        }
+        self.tracked.insert(id, Tracked::new(record));
+        tracing::debug!("{}: begins", report::name(session.flow()));
+        Ok(())
+    }
+
+    /// Goes on with what a predecessor has kept; `false` when that is of another session.
+    fn resume(&mut self, id: SessionId, record: &Session, kept: &[u8]) -> Result<bool, Reason> {
+        let Some(image) = journal::open(kept, record) else { return Ok(false) };
+        match alg::Session::from_bytes(image) {
+            Ok(session) if *session.flow() == control::flow(id, record) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => {
+                tracing::warn!("ftp session {}: {error}", id.number());
+                return Err(Reason::AlgUnknown);
+            }
+        }
+        let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
+        tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
+        self.tracked.insert(id, Tracked::new(record));
+        Ok(true)
+    }
+
+    /// With RST, or the second FIN, what the session has announced goes. The engine stays for
+    /// segments that come again.
+    pub(super) fn note_end(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) {
+        let Passing { id, side, segment, record, .. } = *passing;
+        let Some(tracked) = self.tracked.get_mut(&id) else { return };
+        let reset = segment.has(wire::RST);
+        if segment.has(wire::FIN) || reset {
+            if let Some(ended) = tracked.ended.get_mut(side.index()) {
+                *ended = true;
+            }
+            if reset {
+                tracked.ended = [true; 2];
+            }
+            if tracked.is_over()
+                && let Some(session) = self.engine.find(id.number())
+            {
+                let flow = control::flow(id, record);
+                for command in session.on_flow_end(kernel) {
+                    if let Command::Unexpect(key) = command {
+                        unexpect(kernel, &flow, &key);
+                    }
+                }
+                tracing::debug!("{}: ends", report::name(&flow));
+            }
+        }
+    }
+}
