@@ -4,6 +4,7 @@
 //! that live in BPF maps are `#[repr(C)]` with explicit padding and a size that is asserted, so the
 //! kernel and every later version of the agent agree on them; [`layout::VERSION`] changes with them.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![deny(unsafe_code)]
 
 pub mod checksum;
@@ -14,6 +15,7 @@ pub mod interface;
 pub mod journal;
 pub mod layout;
 pub mod lifetime;
+pub mod opaque;
 #[cfg(feature = "user")]
 mod pod;
 pub mod port;

@@ -89,6 +89,12 @@ reasons! {
     AlgSend = 25, "alg-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
     /// The agent read a segment that is not TCP over IPv4, or one that contradicts itself.
     AlgMalformed = 26, "alg-malformed", "Look at the sender: `tcpdump -vv` names the field.";
+    /// The outside interface has no IPv4 address to hide inside hosts behind.
+    NoPublicAddress = 27, "no-public-address", "Give the outside interface an address, or wait for DHCP.";
+    /// The answers of a new flow could not be told from those of another flow.
+    TupleTaken = 28, "tuple-taken", "Two rules lead to the same inside port and the remote host uses one source port for both; it will try again with another.";
+    /// Masquerade is turned off and no rule gives the inside host a public address.
+    NotMasqueraded = 29, "not-masqueraded", "Turn `masquerade` on, or add a one-to-one rule for the host.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -142,7 +142,8 @@ impl Corrections {
         self.unmap(edge, Round::Down)
     }
 
-    #[inline(always)]
+    // In the kernel one function serves all edges: its stack is short.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
     fn unmap(&self, number: u32, round: Round) -> u32 {
         let mut delta = self.base;
         let mut index = 0;

@@ -91,8 +91,8 @@ impl Side {
 )]
 #[repr(C)]
 pub struct Session {
-    /// 0 free, 1 taken; moved by compare-and-swap.
-    pub claimed: u32,
+    /// 0 free, 1 taken; moved by compare-and-swap, which is there for 64 bits on every kernel.
+    pub claimed: u64,
     /// The copy in force is `generation & 1`.
     pub generation: u32,
     original: FlowKey,
@@ -101,7 +101,6 @@ pub struct Session {
     created: u32,
     /// The MSS in the SYN of each [`Side`], as lowered by the gateway; 0 until it was seen.
     pub mss: [u16; 2],
-    padding: [u8; 4],
     /// Two copies of the corrections of each [`Side`].
     pub copies: [[Corrections; 2]; 2],
 }
@@ -109,11 +108,22 @@ pub struct Session {
 const _: () = assert!(size_of::<Session>() == 56 + 4 * size_of::<Corrections>());
 
 impl Session {
-    /// A claimed record of the connection whose packets arrive as `original` and whose answers
-    /// arrive as `reply`, with nothing to correct yet.
+    /// Fills a record that was just claimed: of the connection whose packets arrive as `original`
+    /// and whose answers arrive as `reply`. There is nothing to correct yet: a free record is all
+    /// zero, whoever frees it sees to that.
     #[inline(always)]
-    pub fn new(original: FlowKey, reply: FlowKey, rule: RuleId, now: u32) -> Self {
-        Self { claimed: 1, original, reply, rule, created: now, ..Self::default() }
+    pub fn open(&mut self, original: &FlowKey, reply: &FlowKey, rule: RuleId, now: u32) {
+        self.original = *original;
+        self.reply = *reply;
+        self.rule = rule;
+        self.created = now;
+    }
+
+    /// Empties a record that was opened and that nobody has found; `claimed` is the caller's.
+    #[inline(always)]
+    pub fn close(&mut self) {
+        self.open(&FlowKey::default(), &FlowKey::default(), RuleId::NONE, 0);
+        self.mss = [0; 2];
     }
 
     /// The key of packets of the originator, on arrival.

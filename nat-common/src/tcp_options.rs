@@ -4,7 +4,7 @@
 //! The area is worked on in a buffer whose length is a power of two, so that a masked index can
 //! never leave it; nothing is inserted or removed, options are overwritten in place.
 
-use crate::sequence::Corrections;
+use crate::{opaque::opaque, sequence::Corrections};
 
 /// Most bytes of options: a data offset of 15 words less the fixed 20 bytes.
 pub const MAX_OPTIONS: usize = 40;
@@ -41,6 +41,7 @@ fn byte(buffer: &[u8; BUFFER], at: usize) -> u8 {
 fn find(buffer: &[u8; BUFFER], length: usize, kind: u8) -> Option<Found> {
     let mut at = 0;
     for _ in 0..MAX_COUNT {
+        at = opaque(at as u64) as usize & MASK;
         if at + 1 >= length || at + 1 >= MAX_OPTIONS {
             return None;
         }

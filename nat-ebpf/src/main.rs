@@ -1,7 +1,57 @@
-//! Thin hooks.
+//! The programs: thin hooks around [`nat_ebpf::path`]. No decision is taken here.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#[cfg(not(target_arch = "bpf"))]
-fn main() {}
+
 #[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+mod programs {
+    use aya_ebpf::{
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
+    use nat_common::flow::Zone;
+    use nat_ebpf::bpf;
+
+    /// XDP on an inside interface.
+    #[xdp]
+    pub fn xdp_inside(context: XdpContext) -> u32 {
+        bpf::xdp::ingress(context, Zone::Inside)
+    }
+
+    /// XDP on a way out.
+    #[xdp]
+    pub fn xdp_outside(context: XdpContext) -> u32 {
+        bpf::xdp::ingress(context, Zone::Outside)
+    }
+
+    /// TC ingress of an inside interface.
+    #[classifier]
+    pub fn tc_inside(context: TcContext) -> i32 {
+        bpf::tc::ingress(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out.
+    #[classifier]
+    pub fn tc_outside(context: TcContext) -> i32 {
+        bpf::tc::ingress(context, Zone::Outside)
+    }
+
+    /// TC egress of a way out.
+    #[classifier]
+    pub fn tc_outside_egress(context: TcContext) -> i32 {
+        bpf::tc::outside_egress(context)
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("nat-ebpf is the program for the kernel: build it with `cargo xtask build`");
+    std::process::exit(2);
+}

@@ -1,0 +1,88 @@
+//! The kernel's routing table, by `bpf_fib_lookup`.
+
+use crate::{
+    headers::Headers,
+    packet::{NextHop, Route},
+};
+use aya_ebpf::helpers::generated::bpf_fib_lookup;
+use core::{ffi::c_void, ptr};
+
+const AF_INET: u8 = 2;
+// include/uapi/linux/bpf.h, enum BPF_FIB_LKUP_RET_*.
+const SUCCESS: i64 = 0;
+const NOT_FORWARDED: i64 = 4;
+const NO_NEIGHBOUR: i64 = 7;
+const FRAGMENTATION_NEEDED: i64 = 8;
+
+/// `struct bpf_fib_lookup` of include/uapi/linux/bpf.h, as it is used for IPv4.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct FibLookup {
+    family: u8,
+    protocol: u8,
+    sport: u16,
+    dport: u16,
+    /// Length of the packet for the check against the MTU; 0 leaves it to the helper, which knows
+    /// super-packets.
+    length: u16,
+    ifindex: u32,
+    tos: u32,
+    src: [u8; 4],
+    src_rest: [u32; 3],
+    dst: [u8; 4],
+    dst_rest: [u32; 3],
+    vlan: u32,
+    own_link: [u8; 6],
+    neighbour_link: [u8; 6],
+}
+
+const _: () = assert!(size_of::<FibLookup>() == 64);
+
+impl FibLookup {
+    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`.
+    #[inline(always)]
+    pub fn new(headers: &Headers, length: u16, ifindex: u32, src: [u8; 4], dst: [u8; 4]) -> Self {
+        Self {
+            family: AF_INET,
+            protocol: headers.protocol,
+            sport: 0,
+            dport: 0,
+            length,
+            ifindex,
+            tos: headers.tos as u32,
+            src,
+            src_rest: [0; 3],
+            dst,
+            dst_rest: [0; 3],
+            vlan: 0,
+            own_link: [0; 6],
+            neighbour_link: [0; 6],
+        }
+    }
+
+    /// Asks the kernel.
+    ///
+    /// # Safety
+    /// `context` is the context of the running XDP or TC program.
+    #[inline(always)]
+    pub unsafe fn ask(&mut self, context: *mut c_void) -> Route {
+        // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
+        let found = unsafe {
+            bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)
+        };
+        match found {
+            SUCCESS => Route::Forward(NextHop {
+                ifindex: self.ifindex,
+                neighbour: self.dst,
+                link: Some([self.neighbour_link, self.own_link]),
+            }),
+            // The helper has put the router, or the destination itself, in place of the destination.
+            NO_NEIGHBOUR => {
+                Route::Forward(NextHop { ifindex: self.ifindex, neighbour: self.dst, link: None })
+            }
+            NOT_FORWARDED => Route::Local,
+            FRAGMENTATION_NEEDED => Route::TooBig,
+            _ => Route::Unreachable,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The maps, each under the name that it is pinned by. Sizes that the agent sets at load are marked.
+
+use super::fib::FibLookup;
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use nat_common::{
+    counter::COUNTERS,
+    expectation::{Expectation, ExpectationKey},
+    flow::{Flow, FlowKey},
+    interface::Interface,
+    journal::Journal,
+    layout,
+    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    punt::{MAX_PACKET, PuntHeader},
+    reason::REASONS,
+    rule::{AllowedKey, Forward, OneToOne},
+    session::Session,
+    settings::Settings,
+    tcp_options,
+};
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const SESSIONS: usize = layout::SESSIONS as usize;
+/// Bytes of a whole record of the ring buffer.
+pub const PUNT: usize = size_of::<PuntHeader>() + MAX_PACKET;
+
+/// Version of the layout of all of these.
+#[btf_map(name = "layout")]
+pub static LAYOUT: Array<u32, 1> = Array::new();
+/// What the agent has set.
+#[btf_map(name = "settings")]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+/// Managed interfaces by number.
+#[btf_map(name = "interfaces")]
+pub static INTERFACES: HashMap<u32, Interface, 256, ON_DEMAND> = HashMap::new();
+/// Interfaces that XDP may redirect to, by number.
+#[btf_map(name = "redirects")]
+pub static REDIRECTS: DevMapHash<256> = DevMapHash::new();
+/// The gateway's own addresses: 1 on an inside interface, 2 on an outside one.
+#[btf_map(name = "addresses")]
+pub static ADDRESSES: HashMap<[u8; 4], u32, 4096, ON_DEMAND> = HashMap::new();
+/// Flow records. Sized at load.
+#[btf_map(name = "flows")]
+pub static FLOWS: HashMap<FlowKey, Flow, 65536> = HashMap::new();
+/// Public ports and their owners. Sized at load.
+#[btf_map(name = "ports")]
+pub static PORTS: HashMap<Endpoint, PortOwner, 65536> = HashMap::new();
+/// Public port of each inside endpoint. Sized at load.
+#[btf_map(name = "mappings")]
+pub static MAPPINGS: HashMap<MappingKey, Mapping, 65536> = HashMap::new();
+/// Announced connections. Sized at load.
+#[btf_map(name = "expectations")]
+pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();
+/// Forwards by public endpoint.
+#[btf_map(name = "forwards")]
+pub static FORWARDS: HashMap<Endpoint, Forward, 131072, ON_DEMAND> = HashMap::new();
+/// Remote networks that filters of rules let in.
+#[btf_map(name = "allowed")]
+pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
+/// Public address of inside hosts that have one of their own.
+#[btf_map(name = "one_to_one")]
+pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::new();
+/// Control connections.
+#[btf_map(name = "sessions")]
+pub static CONTROL: Array<Session, SESSIONS> = Array::new();
+/// What the FTP engine remembers; for the agent alone.
+#[btf_map(name = "journal")]
+pub static JOURNAL: HashMap<u32, Journal, SESSIONS, ON_DEMAND> = HashMap::new();
+/// Drops by reason.
+#[btf_map(name = "drops")]
+pub static DROPS: PerCpuArray<u64, REASONS> = PerCpuArray::new();
+/// Drops of the agent by reason; for the agent alone.
+#[btf_map(name = "agent_drops")]
+pub static AGENT_DROPS: Array<u64, REASONS> = Array::new();
+/// Other counters.
+#[btf_map(name = "counters")]
+pub static COUNTED: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
+/// Segments of control connections on their way to the agent.
+#[btf_map(name = "punts")]
+pub static PUNTS: RingBuf<(), 1048576> = RingBuf::new();
+/// Where a record of the ring buffer is put together.
+#[btf_map(name = "punt_scratch")]
+pub static PUNT_SCRATCH: PerCpuArray<[u8; PUNT], 1> = PerCpuArray::new();
+/// Where TCP options are edited.
+#[btf_map(name = "options_scratch")]
+pub static OPTIONS_SCRATCH: PerCpuArray<[u8; tcp_options::BUFFER], 1> = PerCpuArray::new();
+/// Where XDP sums up a packet whose checksum was left to a device, and a word more.
+#[btf_map(name = "sum_scratch")]
+pub static SUM_SCRATCH: PerCpuArray<[u8; 520], 1> = PerCpuArray::new();
+/// Where TC asks for a route, for its stack is short.
+#[btf_map(name = "fib_scratch")]
+pub static FIB_SCRATCH: PerCpuArray<FibLookup, 1> = PerCpuArray::new();

@@ -1,0 +1,310 @@
+//! The TC host: a socket buffer, which may be a super-packet with its checksum left to a device.
+//! Its bytes are read and written through helpers, which know about both.
+
+use super::{Maps, barrier, fib::FibLookup, maps};
+use crate::{
+    guard,
+    headers::{Headers, Transport},
+    packet::{NextHop, OptionsEdit, Packet, Route},
+    path::{self, Outcome},
+    tables::Tables,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC,
+        bpf_redir_neigh,
+    },
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_redirect_neigh, bpf_ringbuf_output, bpf_sk_lookup_udp,
+        bpf_sk_release, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+    },
+    programs::TcContext,
+};
+use core::{mem::MaybeUninit, ptr};
+use nat_common::{
+    checksum::{Delta, Sum},
+    counter::Counter,
+    flow::{Rewrite, Zone},
+    layout,
+    punt::{MAX_PACKET, PuntHeader},
+    reason::Reason,
+    tcp_options,
+};
+
+const AF_INET: u32 = 2;
+const VLAN_ID: u32 = 0x0fff;
+/// `BPF_F_CURRENT_NETNS` of include/uapi/linux/bpf.h.
+const CURRENT_NETNS: u64 = -1i64 as u64;
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
+
+/// A socket buffer at a TC hook.
+pub struct TcPacket(TcContext);
+
+/// The program on an ingress hook of `zone`.
+#[inline(always)]
+pub fn ingress(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket(context);
+    match path::ingress(&mut packet, &mut Maps, zone) {
+        Ok(Outcome::Stack) => {
+            Maps.count(Counter::Stack);
+            TC_ACT_UNSPEC
+        }
+        Ok(Outcome::Forward(hop)) => {
+            Maps.count(Counter::Tc);
+            packet.send(&hop)
+        }
+        Ok(Outcome::Punted) => {
+            Maps.count(Counter::Punted);
+            TC_ACT_STOLEN as i32
+        }
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+/// The program on the egress hook of a way out.
+#[inline(always)]
+pub fn outside_egress(context: TcContext) -> i32 {
+    let packet = TcPacket(context);
+    // SAFETY: the program's context.
+    let (mark, from) = unsafe { ((*packet.skb()).mark, (*packet.skb()).ingress_ifindex) };
+    if mark == layout::MARK {
+        return TC_ACT_UNSPEC;
+    }
+    match guard::egress(&packet, &mut Maps, from) {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+impl TcPacket {
+    #[inline(always)]
+    fn skb(&self) -> *mut aya_ebpf::bindings::__sk_buff {
+        self.0.skb.skb
+    }
+
+    /// Sends it to a neighbour; the kernel resolves it if need be, and keeps it fresh.
+    #[inline(always)]
+    fn send(&self, hop: &NextHop) -> i32 {
+        self.0.set_mark(layout::MARK);
+        // SAFETY: integers only.
+        let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        neighbour.nh_family = AF_INET;
+        neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(hop.neighbour);
+        // SAFETY: the record lives until the helper has copied it.
+        unsafe {
+            bpf_redirect_neigh(
+                hop.ifindex,
+                &raw mut neighbour,
+                size_of::<bpf_redir_neigh>() as i32,
+                0,
+            ) as i32
+        }
+    }
+}
+
+impl Packet for TcPacket {
+    const COMPLETE: bool = true;
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the program's context.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: the program's context. The kernel has moved the tag out of the frame by now.
+        unsafe { (*self.skb()).vlan_present != 0 && (*self.skb()).vlan_tci & VLAN_ID != 0 }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes N bytes or fails.
+        unsafe {
+            let to = bytes.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, N as u32) != 0 {
+                return Err(Reason::Truncated);
+            }
+            Ok(bytes.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        let from = (&raw const bytes).cast();
+        // SAFETY: the helper reads N bytes. It need not sum them up: whoever writes here changes a
+        // checksum by as much.
+        match unsafe { bpf_skb_store_bytes(self.skb(), at as u32, from, N as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Reason::WriteFailed),
+        }
+    }
+
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        headers: &Headers,
+        _rewrite: &Rewrite,
+        addresses: Delta,
+        rest: Delta,
+    ) -> Result<(), Reason> {
+        let (at, zero) = match headers.kind {
+            Transport::Tcp => (TCP_CHECKSUM, 0),
+            Transport::Udp => (UDP_CHECKSUM, BPF_F_MARK_MANGLED_0 as u64),
+            _ => (ICMP_CHECKSUM, 0),
+        };
+        let at = (headers.transport + at) as u32;
+        // SAFETY: the helpers check the offset.
+        let failed = unsafe {
+            // The pseudo-header counts for a device that is to finish the checksum, the rest does
+            // not: it will sum that up itself. The flag says which is which.
+            (addresses != Delta::NONE
+                && bpf_l4_csum_replace(
+                    self.skb(),
+                    at,
+                    0,
+                    addresses.raw() as u64,
+                    BPF_F_PSEUDO_HDR as u64 | zero,
+                ) != 0)
+                || (rest != Delta::NONE
+                    && bpf_l4_csum_replace(self.skb(), at, 0, rest.raw() as u64, zero) != 0)
+        };
+        if failed { Err(Reason::WriteFailed) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+        let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
+            return Route::Unreachable;
+        };
+        // SAFETY: this CPU's own value, and the program's context.
+        unsafe {
+            *lookup = FibLookup::new(headers, 0, self.ifindex(), src, dst);
+            (*lookup).ask(self.0.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    fn can_finish(&mut self, _headers: &Headers, _hop: &NextHop) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, headers: &Headers) -> bool {
+        let [a, b] = headers.sport.to_wire();
+        let [c, d] = headers.dport.to_wire();
+        // `struct bpf_sock_tuple`, its IPv4 part: addresses, then ports, as on the wire.
+        let mut tuple = [
+            u32::from_ne_bytes(headers.src),
+            u32::from_ne_bytes(headers.dst),
+            u32::from_ne_bytes([a, b, c, d]),
+        ];
+        let size = size_of_val(&tuple) as u32;
+        let tuple = (&raw mut tuple).cast();
+        // SAFETY: the record lives during the call; a socket that was found is given back at once.
+        unsafe {
+            let socket = match headers.kind {
+                Transport::Tcp => {
+                    bpf_skc_lookup_tcp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0)
+                }
+                _ => bpf_sk_lookup_udp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0),
+            };
+            if socket.is_null() {
+                return false;
+            }
+            bpf_sk_release(socket.cast());
+            true
+        }
+    }
+
+    #[inline(always)]
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {
+        const HEADER: usize = size_of::<PuntHeader>();
+        let last = barrier((header.length() as u64).wrapping_sub(1));
+        if last > MAX_PACKET as u64 - 1 {
+            return Err(Reason::AlgTooLong);
+        }
+        let length = (last + 1) as u32;
+        let record = maps::PUNT_SCRATCH.get_ptr_mut(0).ok_or(Reason::AlgRingFull)?.cast::<u8>();
+        // SAFETY: the record has room for the header and MAX_PACKET bytes; a TC program is not
+        // interrupted by another one on its CPU.
+        unsafe {
+            ptr::write_unaligned(record.cast::<PuntHeader>(), header);
+            let to = record.add(HEADER).cast();
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, length) != 0 {
+                return Err(Reason::Truncated);
+            }
+            let ring = (&raw const maps::PUNTS).cast_mut().cast();
+            match bpf_ringbuf_output(ring, record.cast(), HEADER as u64 + length as u64, 0) {
+                0 => Ok(()),
+                _ => Err(Reason::AlgRingFull),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn edit_options<E: OptionsEdit>(
+        &mut self,
+        at: usize,
+        length: usize,
+        mut edit: E,
+    ) -> Result<Delta, Reason> {
+        let last = barrier((length as u64).wrapping_sub(1));
+        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
+            return Err(Reason::BadHeader);
+        }
+        let length = (last + 1) as u32;
+        let area = maps::OPTIONS_SCRATCH.get_ptr_mut(0).ok_or(Reason::WriteFailed)?;
+        // SAFETY: this CPU's own value; the helper writes at most MAX_OPTIONS bytes into it.
+        let area = unsafe { &mut *area };
+        // SAFETY: as above.
+        unsafe {
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, area.as_mut_ptr().cast(), length) != 0
+            {
+                return Err(Reason::Truncated);
+            }
+        }
+        // Bytes past the end are of an earlier packet: the same before and after, they cancel out.
+        let before = sum(area);
+        edit.edit(area, length as usize);
+        let after = sum(area);
+        if before == after {
+            return Ok(Delta::NONE);
+        }
+        // SAFETY: the helper reads `length` bytes of the area.
+        unsafe {
+            let from = area.as_ptr().cast();
+            if bpf_skb_store_bytes(self.skb(), at as u32, from, length, 0) != 0 {
+                return Err(Reason::WriteFailed);
+            }
+        }
+        Ok(Delta::NONE.word(before.to_ne_bytes(), after.to_ne_bytes()))
+    }
+}
+
+/// The folded sum of the whole area.
+#[inline(always)]
+fn sum(area: &[u8; tcp_options::BUFFER]) -> u16 {
+    let mut sum = Sum::ZERO;
+    let mut at = 0;
+    while at < tcp_options::BUFFER {
+        sum = sum.word([area[at], area[at + 1]]);
+        at += 2;
+    }
+    sum.folded()
+}

@@ -1,0 +1,225 @@
+//! The XDP host: a frame in one piece, before the kernel has made a socket buffer of it.
+//!
+//! Only what can be finished here is touched: a flow that exists, a neighbour that is resolved, a
+//! way out whose driver takes redirected frames. Headers stand at fixed offsets (other frames are
+//! left to TC), so each access is one compare with the end of the frame.
+
+use super::{Maps, barrier, fib::FibLookup, maps};
+use crate::{
+    headers::{Headers, Transport},
+    packet::{NextHop, OptionsEdit, Packet, Route},
+    path::{self, Outcome},
+    tables::Tables,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    helpers::generated::{bpf_csum_diff, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use core::ptr;
+use nat_common::{
+    checksum::{Delta, Sum},
+    counter::Counter,
+    flow::{Rewrite, Zone},
+    punt::PuntHeader,
+    reason::Reason,
+};
+
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
+/// Bytes that `bpf_csum_diff` takes at a time (its scratch is MAX_BPF_STACK up to kernel 6.11).
+const CHUNK: u32 = 512;
+/// Chunks that are summed up here; a longer segment without checksum is left to TC.
+const CHUNKS: u32 = 8;
+
+/// A frame at the XDP hook.
+pub struct XdpPacket {
+    context: XdpContext,
+    /// The transport checksum was left to a device: only the pseudo-header is in it.
+    unsummed: bool,
+}
+
+/// The program on an interface of `zone`.
+#[inline(always)]
+pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
+    let mut packet = XdpPacket { context, unsummed: false };
+    match path::ingress(&mut packet, &mut Maps, zone) {
+        Ok(Outcome::Forward(hop)) => {
+            if let Some([[a, b, c, d, e, f], [g, h, i, j, k, l]]) = hop.link {
+                if packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l]).is_ok() {
+                    Maps.count(Counter::Xdp);
+                    return XDP_REDIRECT;
+                }
+            }
+            Maps.count_drop(Reason::WriteFailed);
+            XDP_DROP
+        }
+        // TC counts what it does with it.
+        Ok(Outcome::Stack | Outcome::Punted) => XDP_PASS,
+        Err(reason) => {
+            Maps.count_drop(reason);
+            XDP_DROP
+        }
+    }
+}
+
+impl XdpPacket {
+    /// The bytes at a constant offset, if the frame reaches so far.
+    #[inline(always)]
+    fn at<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        let start = self.context.data();
+        if start + at + N > self.context.data_end() {
+            return None;
+        }
+        Some((start + at) as *mut [u8; N])
+    }
+
+    /// Sums up a whole segment, once its headers are rewritten and its checksum is zero.
+    #[inline(always)]
+    fn sum(&self, headers: &Headers, rewrite: &Rewrite) -> Option<Sum> {
+        let scratch = maps::SUM_SCRATCH.get_ptr_mut(0)?.cast::<u8>();
+        let segment = headers.segment() as u32;
+        let mut sum = Sum::ZERO
+            .pseudo_header(rewrite.src(), rewrite.dst(), headers.protocol, segment as u16)
+            .raw();
+        for chunk in 0..CHUNKS {
+            let done = chunk * CHUNK;
+            if done >= segment {
+                break;
+            }
+            let rest = if segment - done > CHUNK { CHUNK } else { segment - done };
+            let last = barrier(rest as u64 - 1);
+            if last > CHUNK as u64 - 1 {
+                return None;
+            }
+            let length = (last + 1) as u32;
+            // SAFETY: the scratch takes a chunk and four bytes more; the helpers check the frame.
+            unsafe {
+                let from = headers.transport as u32 + done;
+                let to = scratch.cast();
+                if bpf_xdp_load_bytes(self.context.ctx, from, to, length) != 0 {
+                    return None;
+                }
+                // Whole words are summed up: zeros behind an odd end.
+                ptr::write_unaligned(scratch.add(length as usize).cast::<u32>(), 0);
+                let words = (length + 3) & !3;
+                sum = bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), words, sum) as u32;
+            }
+        }
+        Some(Sum::from_raw(sum))
+    }
+}
+
+impl Packet for XdpPacket {
+    const COMPLETE: bool = false;
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.context.data_end() - self.context.data()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // A tag is still in the frame, where the type is not IPv4.
+        false
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        // SAFETY: checked against the end of the frame.
+        self.at::<N>(at).map(|bytes| unsafe { *bytes }).ok_or(Reason::Truncated)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        let place = self.at::<N>(at).ok_or(Reason::WriteFailed)?;
+        // SAFETY: checked against the end of the frame.
+        unsafe { *place = bytes };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        headers: &Headers,
+        rewrite: &Rewrite,
+        addresses: Delta,
+        rest: Delta,
+    ) -> Result<(), Reason> {
+        let at = headers.transport
+            + match headers.kind {
+                Transport::Tcp => TCP_CHECKSUM,
+                Transport::Udp => UDP_CHECKSUM,
+                _ => ICMP_CHECKSUM,
+            };
+        let is_udp = headers.kind == Transport::Udp;
+        let field = if self.unsummed {
+            self.write(at, [0, 0])?;
+            self.sum(headers, rewrite).ok_or(Reason::WriteFailed)?.field()
+        } else if is_udp && headers.checksum == 0 {
+            // Without a checksum (RFC 768), and so it stays.
+            return Ok(());
+        } else {
+            addresses.and(rest).apply(headers.checksum)
+        };
+        let field = if is_udp && field == 0 { 0xffff } else { field };
+        self.write(at, field.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+        let length = headers.length as u16;
+        let mut lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
+        // SAFETY: the program's context.
+        unsafe { lookup.ask(self.context.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {
+        if hop.link.is_none() {
+            return false;
+        }
+        if matches!(headers.kind, Transport::Tcp | Transport::Udp) {
+            // A sender on this machine leaves the checksum to a device that never sees the frame.
+            // The one in 65,536 that looks so by chance is summed up anew as well, which is right.
+            let segment = headers.segment();
+            let pseudo =
+                Sum::ZERO.pseudo_header(headers.src, headers.dst, headers.protocol, segment as u16);
+            self.unsummed = headers.checksum == pseudo.folded()
+                && !(headers.kind == Transport::Udp && headers.checksum == 0);
+            if self.unsummed && segment > (CHUNK * CHUNKS) as usize {
+                return false;
+            }
+        }
+        maps::REDIRECTS.redirect(hop.ifindex, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, _headers: &Headers) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn punt(&mut self, _header: PuntHeader, _at: usize) -> Result<(), Reason> {
+        // Never asked: control connections are left to TC before this.
+        Err(Reason::AlgTooLong)
+    }
+
+    #[inline(always)]
+    fn edit_options<E: OptionsEdit>(
+        &mut self,
+        _at: usize,
+        _length: usize,
+        _edit: E,
+    ) -> Result<Delta, Reason> {
+        // Never asked: control connections are left to TC before this.
+        Err(Reason::WriteFailed)
+    }
+}

@@ -1,0 +1,112 @@
+//! Packets of FTP control connections.
+//!
+//! Payload goes to the agent, and with it everything that must not overtake payload: FIN and RST.
+//! Empty acknowledgements stay in the kernel, shifted, so that an agent that stalls never stops
+//! them. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
+
+use crate::{
+    headers::Headers,
+    packet::{NextHop, OptionsEdit, Packet},
+    path::Outcome,
+    rewrite::{self, Numbers},
+    tables::Tables,
+};
+use nat_common::{
+    flow::{Direction, Flow},
+    punt::PuntHeader,
+    reason::Reason,
+    session::{SessionId, Side},
+    tcp::wire,
+    tcp_options,
+};
+
+/// By how much the MSS of a control connection is lowered: more than a line can grow. The longest
+/// address text that replaces the shortest, `|1|203.0.113.100|65535|` for `|1|1.1.1.1|1024|`, is 9
+/// bytes longer; a segment holds few of them, and what still does not fit is cut by the agent.
+pub const MSS_HEADROOM: u16 = 40;
+/// No MSS is lowered below this: half of what every host must take (RFC 9293 section 3.7.1).
+pub const MSS_FLOOR: u16 = 256;
+const FIXED_TCP: usize = 20;
+
+/// Passes a packet of the control connection `session` on, or hands it to the agent.
+///
+/// # Errors
+/// The reason to drop it; its sender repeats it.
+#[inline(always)]
+pub fn pass<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &Headers,
+    flow: &Flow,
+    session: SessionId,
+    hop: NextHop,
+    now: u32,
+) -> Result<Outcome, Reason> {
+    let side = match flow.direction() {
+        Direction::Original => Side::Originator,
+        Direction::Reply => Side::Responder,
+    };
+    let flags = headers.tcp.flags;
+    let alive = tables.settings().agent_alive(now);
+    if headers.payload() > 0 && !alive {
+        return Err(Reason::AlgNoAgent);
+    }
+    if alive && (headers.payload() > 0 || flags & (wire::FIN | wire::RST) != 0) {
+        let header = PuntHeader::new(session, side, headers.length as u32, packet.ifindex());
+        packet.punt(header, headers.network)?;
+        return Ok(Outcome::Punted);
+    }
+    let shifted = tables.shift(session, side, headers.tcp.sequence, headers.tcp.acknowledgement)?;
+    let options = headers.tcp.length - FIXED_TCP;
+    let at = headers.transport + FIXED_TCP;
+    let mut delta = nat_common::checksum::Delta::NONE;
+    if options > 0 {
+        delta = if flags & wire::SYN != 0 {
+            let mut syn = Syn { mss: 0 };
+            let delta = packet.edit_options(at, options, &mut syn)?;
+            if syn.mss != 0 {
+                tables.note_mss(session, side, syn.mss);
+            }
+            delta
+        } else {
+            packet.edit_options(at, options, Sack { tables: &*tables, session, side })?
+        };
+    }
+    rewrite::apply(packet, headers, flow, Numbers::Shifted(shifted, delta))?;
+    Ok(Outcome::Forward(hop))
+}
+
+/// The edit of a SYN; `mss` is what it announces afterwards.
+struct Syn {
+    mss: u16,
+}
+
+impl OptionsEdit for &mut Syn {
+    #[inline(always)]
+    fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize) {
+        self.mss = edit_syn(area, length as u32) as u16;
+    }
+}
+
+/// Lowers the MSS and removes MPTCP; the MSS that now stands there, or 0. A function of its own, for
+/// the stack of the path in the kernel is short.
+#[inline(never)]
+fn edit_syn(area: &mut [u8; tcp_options::BUFFER], length: u32) -> u32 {
+    let length = length as usize;
+    tcp_options::remove_mptcp(area, length);
+    tcp_options::lower_mss(area, length, MSS_HEADROOM, MSS_FLOOR).unwrap_or(0) as u32
+}
+
+/// The edit of any other segment.
+struct Sack<'a, T> {
+    tables: &'a T,
+    session: SessionId,
+    side: Side,
+}
+
+impl<T: Tables> OptionsEdit for Sack<'_, T> {
+    #[inline(always)]
+    fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize) {
+        self.tables.map_sack(self.session, self.side, area, length);
+    }
+}

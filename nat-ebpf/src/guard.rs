@@ -1,0 +1,63 @@
+//! The way out of a WAN: what leaves there is translated, or the gateway's own.
+//!
+//! Packets that the path has translated carry [`nat_common::layout::MARK`] and are not looked at.
+//! What the kernel forwards by itself from an inside interface is dropped here, whatever let it get
+//! so far: nothing with an inside address ever leaves. The gateway's own packets claim their port,
+//! so that masquerade does not give it away.
+
+use crate::{
+    headers::{Headers, Transport},
+    packet::Packet,
+    tables::{Refused, Tables},
+};
+use nat_common::{
+    counter::Counter,
+    interface::Role,
+    port::{Endpoint, Owner, Port, PortOwner},
+    reason::Reason,
+};
+
+/// Lets an unmarked packet out of a WAN, or not. `from` is the interface it came in by; 0 when the
+/// gateway itself sends it.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Result<(), Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(());
+    };
+    if from != 0 {
+        return match tables.interface(from).and_then(|interface| interface.role()) {
+            Some(Role::Lan) => Err(Reason::Untranslated),
+            Some(Role::Wan) | None => Ok(()),
+        };
+    }
+    if tables.is_inside_address(headers.src) {
+        return Err(Reason::InsideSource);
+    }
+    if matches!(headers.kind, Transport::Tcp | Transport::Udp)
+        && tables.settings().pool.contains(headers.sport)
+    {
+        claim(tables, &headers);
+    }
+    Ok(())
+}
+
+/// Claims the port of a socket of the gateway. A clash is only counted: a packet in answer belongs
+/// to whoever has the whole tuple, and the flow of an inside host has it only for its own remote end.
+#[inline(always)]
+fn claim<T: Tables>(tables: &mut T, headers: &Headers) {
+    let public = Endpoint::new(headers.protocol, headers.src, headers.sport);
+    match tables.port_owner(&public) {
+        Some(owner) if owner.owner() == Some(Owner::Gateway) => {}
+        Some(_) => tables.count(Counter::PortClash),
+        None => {
+            let owner = PortOwner::new(Owner::Gateway, [0; 4], Port::NONE, tables.now());
+            match tables.claim_port(&public, &owner) {
+                Ok(()) => {}
+                Err(Refused::Exists | Refused::Full) => tables.count(Counter::PortClash),
+            }
+        }
+    }
+}

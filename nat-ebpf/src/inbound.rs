@@ -1,0 +1,140 @@
+//! New flows from outside: expected ones, those that a forward lets in, and the gateway's own.
+
+use crate::{
+    headers::{Headers, Transport},
+    packet::{Packet, Route},
+    pair::{self, Kin},
+    path::Admission,
+    tables::Tables,
+};
+use nat_common::{
+    counter::Counter,
+    expectation::ExpectationKey,
+    flow::{FlowKey, Rewrite, TCP, Zone},
+    interface::Role,
+    reason::Reason,
+    rule::{self, Forward, RuleId},
+    tcp,
+};
+
+/// Admits a packet from outside that has no flow.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn admit<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    now: u32,
+) -> Result<Admission<T::Slot>, Reason> {
+    let entry = match expected(tables, headers, key, now) {
+        Some(entry) => entry,
+        None => match forward(tables, headers, key) {
+            Some(forward) => enter(tables, headers, key, &forward)?,
+            None => return own(packet, tables, headers),
+        },
+    };
+    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, now).map(Admission::Flow)
+}
+
+/// How a flow enters.
+struct Entry {
+    rewrite: Rewrite,
+    rule: RuleId,
+    kin: Kin,
+}
+
+/// A connection that an FTP session has announced.
+#[inline(always)]
+fn expected<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    now: u32,
+) -> Option<Entry> {
+    if headers.kind != Transport::Tcp || !tcp::opens(headers.tcp.flags) {
+        return None;
+    }
+    let expected = ExpectationKey::new(Zone::Outside, TCP, key.src(), key.dst(), key.dport());
+    let expectation = tables.take_expectation(&expected)?;
+    if now >= expectation.expires() {
+        return None;
+    }
+    tables.count(Counter::Expected);
+    Some(Entry {
+        rewrite: Rewrite::destination(key, expectation.address(), expectation.port()),
+        rule: expectation.rule(),
+        kin: Kin::Related(expectation.session()),
+    })
+}
+
+/// The most exact forward for a packet.
+#[inline(always)]
+fn forward<T: Tables>(tables: &T, headers: &Headers, key: &FlowKey) -> Option<Forward> {
+    if headers.kind == Transport::LaterFragment {
+        return None;
+    }
+    let [exact, protocol, any] = rule::forward_keys(&key.destination());
+    if let Some(forward) = tables.forward(&exact) {
+        return Some(forward);
+    }
+    if let Some(forward) = tables.forward(&protocol) {
+        return Some(forward);
+    }
+    tables.forward(&any)
+}
+
+/// Enters by a forward, if the forward lets that sender in.
+#[inline(always)]
+fn enter<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    key: &FlowKey,
+    forward: &Forward,
+) -> Result<Entry, Reason> {
+    if forward.filter() != 0 && !tables.allowed(forward.filter(), key.src()) {
+        return Err(Reason::NotAllowed);
+    }
+    headers.begins_flow()?;
+    let control = forward.is_ftp() && headers.kind == Transport::Tcp;
+    Ok(Entry {
+        rewrite: Rewrite::destination(key, forward.to(), forward.port_for(key.dport())),
+        rule: forward.rule(),
+        kin: if control { Kin::Control } else { Kin::Plain },
+    })
+}
+
+/// A packet that nobody asked for, unless the gateway itself did.
+#[inline(always)]
+fn own<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Admission<T::Slot>, Reason> {
+    match packet.route(headers, headers.src, headers.dst) {
+        Route::Local => match headers.kind {
+            Transport::Tcp | Transport::Udp => {
+                if packet.has_socket(headers) {
+                    Ok(Admission::Stack)
+                } else {
+                    Err(Reason::Unsolicited)
+                }
+            }
+            // A flow or a forward was not found by its ports. What is left is the kernel's own:
+            // ping, errors about its own connections, fragments that it puts together.
+            Transport::Echo
+            | Transport::IcmpOther
+            | Transport::Other
+            | Transport::FirstFragment
+            | Transport::LaterFragment => Ok(Admission::Stack),
+        },
+        Route::Forward(hop) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
+            Some(Role::Lan) => Err(Reason::Unsolicited),
+            // From one way out to another, or to an interface that is not ours: plain routing.
+            Some(Role::Wan) | None => Ok(Admission::Stack),
+        },
+        Route::TooBig | Route::Unreachable => Err(Reason::Unsolicited),
+    }
+}

@@ -1,0 +1,132 @@
+//! New flows from inside: which public address and port they leave with.
+
+use crate::{
+    headers::{Headers, Transport},
+    packet::{Packet, Route},
+    pair::{self, Kin},
+    path::Admission,
+    public_port,
+    tables::Tables,
+};
+use nat_common::{
+    counter::Counter,
+    expectation::ExpectationKey,
+    flow::{FlowKey, Rewrite, Zone},
+    interface::{Interface, Role},
+    port::{Endpoint, Owner, Port, PortOwner},
+    reason::Reason,
+    rule::RuleId,
+};
+
+/// Admits a packet from inside that has no flow.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn admit<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    now: u32,
+) -> Result<Admission<T::Slot>, Reason> {
+    // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
+    let Route::Forward(hop) = packet.route(headers, headers.src, headers.dst) else {
+        return Ok(Admission::Stack);
+    };
+    let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };
+    if wan.role() != Some(Role::Wan) || headers.ttl <= 1 {
+        return Ok(Admission::Stack);
+    }
+    headers.begins_flow()?;
+
+    let plan = plan(tables, headers, key, &wan, now)?;
+    let port = match plan.port {
+        PublicPort::Own => key.sport(),
+        PublicPort::OwnIfFree if may_keep(tables, key, plan.address, now) => key.sport(),
+        PublicPort::OwnIfFree | PublicPort::Mapped => {
+            public_port::of(tables, key.source(), plan.address, now)?
+        }
+    };
+    let rewrite = Rewrite::source(key, plan.address, port);
+    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(Admission::Flow)
+}
+
+/// How a flow leaves.
+struct Plan {
+    address: [u8; 4],
+    port: PublicPort,
+    rule: RuleId,
+    kin: Kin,
+}
+
+#[derive(Clone, Copy)]
+enum PublicPort {
+    /// Its own: nobody else uses the address.
+    Own,
+    /// Its own where nobody else has it: an FTP server that dials out from port 20.
+    OwnIfFree,
+    /// The one that the mapping gives.
+    Mapped,
+}
+
+/// Announced by an FTP session, from a host with an address of its own, or masqueraded.
+#[inline(always)]
+fn plan<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    wan: &Interface,
+    now: u32,
+) -> Result<Plan, Reason> {
+    let expected =
+        ExpectationKey::new(Zone::Inside, key.protocol(), key.src(), key.dst(), key.dport());
+    if let Some(expectation) = tables.take_expectation(&expected) {
+        if now < expectation.expires() {
+            tables.count(Counter::Expected);
+            return Ok(Plan {
+                address: expectation.address(),
+                port: PublicPort::OwnIfFree,
+                rule: expectation.rule(),
+                kin: Kin::Related(expectation.session()),
+            });
+        }
+    }
+    let settings = tables.settings();
+    let kin = if headers.kind == Transport::Tcp && settings.is_control_port(key.dport()) {
+        Kin::Control
+    } else {
+        Kin::Plain
+    };
+    if let Some(host) = tables.one_to_one(key.src()) {
+        return Ok(Plan { address: host.public(), port: PublicPort::Own, rule: host.rule(), kin });
+    }
+    if settings.masquerade == 0 {
+        return Err(Reason::NotMasqueraded);
+    }
+    let address = wan.public().ok_or(Reason::NoPublicAddress)?;
+    Ok(Plan { address, port: PublicPort::Mapped, rule: RuleId::NONE, kin })
+}
+
+/// Whether the source port of `key` may be used on `address`.
+///
+/// System ports are never in the pool, so nobody claims them; several data connections of one host
+/// share port 20, told apart by their remote ends, as the flow table does. Any other port is claimed.
+#[inline(always)]
+fn may_keep<T: Tables>(tables: &mut T, key: &FlowKey, address: [u8; 4], now: u32) -> bool {
+    // Only a hint, so that the SYN need not be repeated: the insertion decides.
+    let answer = key.answer(&Rewrite::source(key, address, key.sport()));
+    if tables.flow(&answer).is_some() {
+        return false;
+    }
+    let public = Endpoint::new(key.protocol(), address, key.sport());
+    match tables.port_owner(&public) {
+        // Its own port, by a forward of port 20 or by a mapping.
+        Some(owner) => owner.is(key.src(), key.sport()),
+        None if key.sport().is_system() => key.sport() != Port::NONE,
+        None => {
+            let owner = PortOwner::new(Owner::Expectation, key.src(), key.sport(), now);
+            tables.claim_port(&public, &owner).is_ok()
+        }
+    }
+}

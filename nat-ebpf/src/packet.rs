@@ -1,0 +1,105 @@
+//! What the path needs of a packet: its bytes, its checksums, and what the kernel knows of it.
+
+use crate::headers::Headers;
+use nat_common::{checksum::Delta, flow::Rewrite, punt::PuntHeader, reason::Reason, tcp_options};
+
+/// A frame on its way through a hook.
+pub trait Packet {
+    /// Whether the hook can do everything. The XDP program cannot: what it does not finish it leaves
+    /// untouched for the TC program on the same interface.
+    const COMPLETE: bool;
+
+    /// Length of the frame in bytes; a GSO super-packet counts whole.
+    fn length(&self) -> usize;
+
+    /// Number of the interface it arrived on.
+    fn ifindex(&self) -> u32;
+
+    /// Whether a VLAN tag was taken off it, other than the priority tag 0: then it belongs to
+    /// another interface.
+    fn is_tagged(&self) -> bool;
+
+    /// Bytes at an offset of the frame.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`] when the frame ends before.
+    fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason>;
+
+    /// Overwrites bytes at an offset of the frame.
+    ///
+    /// # Errors
+    /// [`Reason::WriteFailed`] when the kernel does not let it.
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason>;
+
+    /// Brings the transport checksum up to date with what was rewritten: `addresses` is the change
+    /// of the pseudo-header, `rest` that of the segment itself. A checksum that was left to a device
+    /// must come out right too.
+    ///
+    /// # Errors
+    /// [`Reason::WriteFailed`] when the kernel does not let it.
+    fn update_checksum(
+        &mut self,
+        headers: &Headers,
+        rewrite: &Rewrite,
+        addresses: Delta,
+        rest: Delta,
+    ) -> Result<(), Reason>;
+
+    /// Where the kernel's routing sends a packet from `src` to `dst` that arrives as this one does.
+    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route;
+
+    /// Whether this hook can rewrite the packet and send it to `hop`; asked before the first write.
+    fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool;
+
+    /// Whether a socket of the gateway itself waits for this packet.
+    fn has_socket(&self, headers: &Headers) -> bool;
+
+    /// Hands the packet to the agent, from its IPv4 header at `at` on.
+    ///
+    /// # Errors
+    /// [`Reason::AlgTooLong`] or [`Reason::AlgRingFull`].
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason>;
+
+    /// Lets `edit` overwrite the `length` bytes of TCP options at `at` (at most
+    /// [`tcp_options::MAX_OPTIONS`]), and says how the sum changed.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`] or [`Reason::WriteFailed`].
+    fn edit_options<E: OptionsEdit>(
+        &mut self,
+        at: usize,
+        length: usize,
+        edit: E,
+    ) -> Result<Delta, Reason>;
+}
+
+/// A change of the TCP options. A trait and not a closure, because a closure that captures pointers
+/// to map values is more than the verifier of older kernels follows.
+pub trait OptionsEdit {
+    /// Overwrites options in `area`, of which `length` bytes are in use.
+    fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize);
+}
+
+/// Where a packet leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// Number of the interface.
+    pub ifindex: u32,
+    /// The neighbour: a router, or the destination itself.
+    pub neighbour: [u8; 4],
+    /// Link addresses: of the neighbour, then our own; `None` while the neighbour is not resolved.
+    pub link: Option<[[u8; 6]; 2]>,
+}
+
+/// What the kernel's routing says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Forward it.
+    Forward(NextHop),
+    /// It is for the gateway itself, or a broadcast.
+    Local,
+    /// It is too large for the interface it would leave by.
+    TooBig,
+    /// No route, or one that says no, or forwarding is turned off.
+    Unreachable,
+}

@@ -1,0 +1,150 @@
+//! The path of a packet through the gateway; read it top to bottom as the table of contents of the
+//! data plane.
+//!
+//! Read, decide, then rewrite: nothing is written before everything is known that the packet needs
+//! to leave. XDP runs the same steps as TC; where it cannot finish it answers [`Outcome::Stack`]
+//! before the first write, and the TC program on the interface begins anew.
+//!
+//! ```text
+//!   frame -> headers -> flow? --yes--------------------------+-> route -> rewrite -> Forward
+//!                        | no (TC only)                      |     |
+//!                        +-> inside:  outbound (masquerade)  |     +-> control connection:
+//!                        +-> outside: inbound  (forward,     |         payload to the agent,
+//!                                     expectation) ----------+         the rest shifted
+//! ```
+
+use crate::{
+    control,
+    headers::{Headers, Transport},
+    inbound, outbound,
+    packet::{NextHop, Packet, Route},
+    pair,
+    rewrite::{self, Numbers},
+    tables::{Slot, Tables},
+};
+use nat_common::{
+    flow::{Flow, FlowKey, Zone},
+    reason::Reason,
+    tcp,
+};
+
+/// What becomes of a packet; the hooks turn it into what the kernel wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Untouched, to whatever comes next: from XDP to TC, from TC to the kernel's stack.
+    Stack,
+    /// Translated; it leaves by this hop.
+    Forward(NextHop),
+    /// The agent has it, and will send it on.
+    Punted,
+}
+
+/// What an arriving packet without a flow turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Admission<S> {
+    /// It has one now.
+    Flow(S),
+    /// It is none of ours.
+    Stack,
+}
+
+/// A packet arrives from `zone`.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn ingress<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Outcome::Stack);
+    };
+    let now = tables.now();
+    // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
+    // fresh; when it is gone everything goes through TC, where the kernel does.
+    if !P::COMPLETE && !tables.settings().agent_alive(now) {
+        return Ok(Outcome::Stack);
+    }
+
+    let key = headers.key(zone);
+    let slot = match find(tables, &key, &headers) {
+        Some(slot) => slot,
+        None if !P::COMPLETE => return Ok(Outcome::Stack),
+        None => {
+            let admission = match zone {
+                Zone::Inside => outbound::admit(packet, tables, &headers, &key, now)?,
+                Zone::Outside => inbound::admit(packet, tables, &headers, &key, now)?,
+            };
+            match admission {
+                Admission::Flow(slot) => slot,
+                Admission::Stack => return Ok(Outcome::Stack),
+            }
+        }
+    };
+    let flow = slot.load();
+    headers.translatable()?;
+
+    let hop = match next_hop(packet, &headers, &flow, zone)? {
+        Some(hop) => hop,
+        None => return Ok(Outcome::Stack),
+    };
+    if let Some(session) = flow.control_session() {
+        // One hook for control connections, so that nothing overtakes a line that the agent holds.
+        if !P::COMPLETE {
+            return Ok(Outcome::Stack);
+        }
+        slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
+        return control::pass(packet, tables, &headers, &flow, session, hop, now);
+    }
+    if !packet.can_finish(&headers, &hop) {
+        return Ok(Outcome::Stack);
+    }
+    slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
+    rewrite::apply(packet, &headers, &flow, Numbers::Kept)?;
+    Ok(Outcome::Forward(hop))
+}
+
+/// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.
+#[inline(always)]
+fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T::Slot> {
+    if matches!(headers.kind, Transport::LaterFragment | Transport::IcmpOther | Transport::Other) {
+        return None;
+    }
+    let slot = tables.flow(key)?;
+    if tcp::opens(headers.tcp.flags) {
+        let rewrite = *slot.load().rewrite();
+        let answered = tables.flow(&key.answer(&rewrite)).map_or(0, |answer| answer.load().seen);
+        if tcp::ends(slot.load().seen | answered) {
+            pair::remove(tables, key, &rewrite);
+            return None;
+        }
+    }
+    Some(slot)
+}
+
+/// Where a packet of `flow` leaves; `None` leaves it to the kernel, which tells the inside host by
+/// ICMP why it does not forward it. To the outside nobody speaks: the kernel would take a packet to
+/// the public address for its own.
+#[inline(always)]
+fn next_hop<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    flow: &Flow,
+    zone: Zone,
+) -> Result<Option<NextHop>, Reason> {
+    let refused = if headers.ttl <= 1 {
+        Reason::TtlExpired
+    } else {
+        match packet.route(headers, headers.src, flow.rewrite().dst()) {
+            Route::Forward(hop) => return Ok(Some(hop)),
+            Route::TooBig => Reason::TooBig,
+            Route::Local | Route::Unreachable => Reason::NoRoute,
+        }
+    };
+    match zone {
+        Zone::Inside => Ok(None),
+        Zone::Outside => Err(refused),
+    }
+}

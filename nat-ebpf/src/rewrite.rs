@@ -1,0 +1,76 @@
+//! Writes the translation into a packet: addresses, ports, time to live, and all checksums.
+
+use crate::{
+    headers::{Headers, Transport},
+    packet::Packet,
+    tables::Shifted,
+};
+use nat_common::{checksum::Delta, flow::Flow, reason::Reason};
+
+const IP_TTL: usize = 8;
+const TCP_SEQUENCE: usize = 4;
+const ICMP_IDENTIFIER: usize = 4;
+
+/// What becomes of the sequence numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum Numbers {
+    /// They stay.
+    Kept,
+    /// They are written anew; the options have changed by this.
+    Shifted(Shifted, Delta),
+}
+
+/// Rewrites the packet to what `flow` says.
+///
+/// # Errors
+/// [`Reason::WriteFailed`].
+#[inline(always)]
+pub fn apply<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    flow: &Flow,
+    numbers: Numbers,
+) -> Result<(), Reason> {
+    let rewrite = flow.rewrite();
+    let [a, b, c, d] = rewrite.src();
+    let [e, f, g, h] = rewrite.dst();
+    let ttl = headers.ttl.wrapping_sub(1);
+    // The word of TTL and protocol falls by 0x0100; addresses as the record has computed.
+    let [high, low] = flow
+        .address_delta()
+        .word([headers.ttl, headers.protocol], [ttl, headers.protocol])
+        .apply(headers.network_checksum)
+        .to_ne_bytes();
+    packet.write(
+        headers.network + IP_TTL,
+        [ttl, headers.protocol, high, low, a, b, c, d, e, f, g, h],
+    )?;
+
+    let mut addresses = flow.address_delta();
+    let mut rest = flow.port_delta();
+    match headers.kind {
+        Transport::Echo => {
+            // No pseudo-header (RFC 792), and one identifier whichever end it names.
+            addresses = Delta::NONE;
+            let identifier =
+                if headers.is_echo_request() { rewrite.sport() } else { rewrite.dport() };
+            packet.write(headers.transport + ICMP_IDENTIFIER, identifier.to_wire())?;
+        }
+        _ => {
+            let [a, b] = rewrite.sport().to_wire();
+            let [c, d] = rewrite.dport().to_wire();
+            packet.write(headers.transport, [a, b, c, d])?;
+        }
+    }
+    if let Numbers::Shifted(shifted, options) = numbers {
+        let sequence = shifted.sequence.to_be_bytes();
+        let acknowledgement = shifted.acknowledgement.to_be_bytes();
+        rest = rest
+            .quad(headers.tcp.sequence.to_be_bytes(), sequence)
+            .quad(headers.tcp.acknowledgement.to_be_bytes(), acknowledgement)
+            .and(options);
+        packet.write(headers.transport + TCP_SEQUENCE, sequence)?;
+        packet.write(headers.transport + TCP_SEQUENCE + 4, acknowledgement)?;
+    }
+    packet.update_checksum(headers, rewrite, addresses, rest)
+}
