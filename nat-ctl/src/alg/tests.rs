@@ -160,6 +160,14 @@ fn a_refused_line_hides_the_inside_address() {
 }
 
 #[test]
+fn the_lowest_port_is_1024() {
+    let mut lab = Lab::new(Side::Client);
+    assert_eq!(refusals(&lab.client("PORT 10,0,1,2,3,255\r\n")), [Refusal::SystemPort]);
+    let commands = lab.client("PORT 10,0,1,2,4,0\r\n");
+    assert_eq!(expected(&commands), ["203.0.113.10 > 203.0.113.1:1024"]);
+}
+
+#[test]
 fn a_client_outside_may_announce_only_itself() {
     let mut lab = Lab::new(Side::Server);
     let commands = lab.client("PORT 203,0,113,20,9,9\r\n");
@@ -379,6 +387,44 @@ fn an_address_in_a_cut_line_leaves_whole_with_its_first_byte() {
 }
 
 #[test]
+fn a_number_that_only_looked_like_the_address_hides_the_real_one() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client("PASV\r\n");
+    lab.server("227 line 10");
+    let commands = lab.server(" (10,0,2,2,9,9)\r\n");
+    assert_eq!((refusals(&commands), expected(&commands)), (vec![Refusal::CutLine], vec![]));
+    assert!(!outside(&commands).contains("10,0,2,2"), "{}", outside(&commands));
+    assert!(lab.gateway.claimed.is_empty());
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_makes_no_room() {
+    let mut lab = Lab::new(Side::Client);
+    let lines: String = (0..MAX_EDITS).map(|port| format!("PORT 10,0,1,2,9,{port}\r\n")).collect();
+    lab.say_at(Side::Client, 0, lines.as_bytes(), None);
+    lab.say_at(Side::Server, 0, b"200 ok\r\n", Some(FIRST[0].wrapping_add(1 << 20)));
+    let more = lab.say_at(Side::Client, lines.len() as u32, b"PORT 10,0,1,2,9,9\r\n", None);
+    assert_eq!(more, [Command::Drop { side: Side::Client, reason: DropReason::EditsFull }]);
+}
+
+#[test]
+fn a_segment_that_passes_in_part_does_not_end_the_stream() {
+    let mut lab = Lab::new(Side::Client);
+    let lines: String = (0..=MAX_EDITS).map(|port| format!("PORT 10,0,1,2,9,{port}\r\n")).collect();
+    let segment = Segment {
+        side: Side::Client,
+        seq: FIRST[0],
+        ack: None,
+        payload: lines.as_bytes(),
+        fin: true,
+        urgent: None,
+    };
+    let commands = lab.session.on_segment(&segment, &mut lab.gateway);
+    let Some(Command::Emit(emit)) = commands.last() else { panic!("{commands:?}") };
+    assert!(!emit.fin);
+}
+
+#[test]
 fn more_rewrites_than_fit_leave_as_acknowledgements_come() {
     let mut lab = Lab::new(Side::Client);
     let count = MAX_EDITS + 3;
@@ -515,6 +561,7 @@ proptest! {
         let mut streams: [Vec<u8>; 2] = Default::default();
         let mut left: [Vec<u8>; 2] = Default::default();
         let mut open = BTreeSet::new();
+        let mut shifts = [Corrections::IDENTITY; 2];
         for (index, (client, piece, back)) in steps.into_iter().enumerate() {
             if index == image_at {
                 let image = lab.session.to_bytes().expect("it fits");
@@ -533,6 +580,9 @@ proptest! {
                 match command {
                     Command::Emit(emit) => {
                         taken = true;
+                        let seq = FIRST[own].wrapping_add(from as u32);
+                        prop_assert_eq!(emit.seq, shifts[own].map_seq(seq));
+                        prop_assert_eq!(emit.ack, Some(shifts[peer].map_ack(ack)));
                         let offset = emit.seq.wrapping_sub(FIRST[own]) as usize;
                         prop_assert!(offset <= left[own].len(), "a hole");
                         let known = (left[own].len() - offset).min(emit.payload.len());
@@ -544,8 +594,8 @@ proptest! {
                         open.insert(made.key);
                     }
                     Command::Unexpect(key) => prop_assert!(open.remove(key)),
-                    Command::SetCorrections { corrections, .. } => {
-                        prop_assert!(corrections.edits().len() <= MAX_EDITS);
+                    Command::SetCorrections { side, corrections } => {
+                        shifts[*side as usize] = *corrections;
                     }
                     Command::Drop { .. } => taken = true,
                     Command::Log(_) | Command::EndInspection(_) => {}

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
+use nat_common::sequence::Corrections;
 use nat_ctl::alg::{
     Command, ControlFlow, Event, Expectation, ForeignAddress, Gateway, PortRequest, Segment,
     Session, Side, Translation,
@@ -63,6 +64,8 @@ struct Line {
     session: Session,
     ports: Ports,
     wires: [Wire; 2],
+    /// The shift of each direction, as the data plane has been told it.
+    shifts: [Corrections; 2],
 }
 
 impl Line {
@@ -72,7 +75,7 @@ impl Line {
             false => Session::joined(flow, ForeignAddress::Refuse),
         };
         let wires = FIRST.map(|first| Wire { first, sent: 0, received: Vec::new() });
-        let mut line = Line { session, ports: Ports::default(), wires };
+        let mut line = Line { session, ports: Ports::default(), wires, shifts: Default::default() };
         for side in [Side::Client, Side::Server] {
             line.session.starts_at(side, line.wires[side as usize].first);
         }
@@ -102,13 +105,27 @@ impl Line {
         };
         let commands = self.session.on_segment(&segment, &mut self.ports);
         check_order(&commands);
-        let wire = &mut self.wires[side as usize];
-        let before = wire.received.len();
+        let before = self.wires[side as usize].received.len();
         for command in &commands {
-            if let Command::Emit(emit) = command {
-                wire.receive(emit.seq, &emit.payload);
+            match command {
+                Command::SetCorrections { side, corrections } => {
+                    self.shifts[*side as usize] = *corrections;
+                }
+                Command::Emit(emit) => {
+                    assert_eq!(emit.seq, self.shifts[side as usize].map_seq(segment.seq));
+                    let ack =
+                        segment.ack.map(|ack| self.shifts[side.other() as usize].map_ack(ack));
+                    assert_eq!(emit.ack, ack);
+                    self.wires[side as usize].receive(emit.seq, &emit.payload);
+                }
+                _ => {}
             }
         }
+        let wire = &self.wires[side as usize];
+        // What the receiver has is what the sender has sent, once the data plane has shifted it.
+        let acknowledged = wire.first.wrapping_add(wire.received.len() as u32);
+        let sent = wire.first.wrapping_add(wire.sent as u32);
+        assert_eq!(self.shifts[side as usize].map_ack(acknowledged), sent);
         (commands, wire.received[before..].to_vec())
     }
 }

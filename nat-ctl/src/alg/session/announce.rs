@@ -47,8 +47,9 @@ impl Session {
         if refusal != Refusal::ForeignAddress || self.foreign == ForeignAddress::Refuse {
             out.push(refused(placed, refusal));
         }
-        let hidden =
-            promise.is_some() || stated.is_some_and(|stated| self.hide(placed, &stated, gateway));
+        // Even behind a promise: it may have been made of another number in the line.
+        let hidden = stated.is_some_and(|stated| self.hide(placed, &stated, gateway));
+        let hidden = hidden || promise.is_some();
         if hidden {
             let line = keyword::masked(&placed.line.text);
             out.push(Command::Log(Event::LeakPrevented { side: placed.side, line }));
