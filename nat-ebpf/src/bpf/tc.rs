@@ -12,8 +12,7 @@ use crate::{
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC,
-        bpf_redir_neigh,
+        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
     helpers::generated::{
         bpf_l4_csum_replace, bpf_redirect_neigh, bpf_ringbuf_output, bpf_sk_lookup_udp,
@@ -58,7 +57,9 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
         }
         Ok(Outcome::Punted) => {
             Maps.count(Counter::Punted);
-            TC_ACT_STOLEN as i32
+            // tcx knows no STOLEN and would hand the packet to the stack (tcx_action_code), which
+            // answers for a connection that is not its own.
+            TC_ACT_SHOT as i32
         }
         Err(reason) => {
             Maps.count_drop(reason);
