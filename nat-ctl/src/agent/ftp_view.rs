@@ -36,3 +36,58 @@ pub fn view(session: &Session, age: u32, rule: Option<String>) -> FtpSessionView
         rule,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alg::{ControlFlow, ForeignAddress, Segment, Side};
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    /// Nothing in these lines asks for a port.
+    struct Nobody;
+
+    impl crate::alg::Gateway for Nobody {
+        fn claim(&mut self, _: &crate::alg::PortRequest) -> Option<u16> {
+            None
+        }
+
+        fn release(&mut self, _: SocketAddrV4) {}
+
+        fn is_inside(&self, address: Ipv4Addr) -> bool {
+            address.is_private()
+        }
+    }
+
+    #[test]
+    fn a_session_shows_its_ends_its_user_and_its_last_command() {
+        let socket = |address: [u8; 4], port| SocketAddrV4::new(address.into(), port);
+        let flow = ControlFlow {
+            session: 7,
+            inside: Side::Client,
+            client: socket([10, 0, 1, 2], 40000),
+            server: socket([198, 51, 100, 7], 21),
+            public: socket([203, 0, 113, 1], 50000),
+        };
+        let mut session = Session::new(flow, ForeignAddress::Refuse);
+        let mut say = |side, seq, payload| {
+            let segment = Segment { side, seq, ack: None, payload, fin: false, urgent: None };
+            session.on_segment(&segment, &mut Nobody);
+        };
+        say(Side::Server, 1, b"220 hello\r\n");
+        say(Side::Client, 1, b"USER anna\r\n");
+        say(Side::Server, 12, b"331 and?\r\n");
+        say(Side::Client, 12, b"PASS sesame\r\n");
+        let view = view(&session, 5, Some("ftp".to_owned()));
+        assert_eq!((view.id, view.age_s, view.rule.as_deref()), (7, 5, Some("ftp")));
+        assert_eq!(view.client, "10.0.1.2:40000");
+        assert_eq!(
+            (view.server.as_str(), view.public.as_str()),
+            ("198.51.100.7:21", "203.0.113.1:50000")
+        );
+        assert_eq!((view.user.as_deref(), view.state.as_str()), (Some("anna"), "login"));
+        assert_eq!(
+            (view.command.as_deref(), view.encrypted, view.mode),
+            (Some("PASS"), false, None)
+        );
+    }
+}
