@@ -22,6 +22,13 @@ pub trait Kernel: alg::Gateway {
     /// Where the map can't be read; the same goes for everything else here.
     fn session(&mut self, id: SessionId) -> Result<Option<Session>, PlaneError>;
 
+    /// Whether the control connection of a record is closed: both sides have sent FIN, one RST, or
+    /// its flow is gone.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError>;
+
     /// Lets an announced connection in or out.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use nat_common::{
     reason::Reason,
     sequence::Corrections,
     session::{Session, SessionId},
+    tcp::State,
 };
 
 use super::{
@@ -50,6 +51,20 @@ impl Kernel for World {
         let found = maps::optional(self.maps().sessions.get(&place, 0));
         let found = found.map_err(refused("read an FTP session"))?;
         Ok(found.filter(|session| session.claimed != 0))
+    }
+
+    fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError> {
+        let flows = &self.maps().flows;
+        let seen = |key| {
+            let found = maps::optional(flows.get(key, 0));
+            Ok(found.map_err(refused("look up a flow"))?.map(|flow| flow.seen))
+        };
+        Ok(match (seen(record.original())?, seen(record.reply())?) {
+            (Some(original), Some(reply)) => {
+                matches!(State::of(original, reply), State::TimeWait | State::Closed)
+            }
+            (_, None) | (None, _) => true,
+        })
     }
 
     fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError> {

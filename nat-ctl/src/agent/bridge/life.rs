@@ -37,11 +37,12 @@ impl Bridge {
         })
     }
 
-    /// Goes on with the sessions that a predecessor has left, so that they are shown before they
-    /// speak again.
+    /// Goes on with the open sessions that a predecessor has left, so that they are shown before
+    /// they speak again.
     pub fn adopt(&mut self, kernel: &mut impl Kernel) {
         for id in (0..SESSIONS).map(SessionId::new) {
             if let Ok(Some(record)) = kernel.session(id)
+                && let Ok(false) = kernel.is_closed(&record)
                 && let Ok(Some(kept)) = kernel.recall(id)
             {
                 // One that can't be read is judged when a segment of it comes.

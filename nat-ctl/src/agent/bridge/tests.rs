@@ -43,6 +43,7 @@ struct List {
     steps: Vec<Step>,
     mtu: Option<usize>,
     refuses_corrections: bool,
+    closed: bool,
 }
 
 impl alg::Gateway for List {
@@ -64,6 +65,10 @@ impl alg::Gateway for List {
 impl Kernel for List {
     fn session(&mut self, id: SessionId) -> Result<Option<Session>, PlaneError> {
         Ok(self.record.filter(|_| id == ID))
+    }
+
+    fn is_closed(&mut self, _: &Session) -> Result<bool, PlaneError> {
+        Ok(self.closed)
     }
 
     fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError> {
@@ -232,6 +237,17 @@ fn a_successor_goes_on_with_the_same_bytes_and_numbers() {
     punt(&mut successor, &mut list, Side::Originator, &client(1022, b"NOOP\r\n"));
     let [packet] = &list.sent()[..] else { panic!("one packet") };
     assert_eq!(Segment::parse(packet).unwrap().sequence(), 1025);
+}
+
+#[test]
+fn a_successor_shows_the_sessions_that_are_open() {
+    let (_, mut list) = announced();
+    for (closed, shown) in [(false, 1), (true, 0)] {
+        list.closed = closed;
+        let mut successor = bridge();
+        successor.adopt(&mut list);
+        assert_eq!(successor.open().count(), shown);
+    }
 }
 
 #[test]
