@@ -8,7 +8,7 @@ use super::error::{PlaneError, Result};
 use super::forwarding;
 use super::netns::Namespace;
 use super::pins;
-use super::state::{Lock, State};
+use super::state::{self, Lock, State};
 use crate::options::Instance;
 
 /// What there was to remove.
@@ -42,15 +42,7 @@ pub fn down(instance: &Instance) -> Result<Removed> {
     }
     let removed = remove(instance, state.as_mut())?;
     State::remove(instance)?;
-    for extension in ["sock", "lock"] {
-        let path = instance.socket().with_extension(extension);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(PlaneError::file("remove", path)(error));
-            }
-            _ => {}
-        }
-    }
+    state::remove(&instance.socket())?;
     Ok(removed)
 }
 

@@ -26,7 +26,7 @@ impl Namespace {
     /// # Errors
     /// Where /proc is not mounted.
     pub fn current() -> Result<Self> {
-        let path = Path::new("/proc/self/ns/net");
+        let path = Path::new("/proc/thread-self/ns/net");
         Self::of(path).ok_or_else(|| {
             PlaneError::NotFound(format!("read {}: no /proc here: mount it", path.display()))
         })

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{SchedClassifier, Xdp},
 };
 use nat_common::layout;
@@ -74,6 +74,9 @@ impl Object {
     pub fn load(pins: &Path, sizes: &Sizes) -> Result<Self> {
         let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pins.join(name))).collect();
         let mut loader = EbpfLoader::new();
+        // The full log of a refused program is asked for with a growing buffer, and every time the
+        // verifier starts over: minutes. This level holds the verdict and fits the first one.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
         for (name, entries) in sizes.each() {
             loader.map_max_entries(name, entries);
         }

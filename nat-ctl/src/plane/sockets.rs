@@ -16,10 +16,10 @@ const LISTEN: &str = "0A";
 
 /// The files, the protocol of each, and whether one may be absent (no IPv6 in this kernel).
 const FILES: [(&str, u8); 4] = [
-    ("/proc/self/net/tcp", TCP),
-    ("/proc/self/net/tcp6", TCP),
-    ("/proc/self/net/udp", UDP),
-    ("/proc/self/net/udp6", UDP),
+    ("/proc/thread-self/net/tcp", TCP),
+    ("/proc/thread-self/net/tcp6", TCP),
+    ("/proc/thread-self/net/udp", UDP),
+    ("/proc/thread-self/net/udp6", UDP),
 ];
 
 /// A place that a socket holds: protocol, address (`None`: every address) and port.

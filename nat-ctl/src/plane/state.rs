@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -124,13 +125,7 @@ impl State {
     /// # Errors
     /// Where it can't be removed.
     pub fn remove(instance: &Instance) -> Result<()> {
-        let path = Self::path(instance);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(PlaneError::file("remove", path)(error))
-            }
-            _ => Ok(()),
-        }
+        remove(&Self::path(instance))
     }
 }
 
@@ -151,7 +146,10 @@ fn make_folder(path: &Path) -> Result<()> {
 
 /// Held by the one agent of an instance, and by `down`; released by the kernel when its holder dies.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+pub struct Lock {
+    _file: File,
+    path: PathBuf,
+}
 
 impl Lock {
     /// Takes the lock of an instance.
@@ -161,30 +159,68 @@ impl Lock {
     pub fn take(instance: &Instance) -> Result<Self> {
         let path = instance.socket().with_extension("lock");
         make_folder(&path)?;
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(PlaneError::file("open the lock", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Without the number the message is still true.
-                let _unread = file.read_to_string(&mut holder);
-                return Err(PlaneError::Conflict(format!(
-                    "instance '{instance}' is running already{}: stop it with SIGTERM, or name \
-                     another one with --instance",
-                    holder
-                        .trim()
-                        .parse::<u32>()
-                        .map(|pid| format!(" as process {pid}"))
-                        .unwrap_or_default()
-                )));
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(PlaneError::file("open the lock", &path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(held(instance, &mut file)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(PlaneError::file("lock", &path)(error));
+                }
             }
-            Err(TryLockError::Error(error)) => return Err(PlaneError::file("lock", &path)(error)),
+            // Its last holder may have removed the file that was just opened: then it is nobody's.
+            if !is_at(&file, &path) {
+                continue;
+            }
+            file.set_len(0)
+                .and_then(|()| writeln!(file, "{}", std::process::id()))
+                .map_err(PlaneError::file("write the lock", &path))?;
+            return Ok(Self { _file: file, path });
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(PlaneError::file("write the lock", &path))?;
-        Ok(Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still held here, so nobody else's file goes; one that stays is in nobody's way.
+        let _gone = remove(&self.path);
+    }
+}
+
+fn held(instance: &Instance, file: &mut File) -> PlaneError {
+    let mut holder = String::new();
+    // Without the number the message is still true.
+    let _unread = file.read_to_string(&mut holder);
+    let process = holder.trim().parse::<u32>();
+    let process = process.map(|number| format!(" as process {number}")).unwrap_or_default();
+    PlaneError::Conflict(format!(
+        "instance '{instance}' is running already{process}: stop it with SIGTERM, or name another \
+         one with --instance"
+    ))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Removes a file; no error where it is gone.
+///
+/// # Errors
+/// Where it can't be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(PlaneError::file("remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }

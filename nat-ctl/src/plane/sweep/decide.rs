@@ -225,7 +225,8 @@ mod tests {
     fn a_session_outlives_its_last_flow_and_its_first_seconds() {
         let key = FlowKey::default();
         let made = |created| {
-            let mut session = Session { claimed: 1, ..Session::default() };
+            let mut session = Session::default();
+            session.claimed = 1;
             session.open(&key, &key, RuleId::NONE, created);
             session
         };
