@@ -1,0 +1,100 @@
+//! The path's host in user space: packets in memory, tables in hash maps.
+//!
+//! For tests and fuzzing. It does what the hooks of the kernel do around the path, counters and all,
+//! so that one may be compared with the other; nothing here decides about a packet.
+
+mod packet;
+mod tables;
+
+pub use packet::{Checksum, HostPacket, HostRoute, World};
+pub use tables::{HostSlot, HostTables, Limits, Memory, Operation, Schedule, State};
+
+use crate::{
+    guard,
+    packet::{NextHop, Packet as _},
+    path::{self, Outcome},
+    tables::Tables as _,
+};
+use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
+
+/// What a hook answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// On to whatever comes next.
+    Pass,
+    /// Translated, and sent to this hop.
+    Forward(NextHop),
+    /// The agent has it.
+    Punted,
+    /// Gone, for this reason.
+    Drop(Reason),
+}
+
+/// What the TC program does on an ingress hook of `zone`.
+pub fn tc_ingress(
+    packet: &mut HostPacket<'_, true>,
+    tables: &mut HostTables<'_>,
+    zone: Zone,
+) -> Verdict {
+    match path::ingress(packet, tables, zone) {
+        Ok(Outcome::Stack) => {
+            tables.count(Counter::Stack);
+            Verdict::Pass
+        }
+        Ok(Outcome::Forward(hop)) => {
+            tables.count(Counter::Tc);
+            Verdict::Forward(hop)
+        }
+        Ok(Outcome::Punted) => {
+            tables.count(Counter::Punted);
+            Verdict::Punted
+        }
+        Err(reason) => drop(tables, reason),
+    }
+}
+
+/// What the XDP program does on an interface of `zone`.
+pub fn xdp_ingress(
+    packet: &mut HostPacket<'_, false>,
+    tables: &mut HostTables<'_>,
+    zone: Zone,
+) -> Verdict {
+    match path::ingress(packet, tables, zone) {
+        Ok(Outcome::Forward(hop)) => {
+            let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
+                packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+            });
+            match written {
+                Some(Ok(())) => {
+                    tables.count(Counter::Xdp);
+                    Verdict::Forward(hop)
+                }
+                Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
+            }
+        }
+        Ok(Outcome::Stack | Outcome::Punted) => Verdict::Pass,
+        Err(reason) => drop(tables, reason),
+    }
+}
+
+/// What the TC program does on the egress hook of a way out, with a packet that came in by the
+/// interface `from` (0: the gateway sends it) and has the mark `mark`.
+pub fn outside_egress(
+    packet: &HostPacket<'_, true>,
+    tables: &mut HostTables<'_>,
+    from: u32,
+    mark: u32,
+) -> Verdict {
+    if mark == layout::MARK {
+        return Verdict::Pass;
+    }
+    match guard::egress(packet, tables, from) {
+        Ok(()) => Verdict::Pass,
+        Err(reason) => drop(tables, reason),
+    }
+}
+
+fn drop(tables: &mut HostTables<'_>, reason: Reason) -> Verdict {
+    tables.count_drop(reason);
+    Verdict::Drop(reason)
+}

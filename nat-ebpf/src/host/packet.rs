@@ -1,0 +1,293 @@
+//! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
+
+use crate::{
+    headers::{Headers, Transport},
+    packet::{NextHop, OptionsEdit, Packet, Route},
+};
+use nat_common::{
+    checksum::{Delta, Sum},
+    flow::Rewrite,
+    port::Endpoint,
+    punt::{MAX_PACKET, PuntHeader},
+    reason::Reason,
+    tcp_options,
+};
+use std::collections::HashSet;
+
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
+/// Longest segment whose missing checksum the XDP host computes.
+const MAX_SUMMED: usize = 4096;
+
+/// What stands in the transport checksum of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// The checksum.
+    Complete,
+    /// The sum of the pseudo-header, for a device to finish (`CHECKSUM_PARTIAL`). The XDP host sees
+    /// that from the frame alone, as the kernel's does.
+    LeftToDevice,
+}
+
+/// A route of a [`World`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// Network, and bits of its prefix.
+    pub network: ([u8; 4], u32),
+    /// What becomes of packets to it. A neighbour that is all zero stands for the destination.
+    pub route: Route,
+    /// Longest packet that leaves this way, from the IPv4 header on.
+    pub mtu: usize,
+}
+
+/// What the kernel knows beside the tables.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Routes; the longest prefix counts, and what has none is unreachable.
+    pub routes: Vec<HostRoute>,
+    /// Sockets of the gateway by their local end.
+    pub sockets: HashSet<Endpoint>,
+    /// Interfaces that XDP may redirect to.
+    pub redirects: HashSet<u32>,
+    /// Whether the ring buffer to the agent is full.
+    pub ring_full: bool,
+}
+
+impl World {
+    fn route(&self, dst: [u8; 4], length: Option<usize>) -> Route {
+        let address = u32::from_be_bytes(dst);
+        let found = self
+            .routes
+            .iter()
+            .filter(|route| {
+                let (network, bits) = route.network;
+                let differ = address ^ u32::from_be_bytes(network);
+                differ.checked_shr(32 - bits).unwrap_or(0) == 0
+            })
+            .max_by_key(|route| route.network.1);
+        match found.map(|found| (found.route, found.mtu)) {
+            None => Route::Unreachable,
+            Some((Route::Forward(_), mtu)) if length.is_some_and(|length| length > mtu) => {
+                Route::TooBig
+            }
+            Some((Route::Forward(hop), _)) if hop.neighbour == [0; 4] => {
+                Route::Forward(NextHop { neighbour: dst, ..hop })
+            }
+            Some((route, _)) => route,
+        }
+    }
+}
+
+/// A frame at a hook: `COMPLETE` as TC sees it, else as XDP does.
+#[derive(Clone, Debug)]
+pub struct HostPacket<'a, const COMPLETE: bool> {
+    /// The frame, from the Ethernet header on.
+    pub frame: Vec<u8>,
+    /// Number of the interface it arrived on.
+    pub ifindex: u32,
+    /// VLAN identifier that was taken off it; 0 is none.
+    pub tag: u16,
+    /// What stands in its transport checksum.
+    pub checksum: Checksum,
+    /// What was handed to the agent.
+    pub punted: Vec<(PuntHeader, Vec<u8>)>,
+    world: &'a World,
+    unsummed: bool,
+}
+
+impl<'a, const COMPLETE: bool> HostPacket<'a, COMPLETE> {
+    /// A frame that arrives on `ifindex`, its checksum complete and its tag none.
+    pub fn new(frame: Vec<u8>, ifindex: u32, world: &'a World) -> Self {
+        Self {
+            frame,
+            ifindex,
+            tag: 0,
+            checksum: Checksum::Complete,
+            punted: Vec::new(),
+            world,
+            unsummed: false,
+        }
+    }
+
+    /// `bpf_l4_csum_replace` with a sum (net/core/filter.c): what a device is to finish has only the
+    /// pseudo-header in it, and takes no notice of the rest.
+    fn replace(
+        &mut self,
+        at: usize,
+        delta: Delta,
+        of_pseudo_header: bool,
+        is_udp: bool,
+    ) -> Option<()> {
+        if delta == Delta::NONE {
+            return Some(());
+        }
+        let field: &mut [u8; 2] = self.frame.get_mut(at..at + 2)?.try_into().ok()?;
+        let old = u16::from_ne_bytes(*field);
+        if is_udp && old == 0 {
+            return Some(());
+        }
+        let new = match self.checksum {
+            Checksum::Complete => fold(0xffff_0000 | u32::from(!old), delta) ^ 0xffff,
+            Checksum::LeftToDevice if of_pseudo_header => fold(u32::from(old), delta),
+            Checksum::LeftToDevice => old,
+        };
+        let new = if is_udp && new == 0 { 0xffff } else { new };
+        *field = new.to_ne_bytes();
+        Some(())
+    }
+
+    /// As the XDP host does it.
+    fn update(
+        &mut self,
+        headers: &Headers,
+        rewrite: &Rewrite,
+        at: usize,
+        delta: Delta,
+    ) -> Option<()> {
+        let is_udp = headers.kind == Transport::Udp;
+        let field = if self.unsummed {
+            self.frame.get_mut(at..at + 2)?.fill(0);
+            let end = headers.transport + headers.segment();
+            let segment = self.frame.get(headers.transport..end)?;
+            Sum::ZERO
+                .pseudo_header(
+                    rewrite.src(),
+                    rewrite.dst(),
+                    headers.protocol,
+                    headers.segment() as u16,
+                )
+                .bytes(segment)
+                .field()
+        } else if is_udp && headers.checksum == 0 {
+            return Some(());
+        } else {
+            delta.apply(headers.checksum)
+        };
+        let field = if is_udp && field == 0 { 0xffff } else { field };
+        self.frame.get_mut(at..at + 2)?.copy_from_slice(&field.to_ne_bytes());
+        Some(())
+    }
+}
+
+/// `csum_fold(csum_add(sum, delta))`, not complemented.
+fn fold(sum: u32, delta: Delta) -> u16 {
+    let (low, carry) = sum.overflowing_add(u32::from(delta.raw()));
+    Sum::from_raw(low + u32::from(carry)).folded()
+}
+
+impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
+    const COMPLETE: bool = COMPLETE;
+
+    fn length(&self) -> usize {
+        self.frame.len()
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn is_tagged(&self) -> bool {
+        COMPLETE && self.tag != 0
+    }
+
+    fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        let bytes = self.frame.get(at..at + N).ok_or(Reason::Truncated)?;
+        bytes.try_into().map_err(|_| Reason::Truncated)
+    }
+
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        self.frame.get_mut(at..at + N).ok_or(Reason::WriteFailed)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn update_checksum(
+        &mut self,
+        headers: &Headers,
+        rewrite: &Rewrite,
+        addresses: Delta,
+        rest: Delta,
+    ) -> Result<(), Reason> {
+        let at = headers.transport
+            + match headers.kind {
+                Transport::Tcp => TCP_CHECKSUM,
+                Transport::Udp => UDP_CHECKSUM,
+                _ => ICMP_CHECKSUM,
+            };
+        let is_udp = headers.kind == Transport::Udp;
+        let done = if COMPLETE {
+            self.replace(at, addresses, true, is_udp)
+                .and_then(|()| self.replace(at, rest, false, is_udp))
+        } else {
+            self.update(headers, rewrite, at, addresses.and(rest))
+        };
+        done.ok_or(Reason::WriteFailed)
+    }
+
+    fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
+        // TC leaves the check against the MTU to the kernel, which knows super-packets.
+        self.world.route(dst, (!COMPLETE).then_some(headers.length))
+    }
+
+    fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {
+        if COMPLETE {
+            return true;
+        }
+        if hop.link.is_none() {
+            return false;
+        }
+        if matches!(headers.kind, Transport::Tcp | Transport::Udp) {
+            let segment = headers.segment();
+            let pseudo =
+                Sum::ZERO.pseudo_header(headers.src, headers.dst, headers.protocol, segment as u16);
+            self.unsummed = headers.checksum == pseudo.folded()
+                && !(headers.kind == Transport::Udp && headers.checksum == 0);
+            if self.unsummed && segment > MAX_SUMMED {
+                return false;
+            }
+        }
+        self.world.redirects.contains(&hop.ifindex)
+    }
+
+    fn has_socket(&self, headers: &Headers) -> bool {
+        let local = Endpoint::new(headers.protocol, headers.dst, headers.dport);
+        COMPLETE && self.world.sockets.contains(&local)
+    }
+
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {
+        if !COMPLETE || header.length() == 0 || header.length() > MAX_PACKET {
+            return Err(Reason::AlgTooLong);
+        }
+        let packet = self.frame.get(at..at + header.length()).ok_or(Reason::Truncated)?;
+        if self.world.ring_full {
+            return Err(Reason::AlgRingFull);
+        }
+        self.punted.push((header, packet.to_vec()));
+        Ok(())
+    }
+
+    fn edit_options<E: OptionsEdit>(
+        &mut self,
+        at: usize,
+        length: usize,
+        mut edit: E,
+    ) -> Result<Delta, Reason> {
+        if !COMPLETE {
+            return Err(Reason::WriteFailed);
+        }
+        if length == 0 || length > tcp_options::MAX_OPTIONS {
+            return Err(Reason::BadHeader);
+        }
+        let options = self.frame.get_mut(at..at + length).ok_or(Reason::Truncated)?;
+        let mut area = [0; tcp_options::BUFFER];
+        area[..length].copy_from_slice(options);
+        let before = Sum::ZERO.bytes(&area).folded();
+        edit.edit(&mut area, length);
+        let after = Sum::ZERO.bytes(&area).folded();
+        if before == after {
+            return Ok(Delta::NONE);
+        }
+        options.copy_from_slice(&area[..length]);
+        Ok(Delta::NONE.word(before.to_ne_bytes(), after.to_ne_bytes()))
+    }
+}

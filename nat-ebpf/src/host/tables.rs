@@ -1,0 +1,426 @@
+//! The tables in memory: hash maps with a capacity each, a clock and random numbers that are set.
+//!
+//! Several packets may be under way at once, each with its own [`HostTables`] on one [`Memory`]: an
+//! operation is atomic, as it is in the kernel, and before each a [`Schedule`] may let another packet
+//! go first. Slots of flows that were removed are used again at once, as the kernel does with
+//! preallocated maps.
+
+use crate::tables::{Refused, Shifted, Slot, Tables, Turn};
+use nat_common::{
+    counter::{COUNTERS, Counter},
+    expectation::{Expectation, ExpectationKey},
+    flow::{Flow, FlowKey},
+    interface::Interface,
+    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    reason::{REASONS, Reason},
+    rule::{Forward, OneToOne, RuleId},
+    session::{Session, SessionId, Side},
+    settings::Settings,
+    tcp_options,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Places that are tried for the record of a control connection.
+const SESSION_PROBES: u32 = 16;
+
+/// How much the tables hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Flow records, two for each flow.
+    pub flows: usize,
+    /// Public ports.
+    pub ports: usize,
+    /// Mappings.
+    pub mappings: usize,
+    /// Control connections.
+    pub sessions: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 65536, ports: 65536, mappings: 65536, sessions: 64 }
+    }
+}
+
+/// An operation on a table that other packets may see or have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A look at a flow, or a count in it.
+    Flow,
+    /// A flow record is added or removed.
+    WriteFlow,
+    /// A look at a mapping.
+    Mapping,
+    /// A mapping is added.
+    WriteMapping,
+    /// A look at the owner of a port.
+    Port,
+    /// A port is claimed or given back.
+    WritePort,
+    /// An expectation is looked at or taken.
+    Expectation,
+    /// A record of a control connection is claimed, given back, read or written.
+    Session,
+}
+
+/// Says when an operation may go on.
+pub trait Schedule: Sync {
+    /// Returns when it is the turn of this operation.
+    fn before(&self, operation: Operation);
+}
+
+/// All tables, and the clock. Plain data: tests fill and read it.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Seconds of the clock.
+    pub now: u32,
+    /// Next random numbers; when none are left they follow from a count.
+    pub random: VecDeque<u32>,
+    /// What the agent has set.
+    pub settings: Settings,
+    /// Managed interfaces by number.
+    pub interfaces: HashMap<u32, Interface>,
+    /// Addresses of the gateway: 1 on an inside interface, 2 on an outside one.
+    pub addresses: HashMap<[u8; 4], u32>,
+    /// Public ports and their owners.
+    pub ports: HashMap<Endpoint, PortOwner>,
+    /// Public port of each inside endpoint.
+    pub mappings: HashMap<MappingKey, Mapping>,
+    /// Announced connections.
+    pub expectations: HashMap<ExpectationKey, Expectation>,
+    /// Forwards by public endpoint.
+    pub forwards: HashMap<Endpoint, Forward>,
+    /// Remote networks by number of the filter: network and bits of its prefix.
+    pub allowed: Vec<(u32, [u8; 4], u32)>,
+    /// Public address of inside hosts.
+    pub one_to_one: HashMap<[u8; 4], OneToOne>,
+    /// Control connections by index.
+    pub sessions: Vec<Session>,
+    /// Drops by reason.
+    pub drops: [u64; REASONS],
+    /// Counters.
+    pub counters: [u64; COUNTERS],
+    slots: HashMap<FlowKey, usize>,
+    records: Vec<Flow>,
+    free: Vec<usize>,
+    limits: Limits,
+    drawn: u32,
+}
+
+impl State {
+    /// Drops for one reason.
+    pub fn dropped(&self, reason: Reason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Value of a counter.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// A flow record.
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.slots.get(key).map(|index| self.records[*index])
+    }
+
+    /// All flow records.
+    pub fn flows(&self) -> HashMap<FlowKey, Flow> {
+        self.slots.iter().map(|(key, index)| (*key, self.records[*index])).collect()
+    }
+
+    /// Removes a flow record, as the sweep of the agent does.
+    pub fn remove_flow(&mut self, key: &FlowKey) {
+        if let Some(index) = self.slots.remove(key) {
+            self.free.push(index);
+        }
+    }
+
+    /// Adds a flow record.
+    ///
+    /// # Errors
+    /// When the key exists, or there is no room.
+    pub fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+        if self.slots.contains_key(key) {
+            return Err(Refused::Exists);
+        }
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.records.len() < self.limits.flows => {
+                self.records.push(Flow::default());
+                self.records.len() - 1
+            }
+            None => return Err(Refused::Full),
+        };
+        self.records[index] = *flow;
+        self.slots.insert(*key, index);
+        Ok(())
+    }
+
+    fn draw(&mut self) -> u32 {
+        self.drawn = self.drawn.wrapping_add(1);
+        self.random.pop_front().unwrap_or(self.drawn.wrapping_mul(0x9e37_79b1) >> 7)
+    }
+
+    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.index()? as usize)
+    }
+}
+
+/// Adds to a map of limited size what it does not have yet.
+fn insert<K: Eq + Hash, V>(
+    map: &mut HashMap<K, V>,
+    limit: usize,
+    key: K,
+    value: V,
+) -> Result<(), Refused> {
+    if map.contains_key(&key) {
+        return Err(Refused::Exists);
+    }
+    if map.len() >= limit {
+        return Err(Refused::Full);
+    }
+    map.insert(key, value);
+    Ok(())
+}
+
+/// The memory behind the tables of any number of packets.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<State>);
+
+impl Memory {
+    /// Empty tables.
+    pub fn new(limits: Limits) -> Self {
+        let sessions = vec![Session::default(); limits.sessions as usize];
+        Self(Mutex::new(State { sessions, limits, ..State::default() }))
+    }
+
+    /// The state, to fill or to read; nothing goes on while it is held.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tables for one packet after another.
+    pub fn tables(&self) -> HostTables<'_> {
+        HostTables { memory: self, schedule: None }
+    }
+
+    /// Tables whose operations wait for their turn.
+    pub fn scheduled<'a>(&'a self, schedule: &'a dyn Schedule) -> HostTables<'a> {
+        HostTables { memory: self, schedule: Some(schedule) }
+    }
+}
+
+/// The tables as one packet uses them.
+#[derive(Clone, Copy)]
+pub struct HostTables<'a> {
+    memory: &'a Memory,
+    schedule: Option<&'a dyn Schedule>,
+}
+
+impl<'a> HostTables<'a> {
+    /// The state, when it is the turn of `operation`.
+    fn at(&self, operation: Operation) -> MutexGuard<'a, State> {
+        if let Some(schedule) = self.schedule {
+            schedule.before(operation);
+        }
+        self.memory.state()
+    }
+
+    /// The state, for what never changes under a packet.
+    fn still(&self) -> MutexGuard<'a, State> {
+        self.memory.state()
+    }
+}
+
+/// The place of a flow record; it may hold another one by the time that it is read.
+#[derive(Clone, Copy)]
+pub struct HostSlot<'a> {
+    tables: HostTables<'a>,
+    index: usize,
+}
+
+impl Slot for HostSlot<'_> {
+    fn load(&self) -> Flow {
+        self.tables.at(Operation::Flow).records[self.index]
+    }
+
+    fn record(&self, now: u32, bytes: u32, seen: u8) {
+        let mut state = self.tables.at(Operation::Flow);
+        let flow = &mut state.records[self.index];
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+        flow.last_seen = now;
+        flow.seen |= seen;
+    }
+}
+
+impl<'a> Tables for HostTables<'a> {
+    type Slot = HostSlot<'a>;
+
+    fn now(&self) -> u32 {
+        self.still().now
+    }
+
+    fn random(&self) -> u32 {
+        self.still().draw()
+    }
+
+    fn settings(&self) -> Settings {
+        self.still().settings
+    }
+
+    fn interface(&self, ifindex: u32) -> Option<Interface> {
+        self.still().interfaces.get(&ifindex).copied()
+    }
+
+    fn is_inside_address(&self, address: [u8; 4]) -> bool {
+        self.still().addresses.get(&address) == Some(&1)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<HostSlot<'a>> {
+        let index = *self.at(Operation::Flow).slots.get(key)?;
+        Some(HostSlot { tables: *self, index })
+    }
+
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+        self.at(Operation::WriteFlow).insert_flow(key, flow)
+    }
+
+    fn remove_flow(&mut self, key: &FlowKey) {
+        self.at(Operation::WriteFlow).remove_flow(key);
+    }
+
+    fn mapping(&self, key: &MappingKey) -> Option<Mapping> {
+        self.at(Operation::Mapping).mappings.get(key).copied()
+    }
+
+    fn insert_mapping(&mut self, key: &MappingKey, mapping: &Mapping) -> Result<(), Refused> {
+        let mut state = self.at(Operation::WriteMapping);
+        let limit = state.limits.mappings;
+        insert(&mut state.mappings, limit, *key, *mapping)
+    }
+
+    fn port_owner(&self, public: &Endpoint) -> Option<PortOwner> {
+        self.at(Operation::Port).ports.get(public).copied()
+    }
+
+    fn claim_port(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<(), Refused> {
+        let mut state = self.at(Operation::WritePort);
+        let limit = state.limits.ports;
+        insert(&mut state.ports, limit, *public, *owner)
+    }
+
+    fn release_port(&mut self, public: &Endpoint) {
+        self.at(Operation::WritePort).ports.remove(public);
+    }
+
+    fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {
+        let expectation = *self.at(Operation::Expectation).expectations.get(key)?;
+        self.at(Operation::Expectation).expectations.remove(key).map(|_removed| expectation)
+    }
+
+    fn forward(&self, public: &Endpoint) -> Option<Forward> {
+        self.still().forwards.get(public).copied()
+    }
+
+    fn allowed(&self, filter: u32, remote: [u8; 4]) -> bool {
+        self.still().allowed.iter().any(|(number, network, bits)| {
+            let differ = u32::from_be_bytes(remote) ^ u32::from_be_bytes(*network);
+            *number == filter && differ.checked_shr(32 - bits).unwrap_or(0) == 0
+        })
+    }
+
+    fn one_to_one(&self, inside: [u8; 4]) -> Option<OneToOne> {
+        self.still().one_to_one.get(&inside).copied()
+    }
+
+    fn claim_session(
+        &mut self,
+        original: &FlowKey,
+        reply: &FlowKey,
+        rule: RuleId,
+    ) -> Option<SessionId> {
+        let start = self.random();
+        for probe in 0..SESSION_PROBES {
+            let mut state = self.at(Operation::Session);
+            let now = state.now;
+            let index = start.wrapping_add(probe) % state.limits.sessions.max(1);
+            let session = state.sessions.get_mut(index as usize)?;
+            if session.claimed == 0 {
+                session.claimed = 1;
+                session.open(original, reply, rule, now);
+                return Some(SessionId::new(index));
+            }
+        }
+        None
+    }
+
+    fn release_session(&mut self, id: SessionId) {
+        if let Some(session) = self.at(Operation::Session).session(id) {
+            session.close();
+            session.claimed = 0;
+        }
+    }
+
+    fn note_mss(&mut self, id: SessionId, side: Side, mss: u16) {
+        if let Some(session) = self.at(Operation::Session).session(id) {
+            session.mss[side.index()] = mss;
+        }
+    }
+
+    fn shift(
+        &self,
+        id: SessionId,
+        side: Side,
+        sequence: u32,
+        acknowledgement: u32,
+    ) -> Result<Shifted, Reason> {
+        let mut state = self.at(Operation::Session);
+        let session = *state.session(id).ok_or(Reason::AlgUnknown)?;
+        std::mem::drop(state);
+        // What the kernel's reader sees last; a writer may come between.
+        let after = self.at(Operation::Session).session(id).map(|session| session.generation);
+        if after != Some(session.generation) {
+            return Err(Reason::AlgBusy);
+        }
+        Ok(Shifted {
+            sequence: session.corrections(side).map_seq(sequence),
+            acknowledgement: session.corrections(side.other()).map_ack(acknowledgement),
+        })
+    }
+
+    fn map_sack(
+        &self,
+        id: SessionId,
+        side: Side,
+        area: &mut [u8; tcp_options::BUFFER],
+        length: usize,
+    ) {
+        if let Some(session) = self.at(Operation::Session).session(id) {
+            let corrections = session.corrections(side.other());
+            if !corrections.is_identity() {
+                tcp_options::map_sack(area, length, corrections);
+            }
+        }
+    }
+
+    fn repeat<B: Turn<Self>>(&mut self, turns: u32, body: &mut B) {
+        for _turn in 0..turns {
+            if !body.turn(self) {
+                break;
+            }
+        }
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.still().counters[counter as usize] += 1;
+    }
+
+    fn count_drop(&mut self, reason: Reason) {
+        self.still().drops[reason as usize] += 1;
+    }
+}
