@@ -91,6 +91,14 @@ pub fn remove_mptcp(buffer: &mut [u8; BUFFER], length: usize) {
     }
 }
 
+/// Edits the options of a SYN: removes MPTCP and lowers the MSS as [`lower_mss`] does. Returns the MSS
+/// that now stands there, or 0.
+#[inline(always)]
+pub fn edit_syn(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) -> u16 {
+    remove_mptcp(buffer, length);
+    lower_mss(buffer, length, by, floor).unwrap_or(0)
+}
+
 /// Maps the edges of all SACK blocks with the corrections of the stream that they acknowledge: left
 /// edges round up, right edges down, so that no byte is reported that did not arrive.
 #[inline(always)]

@@ -62,10 +62,11 @@ pub fn pass<P: Packet, T: Tables>(
     let mut delta = nat_common::checksum::Delta::NONE;
     if options > 0 {
         delta = if flags & wire::SYN != 0 {
-            let mut syn = Syn { mss: 0 };
+            let mut syn = Syn { tables: &*tables, mss: 0 };
             let delta = packet.edit_options(at, options, &mut syn)?;
-            if syn.mss != 0 {
-                tables.note_mss(session, side, syn.mss);
+            let mss = syn.mss;
+            if mss != 0 {
+                tables.note_mss(session, side, mss);
             }
             delta
         } else {
@@ -77,24 +78,16 @@ pub fn pass<P: Packet, T: Tables>(
 }
 
 /// The edit of a SYN; `mss` is what it announces afterwards.
-struct Syn {
+struct Syn<'a, T> {
+    tables: &'a T,
     mss: u16,
 }
 
-impl OptionsEdit for &mut Syn {
+impl<T: Tables> OptionsEdit for &mut Syn<'_, T> {
     #[inline(always)]
     fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize) {
-        self.mss = edit_syn(area, length as u32) as u16;
+        self.mss = self.tables.edit_syn(area, length);
     }
-}
-
-/// Lowers the MSS and removes MPTCP; the MSS that now stands there, or 0. A function of its own, for
-/// the stack of the path in the kernel is short.
-#[inline(never)]
-fn edit_syn(area: &mut [u8; tcp_options::BUFFER], length: u32) -> u32 {
-    let length = length as usize;
-    tcp_options::remove_mptcp(area, length);
-    tcp_options::lower_mss(area, length, MSS_HEADROOM, MSS_FLOOR).unwrap_or(0) as u32
 }
 
 /// The edit of any other segment.

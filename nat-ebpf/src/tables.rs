@@ -4,6 +4,7 @@
 //! gets an owner. Nothing is inserted over another, and nobody removes what another CPU may already
 //! rely on.
 
+use crate::control::{MSS_FLOOR, MSS_HEADROOM};
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
@@ -14,6 +15,7 @@ use nat_common::{
     rule::{Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
+    tcp_options,
 };
 
 /// Why an insertion failed.
@@ -123,9 +125,15 @@ pub trait Tables {
         &self,
         id: SessionId,
         side: Side,
-        area: &mut [u8; nat_common::tcp_options::BUFFER],
+        area: &mut [u8; tcp_options::BUFFER],
         length: usize,
     );
+
+    /// Edits the options of a SYN of a control connection; the MSS that it then announces, or 0.
+    #[inline(always)]
+    fn edit_syn(&self, area: &mut [u8; tcp_options::BUFFER], length: usize) -> u16 {
+        tcp_options::edit_syn(area, length, MSS_HEADROOM, MSS_FLOOR)
+    }
 
     /// Runs up to `turns` turns of `body`.
     fn repeat<B: Turn<Self>>(&mut self, turns: u32, body: &mut B)

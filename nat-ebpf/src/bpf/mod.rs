@@ -1,6 +1,7 @@
 //! The path's hosts in the kernel: packets of XDP and TC, tables in BPF maps.
 
 mod fib;
+mod global;
 pub mod maps;
 mod tables;
 pub mod tc;

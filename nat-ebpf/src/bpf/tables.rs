@@ -1,6 +1,6 @@
 //! The tables in BPF maps.
 
-use super::maps;
+use super::{global, maps};
 use crate::tables::{Refused, Shifted, Slot, Tables, Turn};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -228,13 +228,15 @@ impl Tables for Maps {
         sequence: u32,
         acknowledgement: u32,
     ) -> Result<Shifted, Reason> {
-        let session = session(id).ok_or(Reason::AlgUnknown)?;
-        let mut numbers = [sequence, acknowledgement];
-        if shift(session, side.index() as u32, &mut numbers) != 0 {
-            return Err(Reason::AlgBusy);
-        }
-        let [sequence, acknowledgement] = numbers;
-        Ok(Shifted { sequence, acknowledgement })
+        let index = id.index().ok_or(Reason::AlgUnknown)?;
+        Ok(Shifted {
+            sequence: shifted(global::nat_sequence(index, side.index() as u32, sequence))?,
+            acknowledgement: shifted(global::nat_acknowledgement(
+                index,
+                side.other().index() as u32,
+                acknowledgement,
+            ))?,
+        })
     }
 
     #[inline(always)]
@@ -242,12 +244,17 @@ impl Tables for Maps {
         &self,
         id: SessionId,
         side: Side,
-        area: &mut [u8; tcp_options::BUFFER],
+        _area: &mut [u8; tcp_options::BUFFER],
         length: usize,
     ) {
-        if let Some(session) = session(id) {
-            sack(session, side.index() as u32, area, length as u32);
+        if let Some(index) = id.index() {
+            global::nat_sack(index, side.other().index() as u32, length as u32);
         }
+    }
+
+    #[inline(always)]
+    fn edit_syn(&self, _area: &mut [u8; tcp_options::BUFFER], length: usize) -> u16 {
+        global::nat_syn(length as u32) as u16
     }
 
     #[inline(always)]
@@ -286,39 +293,6 @@ fn session(id: SessionId) -> Option<*mut Session> {
 }
 
 #[inline(always)]
-fn side(index: u32) -> Side {
-    if index == 0 { Side::Originator } else { Side::Responder }
-}
-
-/// Shifts sequence and acknowledgement number of a packet that a side sends; 0 when done, 1 when the
-/// corrections were written meanwhile. A function of its own, for the stack of the path is short; its
-/// arguments and result are what such a function may have.
-#[inline(never)]
-fn shift(session: *const Session, index: u32, numbers: &mut [u32; 2]) -> u32 {
-    let side = side(index);
-    // SAFETY: a value of an array map. The agent may write to it, but not to the copy in force; that
-    // it still is in force is checked afterwards.
-    unsafe {
-        let before = ptr::read_volatile(&raw const (*session).generation);
-        numbers[0] = (*session).corrections(side).map_seq(numbers[0]);
-        numbers[1] = (*session).corrections(side.other()).map_ack(numbers[1]);
-        (ptr::read_volatile(&raw const (*session).generation) != before) as u32
-    }
-}
-
-/// Maps the SACK edges in the options of a packet that a side sends.
-#[inline(never)]
-fn sack(
-    session: *const Session,
-    index: u32,
-    area: &mut [u8; tcp_options::BUFFER],
-    length: u32,
-) -> u32 {
-    // SAFETY: as in `shift`; a copy that is overwritten meanwhile gives edges that the sender
-    // ignores, for it goes by the acknowledgement.
-    let corrections = unsafe { (*session).corrections(side(index).other()) };
-    if !corrections.is_identity() {
-        tcp_options::map_sack(area, length as usize, corrections);
-    }
-    0
+fn shifted(answer: u64) -> Result<u32, Reason> {
+    if answer == global::BUSY { Err(Reason::AlgBusy) } else { Ok(answer as u32) }
 }

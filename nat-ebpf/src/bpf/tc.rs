@@ -1,7 +1,7 @@
 //! The TC host: a socket buffer, which may be a super-packet with its checksum left to a device.
 //! Its bytes are read and written through helpers, which know about both.
 
-use super::{Maps, barrier, fib::FibLookup, maps};
+use super::{Maps, barrier, fib::FibLookup, global, maps};
 use crate::{
     guard,
     headers::{Headers, Transport},
@@ -22,7 +22,7 @@ use aya_ebpf::{
 };
 use core::{mem::MaybeUninit, ptr};
 use nat_common::{
-    checksum::{Delta, Sum},
+    checksum::Delta,
     counter::Counter,
     flow::{Rewrite, Zone},
     layout,
@@ -281,9 +281,9 @@ impl Packet for TcPacket {
             }
         }
         // Bytes past the end are of an earlier packet: the same before and after, they cancel out.
-        let before = sum(area);
+        let before = global::nat_options_sum() as u16;
         edit.edit(area, length as usize);
-        let after = sum(area);
+        let after = global::nat_options_sum() as u16;
         if before == after {
             return Ok(Delta::NONE);
         }
@@ -296,16 +296,4 @@ impl Packet for TcPacket {
         }
         Ok(Delta::NONE.word(before.to_ne_bytes(), after.to_ne_bytes()))
     }
-}
-
-/// The folded sum of the whole area.
-#[inline(always)]
-fn sum(area: &[u8; tcp_options::BUFFER]) -> u16 {
-    let mut sum = Sum::ZERO;
-    let mut at = 0;
-    while at < tcp_options::BUFFER {
-        sum = sum.word([area[at], area[at + 1]]);
-        at += 2;
-    }
-    sum.folded()
 }
