@@ -3,7 +3,7 @@
 //! Every test has a network namespace of its own, that ends with the thread that made it, and an
 //! instance of its own, that is removed at its end. Without root nothing can be tested; the tests
 //! say so and pass.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test ends where something fails")]
 
 use std::{
     fs,

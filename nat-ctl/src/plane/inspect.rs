@@ -83,7 +83,8 @@ impl Inspector {
         let counted = |counter| self.maps.counted(counter);
         Ok(StatusView {
             instance: self.instance.as_str().to_owned(),
-            ready: !pins::list(&pins::links(&self.instance))?.is_empty(),
+            // Forwarding is turned on last, and put back first.
+            ready: self.state.forwarding.is_some(),
             uptime_s: uptime.into(),
             interfaces: interfaces.collect(),
             flows: Usage { used: records.div_ceil(2), max: self.state.flows.into() },
