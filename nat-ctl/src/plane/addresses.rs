@@ -9,7 +9,7 @@ use nat_common::interface::Interface;
 
 use super::error::{PlaneError, Result};
 use super::links::Address;
-use super::maps::{self, Maps};
+use super::maps::Maps;
 use super::state::Attached;
 use crate::output::Role;
 
@@ -75,15 +75,5 @@ impl Addresses {
             .map_err(PlaneError::refused::<aya::maps::MapError>(what))?;
         super::difference::apply(&mut maps.addresses, &self.own)
             .map_err(PlaneError::refused("write the map addresses"))
-    }
-
-    /// The public address of a WAN as the data plane knows it.
-    ///
-    /// # Errors
-    /// Where the kernel refuses to read.
-    pub fn public(maps: &Maps, index: u32) -> Result<Option<Ipv4Addr>> {
-        let record = maps::optional(maps.interfaces.get(&index, 0))
-            .map_err(PlaneError::refused("read the map interfaces"))?;
-        Ok(record.and_then(|record| record.public()).map(Ipv4Addr::from))
     }
 }
