@@ -291,7 +291,7 @@ impl PortRange {
     /// Whether `port` lies in it.
     #[inline(always)]
     pub const fn contains(&self, port: Port) -> bool {
-        self.len() != 0 && self.first.0 <= port.0 && port.0 <= self.last.0
+        !self.is_empty() && self.first.0 <= port.0 && port.0 <= self.last.0
     }
 }
 

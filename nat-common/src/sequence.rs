@@ -106,9 +106,8 @@ impl Corrections {
     #[inline(always)]
     pub fn map_seq(&self, seq: u32) -> u32 {
         let mut delta = self.base;
-        let mut index = 0;
-        for edit in &self.edits {
-            if index == self.len || !is_after(seq, edit.start) {
+        for (index, edit) in self.edits.iter().enumerate() {
+            if index as u32 == self.len || !is_after(seq, edit.start) {
                 break;
             }
             let old_end = edit.start.wrapping_add(edit.old_len as u32);
@@ -118,7 +117,6 @@ impl Corrections {
                 return if is_after(new_start, aligned) { new_start } else { aligned };
             }
             delta = edit.delta_after;
-            index += 1;
         }
         shifted(seq, delta)
     }
@@ -146,10 +144,9 @@ impl Corrections {
     #[cfg_attr(target_arch = "bpf", inline(never))]
     fn unmap(&self, number: u32, round: Round) -> u32 {
         let mut delta = self.base;
-        let mut index = 0;
-        for edit in &self.edits {
+        for (index, edit) in self.edits.iter().enumerate() {
             let new_start = shifted(edit.start, delta);
-            if index == self.len || !is_after(number, new_start) {
+            if index as u32 == self.len || !is_after(number, new_start) {
                 break;
             }
             if is_after(new_start.wrapping_add(edit.new_len as u32), number) {
@@ -159,7 +156,6 @@ impl Corrections {
                 };
             }
             delta = edit.delta_after;
-            index += 1;
         }
         number.wrapping_sub(delta as u32)
     }

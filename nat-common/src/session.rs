@@ -91,18 +91,19 @@ impl Side {
 )]
 #[repr(C)]
 pub struct Session {
-    /// 0 free, 1 taken; moved by compare-and-swap, which is there for 64 bits on every kernel.
-    pub claimed: u64,
     /// The copy in force is `generation & 1`.
     pub generation: u32,
+    /// The MSS in the SYN of each [`Side`], as lowered by the gateway; 0 until it was seen.
+    pub mss: [u16; 2],
     original: FlowKey,
     reply: FlowKey,
     rule: RuleId,
     created: u32,
-    /// The MSS in the SYN of each [`Side`], as lowered by the gateway; 0 until it was seen.
-    pub mss: [u16; 2],
     /// Two copies of the corrections of each [`Side`].
     pub copies: [[Corrections; 2]; 2],
+    /// 0 free, 1 taken; moved by compare-and-swap, which is there for 64 bits on every kernel. It
+    /// stands last, so that a record that is written over with zeros is free when all of it is zero.
+    pub claimed: u64,
 }
 
 const _: () = assert!(size_of::<Session>() == 56 + 4 * size_of::<Corrections>());

@@ -26,8 +26,10 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
-    /// An ICMP echo request or reply.
-    Echo,
+    /// An ICMP echo request, the only ICMP that may make a flow.
+    EchoRequest,
+    /// The answer to one.
+    EchoReply,
     /// Another ICMP message.
     IcmpOther,
     /// Another protocol.
@@ -193,11 +195,11 @@ impl Headers {
                 self.kind = match icmp[0] {
                     ECHO_REQUEST => {
                         self.sport = identifier;
-                        Transport::Echo
+                        Transport::EchoRequest
                     }
                     ECHO_REPLY => {
                         self.dport = identifier;
-                        Transport::Echo
+                        Transport::EchoReply
                     }
                     _ => Transport::IcmpOther,
                 };
@@ -231,12 +233,6 @@ impl Headers {
         self.length - (self.transport - self.network)
     }
 
-    /// Whether it is an echo request, the only ICMP that may make a flow.
-    #[inline(always)]
-    pub const fn is_echo_request(&self) -> bool {
-        matches!(self.kind, Transport::Echo) && self.dport.number() == 0
-    }
-
     /// Whether a packet of this kind can be translated.
     ///
     /// # Errors
@@ -244,7 +240,9 @@ impl Headers {
     #[inline(always)]
     pub const fn translatable(&self) -> Result<(), Reason> {
         match self.kind {
-            Transport::Tcp | Transport::Udp | Transport::Echo => Ok(()),
+            Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
+                Ok(())
+            }
             Transport::IcmpOther => Err(Reason::IcmpType),
             Transport::Other => Err(Reason::Protocol),
             Transport::FirstFragment | Transport::LaterFragment => Err(Reason::Fragment),
@@ -262,7 +260,7 @@ impl Headers {
         }
         match self.kind {
             Transport::Tcp if !nat_common::tcp::opens(self.tcp.flags) => Err(Reason::NoSyn),
-            Transport::Echo if !self.is_echo_request() => Err(Reason::IcmpType),
+            Transport::EchoReply => Err(Reason::IcmpType),
             _ => Ok(()),
         }
     }

@@ -124,7 +124,8 @@ fn own<P: Packet, T: Tables>(
             }
             // A flow or a forward was not found by its ports. What is left is the kernel's own:
             // ping, errors about its own connections, fragments that it puts together.
-            Transport::Echo
+            Transport::EchoRequest
+            | Transport::EchoReply
             | Transport::IcmpOther
             | Transport::Other
             | Transport::FirstFragment

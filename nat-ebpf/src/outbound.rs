@@ -81,16 +81,16 @@ fn plan<T: Tables>(
 ) -> Result<Plan, Reason> {
     let expected =
         ExpectationKey::new(Zone::Inside, key.protocol(), key.src(), key.dst(), key.dport());
-    if let Some(expectation) = tables.take_expectation(&expected) {
-        if now < expectation.expires() {
-            tables.count(Counter::Expected);
-            return Ok(Plan {
-                address: expectation.address(),
-                port: PublicPort::OwnIfFree,
-                rule: expectation.rule(),
-                kin: Kin::Related(expectation.session()),
-            });
-        }
+    if let Some(expectation) = tables.take_expectation(&expected)
+        && now < expectation.expires()
+    {
+        tables.count(Counter::Expected);
+        return Ok(Plan {
+            address: expectation.address(),
+            port: PublicPort::OwnIfFree,
+            rule: expectation.rule(),
+            kin: Kin::Related(expectation.session()),
+        });
     }
     let settings = tables.settings();
     let kin = if headers.kind == Transport::Tcp && settings.is_control_port(key.dport()) {

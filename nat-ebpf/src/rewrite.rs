@@ -49,12 +49,14 @@ pub fn apply<P: Packet>(
     let mut addresses = flow.address_delta();
     let mut rest = flow.port_delta();
     match headers.kind {
-        Transport::Echo => {
-            // No pseudo-header (RFC 792), and one identifier whichever end it names.
+        // No pseudo-header (RFC 792), and one identifier whichever end it names.
+        Transport::EchoRequest => {
             addresses = Delta::NONE;
-            let identifier =
-                if headers.is_echo_request() { rewrite.sport() } else { rewrite.dport() };
-            packet.write(headers.transport + ICMP_IDENTIFIER, identifier.to_wire())?;
+            packet.write(headers.transport + ICMP_IDENTIFIER, rewrite.sport().to_wire())?;
+        }
+        Transport::EchoReply => {
+            addresses = Delta::NONE;
+            packet.write(headers.transport + ICMP_IDENTIFIER, rewrite.dport().to_wire())?;
         }
         _ => {
             let [a, b] = rewrite.sport().to_wire();

@@ -206,7 +206,8 @@ impl ConfigError {
                 io::ErrorKind::PermissionDenied => Exit::Refused,
                 _ => Exit::Error,
             },
-            Self::Content { .. } => Exit::Usage,
+            // Usage is the command line; a file that is wrong is an error, as with `nft -f`.
+            Self::Content { .. } => Exit::Error,
             Self::Rules { source, .. } => source.exit(),
         }
     }
@@ -244,10 +245,18 @@ impl Config {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.get(..start).unwrap_or_default();
+            let line = before.matches('\n').count();
+            // The parser names the type that it wanted, seldom the key that it is for.
+            let shown = text.lines().nth(line).unwrap_or_default().trim();
+            let why = error
+                .message()
+                .replace('\n', " ")
+                .replace("nonzero u32", "whole number above 0")
+                .replace("nonzero u16", "port number from 1 to 65535");
             Mistake {
-                line: before.matches('\n').count() + 1,
+                line: line + 1,
                 column: before.chars().rev().take_while(|&c| c != '\n').count() + 1,
-                why: error.message().replace('\n', " "),
+                why: format!("`{shown}`: {why}"),
             }
         })
     }

@@ -1,7 +1,7 @@
 //! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
 
 use crate::{
-    headers::{Headers, Transport},
+    headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
 };
 use nat_common::{
@@ -17,6 +17,7 @@ use std::collections::HashSet;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
+const VLAN: usize = 4;
 /// Longest segment whose missing checksum the XDP host computes.
 const MAX_SUMMED: usize = 4096;
 
@@ -55,7 +56,7 @@ pub struct World {
 }
 
 impl World {
-    fn route(&self, dst: [u8; 4], length: Option<usize>) -> Route {
+    fn route(&self, dst: [u8; 4], is_too_big: impl Fn(usize) -> bool) -> Route {
         let address = u32::from_be_bytes(dst);
         let found = self
             .routes
@@ -68,9 +69,7 @@ impl World {
             .max_by_key(|route| route.network.1);
         match found.map(|found| (found.route, found.mtu)) {
             None => Route::Unreachable,
-            Some((Route::Forward(_), mtu)) if length.is_some_and(|length| length > mtu) => {
-                Route::TooBig
-            }
+            Some((Route::Forward(_), mtu)) if is_too_big(mtu) => Route::TooBig,
             Some((Route::Forward(hop), _)) if hop.neighbour == [0; 4] => {
                 Route::Forward(NextHop { neighbour: dst, ..hop })
             }
@@ -90,6 +89,8 @@ pub struct HostPacket<'a, const COMPLETE: bool> {
     pub tag: u16,
     /// What stands in its transport checksum.
     pub checksum: Checksum,
+    /// Whether it is a GSO super-packet, which is cut to size as it leaves.
+    pub is_super: bool,
     /// What was handed to the agent.
     pub punted: Vec<(PuntHeader, Vec<u8>)>,
     world: &'a World,
@@ -97,13 +98,14 @@ pub struct HostPacket<'a, const COMPLETE: bool> {
 }
 
 impl<'a, const COMPLETE: bool> HostPacket<'a, COMPLETE> {
-    /// A frame that arrives on `ifindex`, its checksum complete and its tag none.
+    /// A frame that arrives on `ifindex`, its checksum complete, without tag, not to be cut.
     pub fn new(frame: Vec<u8>, ifindex: u32, world: &'a World) -> Self {
         Self {
             frame,
             ifindex,
             tag: 0,
             checksum: Checksum::Complete,
+            is_super: false,
             punted: Vec::new(),
             world,
             unsummed: false,
@@ -225,8 +227,11 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
     }
 
     fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
-        // TC leaves the check against the MTU to the kernel, which knows super-packets.
-        self.world.route(dst, (!COMPLETE).then_some(headers.length))
+        self.world.route(dst, |mtu| match COMPLETE {
+            // The kernel knows super-packets, and has room for a tag (is_skb_forwardable).
+            true => !self.is_super && self.frame.len() > mtu + ETHERNET + VLAN,
+            false => headers.length > mtu,
+        })
     }
 
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {

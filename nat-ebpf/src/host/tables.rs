@@ -424,3 +424,10 @@ impl<'a> Tables for HostTables<'a> {
         self.still().drops[reason as usize] += 1;
     }
 }
+
+impl From<State> for Memory {
+    /// Memory that begins with a copy of another's state.
+    fn from(state: State) -> Self {
+        Self(Mutex::new(state))
+    }
+}

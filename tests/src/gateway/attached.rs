@@ -1,12 +1,13 @@
 //! What is attached to the gateway's interfaces, by whomever.
 //!
-//! Invariant: three tools are asked, as each is blind to something: `ip` to TC, `tc` to tcx,
-//! `bpftool` to what this kernel doesn't list.
+//! Invariant: every kind of hook is asked for by a tool that sees it: `ip` shows XDP, `tc` shows
+//! filters, and tcx, which neither knows, is asked of the kernel (Debian 12's bpftool is too old).
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc::TcError};
+use nix::errno::Errno;
 
 use crate::{
     lab::{LAN_DEVICE, WAN_DEVICE},
@@ -33,14 +34,29 @@ pub fn attached(namespace: &Namespace) -> Result<Vec<String>> {
             found.extend(filters.lines().map(|line| format!("tc {device} {hook}: {line}")));
         }
     }
-    let text = process::must(namespace.command("bpftool").args(["--json", "net"]))?;
-    let nets: Value = serde_json::from_str(&text).context("read bpftool net")?;
-    for section in nets.as_array().into_iter().flatten() {
-        for hook in ["xdp", "tc"] {
-            for program in section.get(hook).and_then(Value::as_array).into_iter().flatten() {
-                found.push(format!("bpftool net {hook}: {program}"));
+    found.extend(namespace.enter(tcx)??);
+    Ok(found)
+}
+
+/// tcx programs of the namespace that the calling thread is in; none on kernels before 6.6.
+fn tcx() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for device in [WAN_DEVICE, LAN_DEVICE] {
+        for (hook, name) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
+            match SchedClassifier::query_tcx(device, hook) {
+                Ok((_, programs)) => found.extend(programs.iter().map(|program| {
+                    format!("tcx {device} {name}: {}", program.name_as_str().unwrap_or("?"))
+                })),
+                Err(ProgramError::SyscallError(error)) if !knows_tcx(&error.io_error) => {}
+                Err(ProgramError::TcError(TcError::IoError(error)))
+                    if error.raw_os_error() == Some(Errno::ENODEV as i32) => {}
+                Err(error) => return Err(error).with_context(|| format!("ask {device} for tcx")),
             }
         }
     }
     Ok(found)
+}
+
+fn knows_tcx(error: &std::io::Error) -> bool {
+    error.raw_os_error() != Some(Errno::EINVAL as i32)
 }
