@@ -92,18 +92,20 @@ impl Sum {
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(transparent)]
-pub struct Delta(u16);
+pub struct Delta {
+    sum: u16,
+}
 
 impl Delta {
     /// Nothing changed.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { sum: 0 };
 
     /// One word changed.
     #[inline(always)]
     pub const fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
         let old = !u16::from_ne_bytes(old);
         let new = u16::from_ne_bytes(new);
-        Self(Sum(self.0 as u32 + old as u32 + new as u32).folded())
+        Self { sum: Sum(self.sum as u32 + old as u32 + new as u32).folded() }
     }
 
     /// Four bytes changed: an address, a sequence number.
@@ -115,19 +117,19 @@ impl Delta {
     /// Both changes together.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
-        Self(Sum(self.0 as u32 + other.0 as u32).folded())
+        Self { sum: Sum(self.sum as u32 + other.sum as u32).folded() }
     }
 
     /// The sum to add, as the kernel's `bpf_l3_csum_replace` and `bpf_l4_csum_replace` take it.
     #[inline(always)]
     pub const fn raw(self) -> u16 {
-        self.0
+        self.sum
     }
 
     /// The new field for an old one, both in memory order (RFC 1624 equation 3).
     #[inline(always)]
     pub const fn apply(self, field: u16) -> u16 {
-        !Sum(!field as u32 + self.0 as u32).folded()
+        !Sum(!field as u32 + self.sum as u32).folded()
     }
 }
 

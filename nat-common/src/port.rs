@@ -24,40 +24,43 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     KnownLayout,
 )]
 #[repr(transparent)]
-pub struct Port(u16);
+pub struct Port {
+    // Named for `bpftool map dump`.
+    number: u16,
+}
 
 impl Port {
     /// No port: the protocol has none, or any is meant.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { number: 0 };
 
     /// A port by its number.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
-        Self(number)
+        Self { number }
     }
 
     /// From the two bytes of a header.
     #[inline(always)]
     pub const fn from_wire(bytes: [u8; 2]) -> Self {
-        Self(u16::from_be_bytes(bytes))
+        Self { number: u16::from_be_bytes(bytes) }
     }
 
     /// As the two bytes of a header.
     #[inline(always)]
     pub const fn to_wire(self) -> [u8; 2] {
-        self.0.to_be_bytes()
+        self.number.to_be_bytes()
     }
 
     /// The number.
     #[inline(always)]
     pub const fn number(self) -> u16 {
-        self.0
+        self.number
     }
 
     /// Whether only privileged programs bind it (RFC 6335 section 6: system ports).
     #[inline(always)]
     pub const fn is_system(self) -> bool {
-        self.0 < 1024
+        self.number < 1024
     }
 }
 
@@ -264,23 +267,27 @@ impl PortRange {
         if first == 0 || first > last {
             return None;
         }
-        Some(Self { first: Port(first), last: Port(last) })
+        Some(Self { first: Port::new(first), last: Port::new(last) })
     }
 
     /// Lowest port.
     pub const fn first(&self) -> u16 {
-        self.first.0
+        self.first.number
     }
 
     /// Highest port.
     pub const fn last(&self) -> u16 {
-        self.last.0
+        self.last.number
     }
 
     /// Number of ports; 0 for the unused places of a [`Pool`].
     #[inline(always)]
     pub const fn len(&self) -> u32 {
-        if self.first.0 == 0 { 0 } else { self.last.0 as u32 - self.first.0 as u32 + 1 }
+        if self.first.number == 0 {
+            0
+        } else {
+            self.last.number as u32 - self.first.number as u32 + 1
+        }
     }
 
     /// Whether it is an unused place of a [`Pool`].
@@ -291,7 +298,7 @@ impl PortRange {
     /// Whether `port` lies in it.
     #[inline(always)]
     pub const fn contains(&self, port: Port) -> bool {
-        !self.is_empty() && self.first.0 <= port.0 && port.0 <= self.last.0
+        !self.is_empty() && self.first.number <= port.number && port.number <= self.last.number
     }
 }
 
@@ -354,7 +361,7 @@ impl Pool {
                 if index < c.len() { (c, index) } else { (d, index - c.len()) }
             }
         };
-        if rest < range.len() { Some(Port(range.first.0 + rest as u16)) } else { None }
+        if rest < range.len() { Some(Port::new(range.first.number + rest as u16)) } else { None }
     }
 }
 

@@ -21,20 +21,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     KnownLayout,
 )]
 #[repr(transparent)]
-pub struct RuleId(u32);
+pub struct RuleId {
+    number: u32,
+}
 
 impl RuleId {
     /// No rule: masquerade.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { number: 0 };
 
     /// The rule with this number; 0 is none.
     pub const fn new(number: u32) -> Self {
-        Self(number)
+        Self { number }
     }
 
     /// Its number.
     pub const fn number(self) -> u32 {
-        self.0
+        self.number
     }
 }
 

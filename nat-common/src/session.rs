@@ -32,27 +32,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     KnownLayout,
 )]
 #[repr(transparent)]
-pub struct SessionId(u32);
+pub struct SessionId {
+    number: u32,
+}
 
 impl SessionId {
     /// No session.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { number: 0 };
 
     /// The session in the place `index` of the map.
     #[inline(always)]
     pub const fn new(index: u32) -> Self {
-        Self(index + 1)
+        Self { number: index + 1 }
     }
 
     /// Its place in the map; `None` for no session.
     #[inline(always)]
     pub const fn index(self) -> Option<u32> {
-        self.0.checked_sub(1)
+        self.number.checked_sub(1)
     }
 
     /// The number that users see: 0 is none.
     pub const fn number(self) -> u32 {
-        self.0
+        self.number
     }
 }
 

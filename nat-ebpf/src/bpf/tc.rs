@@ -59,11 +59,11 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
             Maps.count(Counter::Punted);
             // tcx knows no STOLEN and would hand the packet to the stack (tcx_action_code), which
             // answers for a connection that is not its own.
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
         Err(reason) => {
             Maps.count_drop(reason);
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }
@@ -81,7 +81,7 @@ pub fn outside_egress(context: TcContext) -> i32 {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
             Maps.count_drop(reason);
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

@@ -47,11 +47,11 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
     let mut packet = XdpPacket { context, unsummed: false };
     match path::ingress(&mut packet, &mut Maps, zone) {
         Ok(Outcome::Forward(hop)) => {
-            if let Some([[a, b, c, d, e, f], [g, h, i, j, k, l]]) = hop.link {
-                if packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l]).is_ok() {
-                    Maps.count(Counter::Xdp);
-                    return XDP_REDIRECT;
-                }
+            if let Some([[a, b, c, d, e, f], [g, h, i, j, k, l]]) = hop.link
+                && packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l]).is_ok()
+            {
+                Maps.count(Counter::Xdp);
+                return XDP_REDIRECT;
             }
             Maps.count_drop(Reason::WriteFailed);
             XDP_DROP
