@@ -26,7 +26,10 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Job {
     /// One screen.
-    Status,
+    Status {
+        /// Sessions that are open.
+        ftp_sessions: u64,
+    },
     /// Flows that match.
     Flows(FlowFilter),
     /// The end of flows that match; how many is the answer.
@@ -54,7 +57,9 @@ impl Gateway for Answer {
 fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
     let mut inspector = Inspector::open(instance)?;
     Ok(match job {
-        Job::Status => Response::Status(Box::new(inspector.status()?)),
+        Job::Status { ftp_sessions } => {
+            Response::Status(Box::new(inspector.status(*ftp_sessions)?))
+        }
         Job::Flows(filter) => Response::Flows(inspector.flows(filter)?),
         Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)?),
         Job::EndRule(filter) => {

@@ -53,7 +53,7 @@ impl Agent {
                     (Err(failure), _) => return Answer::Ready(Err(failure).into()),
                 }
             }
-            Request::Status => Job::Status,
+            Request::Status => Job::Status { ftp_sessions: self.bridge.open().count() as u64 },
             Request::Flows { filter } => Job::Flows(filter.clone()),
             Request::DeleteFlows { filter } => Job::DeleteFlows(filter.clone()),
             Request::Expectations => Job::Expectations,

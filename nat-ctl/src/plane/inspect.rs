@@ -9,7 +9,6 @@ use aya::maps::MapError;
 use nat_common::{
     counter::Counter,
     flow::{Direction, FlowKey},
-    layout::SESSIONS,
     lifetime::Timeouts,
     port::Owner,
     reason::Reason,
@@ -63,11 +62,11 @@ impl Inspector {
         Ok(Self { instance: instance.clone(), maps, state, timeouts })
     }
 
-    /// One screen.
+    /// One screen; how many FTP sessions are open only the agent can tell.
     ///
     /// # Errors
     /// Where a map can't be read; the same goes for everything here.
-    pub fn status(&self) -> Result<StatusView> {
+    pub fn status(&self, ftp_sessions: u64) -> Result<StatusView> {
         let now = clock::now();
         let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
         let uptime =
@@ -90,7 +89,7 @@ impl Inspector {
             flows: Usage { used: records.div_ceil(2), max: self.state.flows.into() },
             ports: self.ports(u64::from(settings.pool.len()))?,
             expectations: Usage { used: expectations, max: self.room("expectations")? },
-            ftp_sessions: self.sessions()?,
+            ftp_sessions,
             drops: self.drops_view()?.total(),
             packets: PacketsView {
                 xdp: counted(Counter::Xdp)?,
@@ -240,15 +239,6 @@ impl Inspector {
     fn room(&self, name: &str) -> Result<u64> {
         let info = aya::maps::MapInfo::from_pin(self.instance.pins().join(name));
         Ok(info.map_err(refused("size"))?.max_entries().into())
-    }
-
-    fn sessions(&self) -> Result<u64> {
-        let mut used = 0;
-        for place in 0..SESSIONS {
-            let session = self.maps.sessions.get(&place, 0).map_err(refused("sessions"))?;
-            used += u64::from(session.claimed != 0);
-        }
-        Ok(used)
     }
 }
 
