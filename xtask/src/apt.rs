@@ -38,14 +38,27 @@ impl Apt {
         command::run(&mut satisfy).with_context(|| format!("cannot install libraries of {what}"))
     }
 
-    /// Downloads a package's file into `folder` without installing it.
-    pub fn download(&mut self, name: &str, folder: &Path) -> anyhow::Result<()> {
-        self.refresh(name)?;
-        eprintln!("xtask: downloading {name}");
+    /// Downloads the files of packages into `folder` without installing them.
+    pub fn download(&mut self, names: &[&str], folder: &Path) -> anyhow::Result<()> {
+        let list = names.join(", ");
+        self.refresh(&list)?;
+        eprintln!("xtask: downloading {list}");
         // The folder is ours, the user `_apt` that downloads by default can't write to it.
         let mut download = apt_get(&["--option", "APT::Sandbox::User=root", "download"]);
-        download.arg(name).current_dir(folder);
-        command::run(&mut download).with_context(|| format!("cannot download {name}"))
+        download.args(names).current_dir(folder);
+        command::run(&mut download).with_context(|| format!("cannot download {list}"))
+    }
+
+    /// Names of all packages that installing these would bring, themselves included; those that
+    /// the machine has are not among them.
+    pub fn closure(&mut self, names: &[&str]) -> anyhow::Result<Vec<String>> {
+        self.refresh(&names.join(", "))?;
+        // Removals are shown only, like everything else: nothing is installed.
+        let mut simulate = Command::new("apt-get");
+        simulate.args(["--simulate", "--no-install-recommends", "install"]).args(names);
+        let plan = command::output(&mut simulate)?;
+        let steps = plan.lines().filter_map(|line| line.strip_prefix("Inst "));
+        Ok(steps.filter_map(|step| step.split(' ').next()).map(str::to_owned).collect())
     }
 
     /// Brings the list of packages up to date, once.

@@ -7,7 +7,8 @@
 //! setup ── packages, toolchain, linker, (deny)     what the machine lacks
 //!   └─ build ── ebpf, agent                        target/bpf/nat-ebpf.o, target/release/nat-ctl
 //!        ├─ run ── lab or real interfaces
-//!        └─ test ── check: stages, one summary
+//!        ├─ test ── check: stages, one summary
+//!        └─ vm ── the same agent on another kernel
 //! ```
 
 mod agent;
@@ -26,6 +27,8 @@ mod setup;
 mod stage;
 mod tool;
 mod toolchain;
+mod unpack;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -57,6 +60,8 @@ enum Task {
     Run(run::Options),
     /// Install and build, then run every check and test, and print a summary
     Test,
+    /// Install and build, then run the gateway on Debian's own kernel in a machine that qemu emulates
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +94,7 @@ fn perform(task: Task) -> anyhow::Result<bool> {
             setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?;
             return check::run(&workspace);
         }
+        Task::Vm(options) => return vm::run(&workspace, &options),
     }
     Ok(true)
 }

@@ -16,6 +16,8 @@ pub enum Need {
     Lab,
     /// Everything `cargo xtask test` does beside the lab.
     Checks,
+    /// A machine that qemu emulates; its packages are unpacked, not installed, see `vm`.
+    Guest,
 }
 
 /// How to see that a package's content is there, from whatever source.

@@ -9,14 +9,13 @@
 //! [`offer`] puts their folder last, so that an installed one comes first.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, bail};
 
-use crate::{apt::Apt, command, workspace::Workspace};
+use crate::{apt::Apt, command, unpack::Downloads, workspace::Workspace};
 
 /// A server: Debian's package, and the program in it.
 struct Server {
@@ -60,15 +59,9 @@ fn folder(workspace: &Workspace) -> PathBuf {
 /// Downloads one server, installs its libraries, and unpacks it: in this order, as the program being
 /// there is what says that all is done.
 fn unpack(folder: &Path, server: &Server, apt: &mut Apt) -> anyhow::Result<()> {
-    let downloads = folder.join("download");
-    fs::create_dir_all(&downloads)
-        .with_context(|| format!("cannot make {}", downloads.display()))?;
-    apt.download(server.package, &downloads)?;
-    let package = only_file(&downloads)?;
-    let depends = command::output(Command::new("dpkg-deb").arg("-f").arg(&package).arg("Depends"))?;
-    apt.satisfy(&libraries(&depends), server.package)?;
-    command::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(folder))?;
-    fs::remove_dir_all(&downloads).with_context(|| format!("cannot remove {}", downloads.display()))
+    let downloads = Downloads::of(apt, &[server.package], folder)?;
+    apt.satisfy(&libraries(&downloads.depends()?), server.package)?;
+    downloads.unpack(folder)
 }
 
 /// Libraries among dependencies; the rest (debconf, an inetd, init scripts) is for an installed
@@ -76,16 +69,6 @@ fn unpack(folder: &Path, server: &Server, apt: &mut Apt) -> anyhow::Result<()> {
 fn libraries(depends: &str) -> String {
     let dependencies = depends.trim().split(", ");
     dependencies.filter(|name| name.starts_with("lib")).collect::<Vec<_>>().join(", ")
-}
-
-/// The one file in a folder.
-fn only_file(folder: &Path) -> anyhow::Result<PathBuf> {
-    let mut entries =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    match (entries.next(), entries.next()) {
-        (Some(Ok(entry)), None) => Ok(entry.path()),
-        _ => bail!("{} should hold one package: remove the folder", folder.display()),
-    }
 }
 
 #[cfg(test)]

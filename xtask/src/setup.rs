@@ -13,6 +13,7 @@ use crate::{
     packages::{self, Need},
     servers,
     toolchain::{self, Toolchain},
+    vm,
     workspace::Workspace,
 };
 
@@ -25,6 +26,7 @@ pub fn run(workspace: &Workspace, needs: &[Need]) -> anyhow::Result<()> {
         match need {
             Need::Build => linker::ensure(workspace, &ensure_toolchain(&mut apt)?)?,
             Need::Lab => servers::ensure(workspace, &mut apt)?,
+            Need::Guest => vm::ensure(workspace, &mut apt)?,
             Need::Checks => {
                 // rustup's toolchains have a clippy of their own.
                 if toolchain::find()?.is_of_system() && Apt::is_here() {

@@ -47,7 +47,17 @@ impl Workspace {
 
     /// The agent, as built by `cargo build --release`.
     pub fn agent(&self) -> PathBuf {
+        self.target().join("release/nat-ctl")
+    }
+
+    /// The lab, as built by `cargo build`.
+    pub fn lab(&self) -> PathBuf {
+        self.target().join("debug/nat-tests")
+    }
+
+    /// Cargo's target folder.
+    fn target(&self) -> PathBuf {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-        self.root.join(target).join("release/nat-ctl")
+        self.root.join(target)
     }
 }

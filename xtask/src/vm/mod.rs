@@ -1,0 +1,73 @@
+//! `cargo xtask vm`: the gateway on another kernel, in a machine that qemu emulates.
+//!
+//! Programs that one kernel's verifier takes, another one refuses, and TC hooks are filters before
+//! Linux 6.6 and links since. So Debian's own kernel is booted with an initramfs of the agent, the
+//! lab and what both call, and the guest's verdicts are read from its serial console.
+//!
+//! Invariant: nothing is installed, nothing but loopback of the guest is on a network, and the run
+//! ends by its deadline whatever the guest does; a verdict that is missing is a failure.
+//!
+//! ```text
+//! supplies ── qemu, kernel, busybox     unpacked once into .tools/vm
+//! image ───── programs (closure), modules, archive     target/vm/initramfs.cpio
+//! machine ─── qemu, its console         lines
+//! report ──── verdicts, table
+//! ```
+
+mod archive;
+mod closure;
+mod image;
+mod machine;
+mod modules;
+mod report;
+mod supplies;
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{agent, command, ebpf, packages::Need, privilege, setup, workspace::Workspace};
+use report::Report;
+pub use supplies::ensure;
+
+/// What of the lab to run, and how long at most.
+#[derive(Args)]
+pub struct Options {
+    /// Only those transfers of the lab whose line contains this text
+    #[arg(long, value_name = "TEXT", default_value = "vsftpd curl")]
+    filter: String,
+    /// The guest is stopped after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    deadline: u64,
+    /// Boot what was built last, without set-up and build
+    #[arg(long)]
+    built: bool,
+}
+
+/// Sets up and builds, then runs the guest; true when it passed everything.
+pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
+    privilege::require_root("`cargo xtask vm`", "as apt-get and the lab's set-up do")?;
+    if !options.built {
+        setup::run(workspace, &[Need::Build, Need::Lab, Need::Guest])?;
+        ebpf::build(workspace)?;
+        agent::build(workspace)?;
+        let mut lab = command::cargo();
+        lab.args(["build", "--package", "nat-tests", "--bin", "nat-tests"]);
+        command::run(lab.current_dir(workspace.root()))?;
+    }
+    boot(workspace, options)
+}
+
+/// Packs and boots what was built.
+fn boot(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
+    let supplies = supplies::find(workspace)?;
+    let image = image::pack(workspace, &supplies, options)?;
+    let mut report = Report::default();
+    let end = machine::run(&supplies, &image, Duration::from_secs(options.deadline), |line| {
+        report.read(line);
+        println!("{line}");
+    });
+    println!("\n{report}");
+    end?;
+    Ok(report.has_passed())
+}
