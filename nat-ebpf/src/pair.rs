@@ -29,7 +29,7 @@ pub enum Kin {
 ///
 /// # Errors
 /// [`Reason::TupleTaken`] when the answers are those of another flow already, [`Reason::TableFull`],
-/// [`Reason::AlgSessionsFull`].
+/// [`Reason::AlgSessionsFull`], [`Reason::AlgBusy`].
 #[inline(always)]
 pub fn make<T: Tables>(
     tables: &mut T,
@@ -44,55 +44,56 @@ pub fn make<T: Tables>(
     if let Kin::Control = kin {
         claimed = tables.claim_session(key, &answer, rule).ok_or(Reason::AlgSessionsFull)?;
     }
-    let made = insert(tables, key, rewrite, rule, kin, claimed, now);
-    if made.is_err() && claimed != SessionId::NONE {
-        tables.release_session(claimed);
-    }
-    match made {
-        Ok(()) => tables.count(Counter::Flows),
-        Err(Lost::Adopt) => {}
-        Err(Lost::Refuse(reason)) => return Err(reason),
-    }
-    tables.flow(key).ok_or(Reason::TableFull)
-}
-
-enum Lost {
-    /// Another CPU was faster; its record is as good.
-    Adopt,
-    Refuse(Reason),
-}
-
-#[inline(always)]
-fn insert<T: Tables>(
-    tables: &mut T,
-    key: &FlowKey,
-    rewrite: Rewrite,
-    rule: RuleId,
-    kin: Kin,
-    claimed: SessionId,
-    now: u32,
-) -> Result<(), Lost> {
-    let answer = key.answer(&rewrite);
     // One record after the other, for there is little stack.
     let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(key), rule, now);
-    match tables.insert_flow(&answer, &tie(back, kin, claimed)) {
-        Ok(()) => {}
-        Err(Refused::Full) => return Err(Lost::Refuse(Reason::TableFull)),
-        Err(Refused::Exists) => match tables.flow(&answer) {
-            // The same flow: made by another CPU this instant, or left over without its pair.
-            Some(other) if *other.load().rewrite() == Rewrite::answer(key) => {
-                if let Kin::Control = kin {
-                    return Err(adopt_control(tables, key, &answer));
-                }
+    let session = match tables.insert_flow(&answer, &tie(back, kin, claimed)) {
+        Ok(()) => claimed,
+        Err(refused) => {
+            // Given back here only, where no record names it yet.
+            if claimed != SessionId::NONE {
+                tables.release_session(claimed);
             }
-            _ => return Err(Lost::Refuse(Reason::TupleTaken)),
-        },
-    }
+            match refused {
+                Refused::Full => return Err(Reason::TableFull),
+                Refused::Exists => adopt(tables, key, &answer, kin)?,
+            }
+        }
+    };
     let there = Flow::new(Direction::Original, key, rewrite, rule, now);
-    match tables.insert_flow(key, &tie(there, kin, claimed)) {
-        Ok(()) => Ok(()),
-        Err(Refused::Exists) => Err(Lost::Adopt),
-        Err(Refused::Full) => Err(Lost::Refuse(Reason::TableFull)),
+    match tables.insert_flow(key, &tie(there, kin, session)) {
+        Ok(()) => tables.count(Counter::Flows),
+        // Another CPU was faster; its record is as good.
+        Err(Refused::Exists) => {}
+        Err(Refused::Full) => return Err(Reason::TableFull),
+    }
+    let slot = tables.flow(key).ok_or(Reason::TableFull)?;
+    if let Kin::Control = kin {
+        // Records of two sessions in one flow: two CPUs began it anew at the same time. The SYN is
+        // repeated and finds the way free.
+        if slot.load().control_session() != Some(session) {
+            remove(tables, key, &rewrite);
+            return Err(Reason::AlgBusy);
+        }
+    }
+    Ok(slot)
+}
+
+/// The answer's record is there already: of the same flow, made by another CPU this instant or left
+/// over without its pair, or of another flow. A control connection goes by the session that it names.
+#[inline(always)]
+fn adopt<T: Tables>(
+    tables: &mut T,
+    key: &FlowKey,
+    answer: &FlowKey,
+    kin: Kin,
+) -> Result<SessionId, Reason> {
+    let other = tables.flow(answer).ok_or(Reason::TupleTaken)?.load();
+    if *other.rewrite() != Rewrite::answer(key) {
+        return Err(Reason::TupleTaken);
+    }
+    match kin {
+        Kin::Plain | Kin::Related(_) => Ok(SessionId::NONE),
+        Kin::Control => other.control_session().ok_or(Reason::TupleTaken),
     }
 }
 
@@ -103,17 +104,6 @@ fn tie(flow: Flow, kin: Kin, claimed: SessionId) -> Flow {
         Kin::Control => flow.control(claimed),
         Kin::Related(session) => flow.related(session),
     }
-}
-
-/// A control connection's records name their session, so one of ours cannot stand beside one of
-/// another CPU. A left-over is removed; the SYN that met it is repeated and finds the way free.
-#[inline(always)]
-fn adopt_control<T: Tables>(tables: &mut T, key: &FlowKey, answer: &FlowKey) -> Lost {
-    if tables.flow(key).is_some() {
-        return Lost::Adopt;
-    }
-    tables.remove_flow(answer);
-    Lost::Refuse(Reason::AlgBusy)
 }
 
 /// Removes both records of a flow that has ended: of packets with `key` that leave as `rewrite`.
