@@ -31,9 +31,17 @@ struct Found {
     length: usize,
 }
 
+/// An index that is within the buffer for the compiler and for the verifier alike. The compiler must
+/// not know more of it, else it finds the mask needless by a comparison with another register, which
+/// the verifier of Linux 6.1 can't follow.
+#[inline(always)]
+fn index(at: usize) -> usize {
+    opaque(at as u64) as usize & MASK
+}
+
 #[inline(always)]
 fn byte(buffer: &[u8; BUFFER], at: usize) -> u8 {
-    buffer[at & MASK]
+    buffer[index(at)]
 }
 
 /// Finds the first option of `kind` within the first `length` bytes of `buffer`.
@@ -41,7 +49,7 @@ fn byte(buffer: &[u8; BUFFER], at: usize) -> u8 {
 fn find(buffer: &[u8; BUFFER], length: usize, kind: u8) -> Option<Found> {
     let mut at = 0;
     for _ in 0..MAX_COUNT {
-        at = opaque(at as u64) as usize & MASK;
+        at = index(at);
         if at + 1 >= length || at + 1 >= MAX_OPTIONS {
             return None;
         }
@@ -75,8 +83,8 @@ pub fn lower_mss(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) 
     let lowered = old.saturating_sub(by);
     let new = if lowered < floor { if old < floor { old } else { floor } } else { lowered };
     let [high, low] = new.to_be_bytes();
-    buffer[(found.at + 2) & MASK] = high;
-    buffer[(found.at + 3) & MASK] = low;
+    buffer[index(found.at + 2)] = high;
+    buffer[index(found.at + 3)] = low;
     Some(new)
 }
 
@@ -86,7 +94,7 @@ pub fn remove_mptcp(buffer: &mut [u8; BUFFER], length: usize) {
     let Some(found) = find(buffer, length, MPTCP) else { return };
     for offset in 0..MAX_OPTIONS {
         if offset < found.length {
-            buffer[(found.at + offset) & MASK] = NOP;
+            buffer[index(found.at + offset)] = NOP;
         }
     }
 }
@@ -118,18 +126,16 @@ pub fn map_sack(buffer: &mut [u8; BUFFER], length: usize, corrections: &Correcti
 
 #[inline(always)]
 fn read(buffer: &[u8; BUFFER], at: usize) -> u32 {
-    u32::from_be_bytes([
-        byte(buffer, at),
-        byte(buffer, at + 1),
-        byte(buffer, at + 2),
-        byte(buffer, at + 3),
-    ])
+    let at = index(at);
+    let [a, b, c, d] = [at, (at + 1) & MASK, (at + 2) & MASK, (at + 3) & MASK];
+    u32::from_be_bytes([buffer[a], buffer[b], buffer[c], buffer[d]])
 }
 
 #[inline(always)]
 fn write(buffer: &mut [u8; BUFFER], at: usize, value: u32) {
     let [a, b, c, d] = value.to_be_bytes();
-    buffer[at & MASK] = a;
+    let at = index(at);
+    buffer[at] = a;
     buffer[(at + 1) & MASK] = b;
     buffer[(at + 2) & MASK] = c;
     buffer[(at + 3) & MASK] = d;
