@@ -155,6 +155,19 @@ mod tests {
         !(sum as u16)
     }
 
+    #[test]
+    fn raw_sums_can_be_gone_on_from_and_carry_around() {
+        let sum = Sum::ZERO.word([0x12, 0x34]);
+        assert_eq!(Sum::from_raw(sum.raw()).word([1, 2]), sum.word([1, 2]));
+        assert_eq!(sum.raw(), u32::from(u16::from_ne_bytes([0x12, 0x34])));
+        // The end-around carry of the 32-bit accumulator (RFC 1071 section 2 (A)).
+        let full = Sum::from_raw(u32::MAX);
+        assert_eq!(full.word(1u16.to_ne_bytes()).raw(), 1);
+        assert_eq!(full.word(0xffffu16.to_ne_bytes()).raw(), 0xffff);
+        let delta = Delta::NONE.word(3u16.to_ne_bytes(), 5u16.to_ne_bytes());
+        assert_eq!(delta.raw(), 2);
+    }
+
     proptest! {
         #[test]
         fn sum_is_the_reference(bytes in prop::collection::vec(boundary_byte(), 0..80)) {

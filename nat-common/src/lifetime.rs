@@ -64,3 +64,25 @@ pub const fn lifetime(protocol: u8, original: u8, reply: u8) -> Lifetime {
         _ => Lifetime::Udp,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_follow_protocol_and_state_and_the_defaults_are_those_of_the_rfcs() {
+        let open = tcp::SYN | tcp::ACK;
+        let timeouts = Timeouts::default();
+        for (protocol, original, reply, class, seconds) in [
+            (flow::TCP, tcp::SYN, 0, Lifetime::TcpTransitory, 240),
+            (flow::TCP, open, tcp::SYN, Lifetime::TcpEstablished, 7440),
+            (flow::TCP, open | tcp::FIN, tcp::SYN, Lifetime::TcpTransitory, 240),
+            (flow::TCP, open, tcp::SYN | tcp::RST, Lifetime::TcpTransitory, 240),
+            (flow::UDP, 0, 0, Lifetime::Udp, 300),
+            (flow::ICMP, 0, 0, Lifetime::Icmp, 60),
+        ] {
+            assert_eq!(lifetime(protocol, original, reply), class);
+            assert_eq!(timeouts.seconds(class), seconds);
+        }
+    }
+}

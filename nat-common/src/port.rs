@@ -388,10 +388,44 @@ mod tests {
                 ranges.iter().filter(|r| !r.is_empty()).flat_map(|r| r.first()..=r.last()).collect();
             prop_assert_eq!(&listed, &wanted);
             prop_assert_eq!(pool.port(pool.len()), None);
+            prop_assert_eq!(pool.is_empty(), wanted.is_empty());
             for port in [0u16, 1, 1023, 1024, 65535].into_iter().chain(listed.first().copied()) {
                 prop_assert_eq!(pool.contains(Port::new(port)), wanted.contains(&port));
             }
         }
+    }
+
+    #[test]
+    fn a_port_on_the_wire_is_big_endian_and_system_below_1024() {
+        assert_eq!(Port::new(0x1234).to_wire(), [0x12, 0x34]);
+        assert_eq!(Port::from_wire([0x12, 0x34]), Port::new(0x1234));
+        assert!(Port::new(0).is_system() && Port::new(1023).is_system());
+        assert!(!Port::new(1024).is_system() && !Port::new(65535).is_system());
+    }
+
+    #[test]
+    fn keys_and_owners_say_what_they_were_made_of() {
+        let inside = Endpoint::new(17, [10, 0, 1, 2], Port::new(5000));
+        assert_eq!(
+            (inside.protocol(), inside.address(), inside.port().number()),
+            (17, [10, 0, 1, 2], 5000)
+        );
+        let key = MappingKey::new(inside, [203, 0, 113, 1]);
+        assert_eq!((key.inside(), key.public()), (inside, [203, 0, 113, 1]));
+        for (owner, name) in [
+            (Owner::Masquerade, "masquerade"),
+            (Owner::Forward, "forward"),
+            (Owner::Expectation, "expectation"),
+            (Owner::Gateway, "gateway"),
+        ] {
+            let port = PortOwner::new(owner, [10, 0, 1, 2], Port::new(5000), 77);
+            assert_eq!((port.owner(), owner.name(), port.since()), (Some(owner), name, 77));
+            assert_eq!((port.inside(), port.inside_port().number()), ([10, 0, 1, 2], 5000));
+            assert!(port.is([10, 0, 1, 2], Port::new(5000)));
+            assert!(!port.is([10, 0, 1, 3], Port::new(5000)));
+            assert!(!port.is([10, 0, 1, 2], Port::new(5001)));
+        }
+        assert_eq!(PortOwner::default().owner(), None);
     }
 
     #[test]

@@ -203,3 +203,14 @@ fn refused_edits_leave_the_list_as_it_was() {
     assert_eq!(corrections, full);
     assert_eq!(corrections.latest_delta(), 16);
 }
+
+#[test]
+fn only_corrections_that_move_nothing_are_the_identity() {
+    let mut corrections = Corrections::IDENTITY;
+    assert!(corrections.is_identity());
+    corrections.push(100, 4, 6).unwrap();
+    assert!(!corrections.is_identity(), "an edit is listed");
+    corrections.retire_acknowledged(200, 0);
+    assert!(corrections.edits().is_empty() && !corrections.is_identity(), "a shift remains");
+    assert!(PushError::Full.to_string().contains("taken"));
+}
