@@ -1,0 +1,345 @@
+//! The same packets through the programs and through the path on the host.
+
+use crate::{
+    common::{
+        frame::{ACK, ICMP, PSH, SYN, Spec, TCP},
+        gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
+        generate::{self, packet, port},
+        sums,
+    },
+    lab,
+    object::{self, Answer, Object},
+};
+use nat_common::{
+    counter::Counter,
+    expectation::{Expectation, ExpectationKey},
+    flow::{Flow, FlowKey, Zone},
+    layout,
+    port::{Endpoint, Port},
+    rule::RuleId,
+    session::SessionId,
+};
+use nat_ebpf::host::{self, HostPacket, Limits, Memory, Verdict, World};
+use nix::time::{ClockId, clock_gettime};
+use proptest::{
+    prelude::*,
+    sample::Index,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
+use std::{collections::HashMap, fmt::Debug};
+
+/// What happens next; a packet comes by XDP first, or only by TC.
+#[derive(Clone, Debug)]
+enum Step {
+    Packet(bool, Zone, Spec),
+    Known(bool, Index, Spec),
+    /// By XDP first, with only the pseudo-header in its checksum.
+    LeftToDevice(Index, Spec),
+    Egress(u32, u32, Spec),
+    Expect(u16),
+}
+
+fn step() -> BoxedStrategy<Step> {
+    let early = any::<bool>();
+    prop_oneof![
+        8 => (early, packet(Zone::Inside)).prop_map(|(early, spec)| Step::Packet(early, Zone::Inside, spec)),
+        5 => (early, packet(Zone::Outside)).prop_map(|(early, spec)| Step::Packet(early, Zone::Outside, spec)),
+        10 => (early, any::<Index>(), packet(Zone::Inside))
+            .prop_map(|(early, index, spec)| Step::Known(early, index, spec)),
+        2 => (any::<Index>(), packet(Zone::Inside))
+            .prop_map(|(index, spec)| Step::LeftToDevice(index, spec)),
+        1 => (prop::sample::select(vec![0, LAN, WAN]), prop::sample::select(vec![0, layout::MARK]), own())
+            .prop_map(|(from, mark, spec)| Step::Egress(from, mark, spec)),
+        1 => port().prop_map(Step::Expect),
+    ]
+    .boxed()
+}
+
+/// A packet that leaves by a WAN.
+fn own() -> BoxedStrategy<Spec> {
+    let sources = vec![PUBLIC, PUBLIC, [10, 0, 1, 254], [10, 0, 1, 2]];
+    (prop::sample::select(sources), packet(Zone::Inside))
+        .prop_map(|(src, spec)| Spec { src, dst: REMOTE, ..spec })
+        .boxed()
+}
+
+/// Seconds of the kernel's coarse monotonic clock.
+fn clock() -> u32 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock").tv_sec() as u32
+}
+
+/// Both sides.
+struct Both {
+    object: Object,
+    memory: Memory,
+    world: World,
+    began: u32,
+}
+
+impl Both {
+    fn new(object: &[u8]) -> Self {
+        let mut object = Object::load(object);
+        object.attach();
+        let began = clock();
+        let memory = memory(began);
+        object.fill(&memory.state());
+        Self { object, memory, world: gateway::world(), began }
+    }
+
+    /// Empties what packets have filled.
+    fn reset(&mut self) {
+        let sessions: Vec<_> =
+            self.object.flows().values().filter_map(|flow| flow.control_session()).collect();
+        for session in sessions {
+            self.object.set_session(session.index().unwrap(), Default::default());
+        }
+        let (drops, counters) = (self.object.drops(), self.object.counters());
+        self.began = clock();
+        self.memory = memory(self.began);
+        let mut state = self.memory.state();
+        (state.drops, state.counters) = (drops, counters);
+        self.object.fill(&state);
+    }
+
+    /// Runs a packet on both sides.
+    fn packet(&mut self, early: bool, zone: Zone, spec: &Spec, frame: &[u8]) {
+        let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+        self.beat();
+        if early {
+            let answer = self.object.xdp(zone, ifindex, frame).expect("a test run");
+            self.follow(spec);
+            let mut packet = HostPacket::<false>::new(frame.to_vec(), ifindex, &self.world);
+            let verdict = host::xdp_ingress(&mut packet, &mut self.memory.tables(), zone);
+            let code = match verdict {
+                Verdict::Pass => object::XDP_PASS,
+                Verdict::Forward(_) => object::XDP_REDIRECT,
+                Verdict::Drop(_) => object::XDP_DROP,
+                Verdict::Punted => unreachable!("XDP hands nothing to the agent"),
+            };
+            assert_eq!(answer, Answer { code, frame: packet.frame, mark: 0 }, "XDP: {verdict:?}");
+            self.same_tables();
+            if verdict != Verdict::Pass {
+                return;
+            }
+        }
+        let answer = self.object.tc(zone, ifindex, frame).expect("a test run");
+        self.follow(spec);
+        let mut packet = HostPacket::new(frame.to_vec(), ifindex, &self.world);
+        let verdict = host::tc_ingress(&mut packet, &mut self.memory.tables(), zone);
+        let (code, mark) = match verdict {
+            Verdict::Pass => (object::TC_UNSPEC, 0),
+            Verdict::Forward(_) => (object::TC_REDIRECT, layout::MARK),
+            Verdict::Drop(_) | Verdict::Punted => (object::TC_SHOT, 0),
+        };
+        if matches!(verdict, Verdict::Forward(_)) {
+            assert_eq!(sums::residues(&answer.frame), sums::residues(frame), "checksums");
+        }
+        assert_eq!(answer, Answer { code, frame: packet.frame, mark }, "TC: {verdict:?}");
+        let punted: Vec<_> = packet
+            .punted
+            .into_iter()
+            .map(|(header, bytes)| {
+                ((header.session().number(), header.length(), header.ifindex()), bytes)
+            })
+            .collect();
+        let records: Vec<_> =
+            self.object.punted().iter().map(|bytes| object::record(bytes)).collect();
+        assert_eq!(records, punted);
+        self.same_tables();
+    }
+
+    fn egress(&mut self, from: u32, mark: u32, spec: &Spec) {
+        let frame = spec.build();
+        let answer = self.object.egress(WAN, from, mark, &frame).expect("a test run");
+        let packet = HostPacket::new(frame.clone(), WAN, &self.world);
+        let verdict = host::outside_egress(&packet, &mut self.memory.tables(), from, mark);
+        let code = match verdict {
+            Verdict::Pass => object::TC_UNSPEC,
+            Verdict::Drop(_) => object::TC_SHOT,
+            Verdict::Forward(_) | Verdict::Punted => unreachable!("the guard sends nothing"),
+        };
+        assert_eq!(answer, Answer { code, frame, mark }, "egress: {verdict:?}");
+        self.same_tables();
+    }
+
+    fn expect(&mut self, port: u16) {
+        let key = ExpectationKey::new(Zone::Outside, TCP, REMOTE, PUBLIC, Port::new(port));
+        let (session, rule) = (SessionId::new(9), RuleId::new(3));
+        let expires = self.began + 3600;
+        let value = Expectation::inbound(SERVER, Port::new(2000), session, rule, expires);
+        self.object.expect(&key, &value);
+        self.memory.state().expectations.insert(key, value);
+    }
+
+    /// The agent is at work, and both clocks are the same.
+    fn beat(&mut self) {
+        let now = clock();
+        let mut state = self.memory.state();
+        state.now = now;
+        if state.settings.heartbeat != now {
+            state.settings.heartbeat = now;
+            self.object.settings(state.settings);
+        }
+    }
+
+    /// Draws the random numbers of the kernel: the port and the session that it has found.
+    fn follow(&mut self, spec: &Spec) {
+        let (ports, flows) = (self.object.ports(), self.object.flows());
+        let mut state = self.memory.state();
+        state.random.clear();
+        let pool = state.settings.pool;
+        for (public, owner) in &ports {
+            let own = owner.inside_port() == public.port();
+            if !state.ports.contains_key(public) && !own && owner.inside() == spec.src {
+                let index = (0..pool.len()).find(|index| pool.port(*index) == Some(public.port()));
+                state.random.extend(index);
+            } else if !state.ports.contains_key(public) && !own {
+                panic!("{public:?} was claimed for {owner:?}");
+            }
+        }
+        let known = state.flows();
+        let session = flows
+            .iter()
+            .filter(|(key, flow)| {
+                known.get(key).is_none_or(|known| known.control_session() != flow.control_session())
+            })
+            .find_map(|(_, flow)| flow.control_session());
+        state.random.extend(session.and_then(|session| session.index()));
+    }
+
+    /// Flows, ports, mappings, expectations, counters and drops are the same.
+    fn same_tables(&mut self) {
+        let now = clock();
+        let state = self.memory.state();
+        let (flows, wanted) = (self.object.flows(), state.flows());
+        assert_eq!(fields(&flows, self.began, now), fields(&wanted, self.began, now));
+        let owner = |ports: HashMap<Endpoint, nat_common::port::PortOwner>| -> HashMap<_, _> {
+            let fields = |owner: nat_common::port::PortOwner| {
+                (owner.owner(), owner.inside(), owner.inside_port())
+            };
+            ports.into_iter().map(|(public, owner)| (public, fields(owner))).collect()
+        };
+        assert_eq!(owner(self.object.ports()), owner(state.ports.clone()));
+        assert_eq!(self.object.mappings(), state.mappings);
+        assert_eq!(self.object.expectations(), state.expectations);
+        assert_eq!(self.object.counters(), state.counters);
+        assert_eq!(self.object.drops(), state.drops);
+        for flow in wanted.values() {
+            if let Some(session) = flow.control_session() {
+                let ours = state.sessions[session.index().unwrap() as usize];
+                let theirs = self.object.session(session.index().unwrap());
+                assert_eq!((theirs.original(), theirs.reply()), (ours.original(), ours.reply()));
+                assert_eq!((theirs.mss, theirs.claimed), (ours.mss, ours.claimed));
+            }
+        }
+    }
+}
+
+/// The fields of flow records; times are only checked to be of this run.
+fn fields(
+    flows: &HashMap<FlowKey, Flow>,
+    began: u32,
+    now: u32,
+) -> HashMap<FlowKey, impl Debug + PartialEq> {
+    let fields = |flow: &Flow| {
+        assert!(began <= flow.created() && flow.created() <= flow.last_seen, "{flow:?}");
+        assert!(flow.last_seen <= now, "{flow:?} at {now}");
+        let deltas = (flow.address_delta(), flow.port_delta());
+        let sessions = (flow.control_session(), flow.related_session(), flow.rule());
+        let counts = (flow.seen, flow.packets, flow.bytes);
+        (flow.direction(), *flow.rewrite(), deltas, sessions, counts)
+    };
+    flows.iter().map(|(key, flow)| (*key, fields(flow))).collect()
+}
+
+fn memory(now: u32) -> Memory {
+    let limits = Limits {
+        flows: object::FLOWS as usize,
+        ports: object::OTHERS as usize,
+        mappings: object::OTHERS as usize,
+        sessions: layout::SESSIONS,
+    };
+    let memory = gateway::memory(limits, true, Some(PUBLIC));
+    let mut state = memory.state();
+    state.now = now;
+    state.settings.heartbeat = now;
+    drop(state);
+    memory
+}
+
+/// What fits a page with the kernel's own needs, which is what a test run takes.
+const LONGEST: usize = 3000;
+
+#[test]
+fn the_programs_do_what_the_path_does_on_the_host() {
+    lab::run("the_programs_do_what_the_path_does_on_the_host", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object);
+        let mut runner = TestRunner::new_with_rng(
+            Config::default(),
+            proptest::test_runner::TestRng::deterministic_rng(
+                proptest::test_runner::RngAlgorithm::ChaCha,
+            ),
+        );
+        let steps = step();
+        for number in 0..3000 {
+            if number % 60 == 0 {
+                both.reset();
+            }
+            let step = steps.new_tree(&mut runner).expect("a step").current();
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match &step {
+                Step::Packet(early, zone, spec) if spec.length() < LONGEST => {
+                    both.packet(*early, *zone, spec, &spec.build());
+                }
+                Step::Known(_, index, spec) | Step::LeftToDevice(index, spec) => {
+                    let keys = generate::in_order(both.memory.state().flows().keys());
+                    if keys.is_empty() || spec.length() >= LONGEST {
+                        return;
+                    }
+                    let key = index.get(&keys);
+                    let spec = generate::known(key, spec);
+                    match step {
+                        Step::LeftToDevice(..) if key.protocol() != ICMP => {
+                            both.packet(true, key.zone(), &spec, &spec.build_left_to_device());
+                        }
+                        Step::Known(early, ..) => {
+                            both.packet(early, key.zone(), &spec, &spec.build());
+                        }
+                        _ => {}
+                    }
+                }
+                Step::Egress(from, mark, spec) if spec.length() < LONGEST => {
+                    both.egress(*from, *mark, spec);
+                }
+                Step::Expect(port) => both.expect(*port),
+                Step::Packet(..) | Step::Egress(..) => {}
+            }));
+            if let Err(panic) = told {
+                eprintln!("step {number}: {step:?}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+        let drops = both.object.drops();
+        let counters = both.object.counters();
+        println!("drops {drops:?}, counters {counters:?}");
+        assert!(counters.iter().filter(|count| **count > 0).count() >= 6, "{counters:?}");
+    });
+}
+
+#[test]
+fn lines_for_the_agent_keep_their_bytes() {
+    lab::run("lines_for_the_agent_keep_their_bytes", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object);
+        let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
+        let syn = Spec::tcp(client, server, SYN);
+        both.packet(true, Zone::Inside, &syn, &syn.build());
+        let lengths = [1, 2, 3, 100, 1459, 1460];
+        for length in lengths {
+            let line = Spec::tcp(client, server, PSH | ACK).with(&vec![b'x'; length]);
+            both.packet(true, Zone::Inside, &line, &line.build());
+        }
+        assert_eq!(both.object.counters()[Counter::Punted as usize], lengths.len() as u64);
+    });
+}

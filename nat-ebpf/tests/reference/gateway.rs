@@ -1,0 +1,75 @@
+//! The gateway of the tests, with the model of it.
+
+pub use crate::common::gateway::*;
+use crate::model::{self, Forward, Holder, Model, Owned, Place};
+use nat_common::flow::{TCP, UDP};
+use nat_ebpf::host::{Limits, Memory, World};
+
+pub struct Gateway {
+    pub world: World,
+    pub memory: Memory,
+    pub model: Model,
+}
+
+/// The gateway with room for `flows` records of flows; `masquerade` or not.
+pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gateway {
+    let memory = memory(Limits { flows, ..Limits::default() }, masquerade, public);
+    let forwards: Vec<Forward> = RULES
+        .into_iter()
+        .map(|(protocol, public, to, rule, filter, ftp)| Forward {
+            protocol,
+            public,
+            to,
+            rule,
+            filter,
+            ftp,
+        })
+        .collect();
+    let owned = forwards
+        .iter()
+        .filter(|forward| forward.public.1 != 0)
+        .filter_map(|forward| {
+            let (public, inside) = (forward.public, forward.to);
+            Some(Owned { protocol: forward.protocol?, public, holder: Holder::Forward, inside })
+        })
+        .collect();
+    let model = Model {
+        now: START,
+        heartbeat: START,
+        masquerade,
+        public,
+        pool: POOL.to_vec(),
+        control_ports: vec![21, 2121],
+        places: vec![
+            ([0, 0, 0, 0], 0, Place::Wan),
+            ([10, 0, 1, 0], 24, Place::Inside),
+            ([192, 168, 9, 0], 24, Place::Elsewhere),
+            ([100, 64, 0, 0], 10, Place::Nowhere),
+            ([10, 0, 1, 254], 32, Place::Gateway),
+            (PUBLIC, 32, Place::Gateway),
+            (OWN, 32, Place::Gateway),
+        ],
+        sockets: vec![(TCP, (PUBLIC, 22)), (UDP, (PUBLIC, 53))],
+        forwards,
+        filters: FILTERS.to_vec(),
+        one_to_one: vec![(ONE_TO_ONE, OWN, 5)],
+        expectations: Vec::new(),
+        connections: Vec::new(),
+        owned,
+        mapped: Vec::new(),
+        capacity: flows,
+        made: false,
+        used: false,
+    };
+    Gateway { world: world(), memory, model }
+}
+
+/// The interface that packets to a place leave by.
+pub fn interface(place: model::Place) -> u32 {
+    match place {
+        Place::Inside => LAN,
+        Place::Wan => WAN,
+        Place::Elsewhere => OTHER,
+        Place::Gateway | Place::Nowhere | Place::TooBig => 0,
+    }
+}

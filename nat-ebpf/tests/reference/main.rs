@@ -1,0 +1,12 @@
+//! The packet path on the host against a slow reference model, and against itself: sequences of
+//! packets with time, packets at once, frames that are none.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod compare;
+mod gateway;
+mod mangled;
+mod model;
+mod races;
+mod sequences;

@@ -1,0 +1,534 @@
+//! A NAT gateway as one would explain it: lists that are searched from end to end, one record for a
+//! connection, packets as descriptions. Written from the rules, and slow.
+//!
+//! Where the gateway is free to choose (a public port other than the inside one) the model takes
+//! what the path has chosen, and says whether it may.
+
+use crate::common::frame::{ACK, Body, ECHO, FIN, Opt, RST, SYN, Spec, TCP};
+use nat_common::{
+    flow::Zone,
+    reason::Reason::{self, *},
+};
+
+pub type Address = [u8; 4];
+pub type End = (Address, u16);
+
+/// Where a destination lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Inside,
+    Wan,
+    Elsewhere,
+    Gateway,
+    Nowhere,
+    /// On a way that is too narrow.
+    TooBig,
+}
+
+/// What must become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Pass,
+    Drop(Reason),
+    Punt,
+    Forward(Box<Spec>, Place),
+}
+
+/// Why a connection is looked at by FTP inspection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kin {
+    Plain,
+    Control,
+    Related(u32),
+}
+
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub from: Zone,
+    pub protocol: u8,
+    /// Source and destination as its initiator's packets arrive, and as they leave.
+    pub arrives: (End, End),
+    pub leaves: (End, End),
+    pub rule: u32,
+    pub kin: Kin,
+    /// By direction: flags seen, packets, bytes, time of the last.
+    pub seen: [u8; 2],
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+    pub last: [u32; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Masquerade,
+    Expectation,
+    Forward,
+}
+
+#[derive(Clone, Debug)]
+pub struct Owned {
+    pub protocol: u8,
+    pub public: End,
+    pub holder: Holder,
+    pub inside: End,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    pub protocol: u8,
+    pub inside: End,
+    pub public: End,
+}
+
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    pub zone: Zone,
+    pub src: Address,
+    pub dst: End,
+    /// Inside end for a connection from outside; public address for one from inside.
+    pub to: End,
+    pub session: u32,
+    pub rule: u32,
+    pub expires: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Forward {
+    pub protocol: Option<u8>,
+    pub public: End,
+    pub to: End,
+    pub rule: u32,
+    pub filter: Option<u32>,
+    pub ftp: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub now: u32,
+    pub heartbeat: u32,
+    pub masquerade: bool,
+    pub public: Option<Address>,
+    pub pool: Vec<u16>,
+    pub control_ports: Vec<u16>,
+    pub places: Vec<(Address, u32, Place)>,
+    pub sockets: Vec<(u8, End)>,
+    pub forwards: Vec<Forward>,
+    pub filters: Vec<(u32, Address, u32)>,
+    pub one_to_one: Vec<(Address, Address, u32)>,
+    pub expectations: Vec<Expectation>,
+    pub connections: Vec<Connection>,
+    pub owned: Vec<Owned>,
+    pub mapped: Vec<Mapped>,
+    pub capacity: usize,
+    /// Connections made, and expectations used, by the last packet.
+    pub made: bool,
+    pub used: bool,
+}
+
+fn within(address: Address, network: Address, bits: u32) -> bool {
+    (0..bits).all(|bit| {
+        let (byte, shift) = (bit as usize / 8, 7 - bit % 8);
+        (address[byte] >> shift) & 1 == (network[byte] >> shift) & 1
+    })
+}
+
+fn is_unicast(address: Address) -> bool {
+    !(address[0] == 0 || address[0] == 127 || address[0] >= 224)
+}
+
+/// Source and destination port; of an echo the identifier stands on the side of who asks.
+fn ports(body: &Body) -> (u16, u16) {
+    match *body {
+        Body::Tcp { sport, dport, .. } | Body::Udp { sport, dport, .. } => (sport, dport),
+        Body::Icmp { kind: ECHO, identifier } => (identifier, 0),
+        Body::Icmp { kind: 0, identifier } => (0, identifier),
+        Body::Icmp { .. } | Body::Other { .. } => (0, 0),
+    }
+}
+
+fn flags(body: &Body) -> u8 {
+    if let Body::Tcp { flags, .. } = body { *flags } else { 0 }
+}
+
+fn is_only_syn(flags: u8) -> bool {
+    flags & (SYN | ACK | FIN | RST) == SYN
+}
+
+impl Model {
+    pub fn place(&self, address: Address) -> Place {
+        let mut best = (Place::Nowhere, 0);
+        for (network, bits, place) in &self.places {
+            if within(address, *network, *bits) && *bits >= best.1 {
+                best = (*place, *bits);
+            }
+        }
+        best.0
+    }
+
+    /// Where a packet of the size of `spec` goes that is for `address`.
+    fn route(&self, spec: &Spec, address: Address) -> Place {
+        // The MTU with the headers of Ethernet and of one tag.
+        let fits = spec.length() + spec.trailer <= 1500 + 4;
+        match self.place(address) {
+            Place::Inside | Place::Wan | Place::Elsewhere if !fits => Place::TooBig,
+            place => place,
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.heartbeat != 0 && self.now - self.heartbeat <= 4
+    }
+
+    /// What must become of a packet from `zone`; `chosen` is the source port that it left with.
+    pub fn packet(&mut self, zone: Zone, spec: &Spec, chosen: Option<u16>) -> Expected {
+        (self.made, self.used) = (false, false);
+        match self.decide(zone, spec, chosen) {
+            Ok(expected) => expected,
+            Err(reason) => Expected::Drop(reason),
+        }
+    }
+
+    fn decide(&mut self, zone: Zone, spec: &Spec, chosen: Option<u16>) -> Result<Expected, Reason> {
+        if !is_unicast(spec.src) || !is_unicast(spec.dst) {
+            return Ok(Expected::Pass);
+        }
+        let found = match self.find(zone, spec) {
+            Some(found) => Some(found),
+            None => match zone {
+                Zone::Inside => self.enters_inside(spec, chosen)?,
+                Zone::Outside => self.enters_outside(spec)?,
+            },
+        };
+        let Some((index, direction)) = found else { return Ok(Expected::Pass) };
+        if spec.is_fragment() {
+            return Err(Fragment);
+        }
+        let connection = self.connections[index].clone();
+        let (src, dst) = match direction {
+            0 => connection.leaves,
+            _ => (connection.arrives.1, connection.arrives.0),
+        };
+        let place = self.route(spec, dst.0);
+        if spec.ttl <= 1 || !matches!(place, Place::Inside | Place::Wan | Place::Elsewhere) {
+            return match zone {
+                Zone::Inside => Ok(Expected::Pass),
+                Zone::Outside if spec.ttl <= 1 => Err(TtlExpired),
+                Zone::Outside if place == Place::TooBig => Err(TooBig),
+                Zone::Outside => Err(NoRoute),
+            };
+        }
+        self.count(index, direction, spec);
+        let mut out = spec.clone();
+        out.ttl -= 1;
+        (out.src, out.dst) = (src.0, dst.0);
+        match &mut out.body {
+            Body::Tcp { sport, dport, .. } | Body::Udp { sport, dport, .. } => {
+                (*sport, *dport) = (src.1, dst.1);
+            }
+            Body::Icmp { kind, identifier } => {
+                *identifier = if *kind == ECHO { src.1 } else { dst.1 };
+            }
+            Body::Other { .. } => {}
+        }
+        if connection.kin == Kin::Control {
+            let flags = flags(&spec.body);
+            if !spec.payload.is_empty() && !self.is_alive() {
+                return Err(AlgNoAgent);
+            }
+            if self.is_alive() && (!spec.payload.is_empty() || flags & (FIN | RST) != 0) {
+                return Ok(Expected::Punt);
+            }
+            if flags & SYN != 0
+                && let Body::Tcp { options, .. } = &mut out.body
+            {
+                *options = options.iter().flat_map(|option| for_inspection(*option)).collect();
+            }
+        }
+        Ok(Expected::Forward(Box::new(out), place))
+    }
+
+    /// The connection of a packet, and the direction it goes: 0 the initiator's.
+    fn find(&mut self, zone: Zone, spec: &Spec) -> Option<(usize, usize)> {
+        if spec.is_later_fragment() {
+            return None;
+        }
+        if let Body::Other { .. } | Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body {
+            return None;
+        }
+        let (sport, dport) = ports(&spec.body);
+        let tuple = ((spec.src, sport), (spec.dst, dport));
+        let protocol = spec.protocol();
+        let found = self.connections.iter().enumerate().find_map(|(index, connection)| {
+            if connection.protocol != protocol {
+                None
+            } else if connection.from == zone && connection.arrives == tuple {
+                Some((index, 0))
+            } else if connection.from != zone && connection.leaves == (tuple.1, tuple.0) {
+                Some((index, 1))
+            } else {
+                None
+            }
+        })?;
+        let [a, b] = self.connections[found.0].seen;
+        if is_only_syn(flags(&spec.body)) && (a | b) & 12 != 0 {
+            self.connections.remove(found.0);
+            return None;
+        }
+        Some(found)
+    }
+
+    fn count(&mut self, index: usize, direction: usize, spec: &Spec) {
+        let flags = flags(&spec.body);
+        let mut seen = 0;
+        if flags & SYN != 0 {
+            seen |= 1;
+        }
+        if flags & (SYN | ACK) == ACK {
+            seen |= 2;
+        }
+        if flags & FIN != 0 {
+            seen |= 4;
+        }
+        if flags & RST != 0 {
+            seen |= 8;
+        }
+        let connection = &mut self.connections[index];
+        connection.seen[direction] |= seen;
+        connection.packets[direction] += 1;
+        connection.bytes[direction] += spec.length() as u64;
+        connection.last[direction] = self.now;
+    }
+
+    /// Stray packets begin nothing.
+    fn may_begin(spec: &Spec) -> Result<(), Reason> {
+        if spec.is_fragment() {
+            return Err(Fragment);
+        }
+        match &spec.body {
+            Body::Tcp { flags, .. } if is_only_syn(*flags) => Ok(()),
+            Body::Tcp { .. } => Err(NoSyn),
+            Body::Udp { .. } | Body::Icmp { kind: ECHO, .. } => Ok(()),
+            Body::Icmp { .. } => Err(IcmpType),
+            Body::Other { .. } => Err(Protocol),
+        }
+    }
+
+    fn enters_inside(
+        &mut self,
+        spec: &Spec,
+        chosen: Option<u16>,
+    ) -> Result<Option<(usize, usize)>, Reason> {
+        if self.route(spec, spec.dst) != Place::Wan || spec.ttl <= 1 {
+            return Ok(None);
+        }
+        Self::may_begin(spec)?;
+        let protocol = spec.protocol();
+        let (sport, dport) = ports(&spec.body);
+        let (src, dst) = ((spec.src, sport), (spec.dst, dport));
+        let control = protocol == TCP && dport != 0 && self.control_ports.contains(&dport);
+        let plain = if control { Kin::Control } else { Kin::Plain };
+
+        let (public, rule, kin) =
+            if let Some(expected) = self.expected(Zone::Inside, protocol, spec.src, dst) {
+                let address = expected.to.0;
+                let port = match self.keeps_port(protocol, src, dst, address) {
+                    true => sport,
+                    false => self.mapping(protocol, src, address, chosen)?,
+                };
+                ((address, port), expected.rule, Kin::Related(expected.session))
+            } else if let Some(host) = self.one_to_one.iter().find(|host| host.0 == spec.src) {
+                ((host.1, sport), host.2, plain)
+            } else if !self.masquerade {
+                return Err(NotMasqueraded);
+            } else {
+                let address = self.public.ok_or(NoPublicAddress)?;
+                ((address, self.mapping(protocol, src, address, chosen)?), 0, plain)
+            };
+        self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin).map(Some)
+    }
+
+    fn enters_outside(&mut self, spec: &Spec) -> Result<Option<(usize, usize)>, Reason> {
+        let protocol = spec.protocol();
+        let (sport, dport) = ports(&spec.body);
+        let known = !spec.is_later_fragment();
+        let (src, dst) = ((spec.src, sport), (spec.dst, dport));
+        if protocol == TCP
+            && !spec.is_fragment()
+            && is_only_syn(flags(&spec.body))
+            && let Some(expected) = self.expected(Zone::Outside, protocol, spec.src, dst)
+        {
+            let kin = Kin::Related(expected.session);
+            let leaves = (src, expected.to);
+            return self
+                .begin(Zone::Outside, protocol, (src, dst), leaves, expected.rule, kin)
+                .map(Some);
+        }
+        if let Some(forward) = self.forward(protocol, dst).filter(|_| known) {
+            let allowed = forward.filter.is_none_or(|filter| {
+                self.filters
+                    .iter()
+                    .any(|(n, net, bits)| *n == filter && within(spec.src, *net, *bits))
+            });
+            if !allowed {
+                return Err(NotAllowed);
+            }
+            Self::may_begin(spec)?;
+            let port = if forward.to.1 == 0 { dport } else { forward.to.1 };
+            let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
+            let leaves = (src, (forward.to.0, port));
+            return self
+                .begin(Zone::Outside, protocol, (src, dst), leaves, forward.rule, kin)
+                .map(Some);
+        }
+        match self.route(spec, spec.dst) {
+            Place::Gateway => match &spec.body {
+                Body::Tcp { .. } | Body::Udp { .. } if !spec.is_fragment() => {
+                    let listens = self.sockets.contains(&(protocol, dst));
+                    if listens { Ok(None) } else { Err(Unsolicited) }
+                }
+                _ => Ok(None),
+            },
+            Place::Inside | Place::Nowhere | Place::TooBig => Err(Unsolicited),
+            Place::Wan | Place::Elsewhere => Ok(None),
+        }
+    }
+
+    /// The forward for a public end: exact before protocol before address.
+    fn forward(&self, protocol: u8, public: End) -> Option<Forward> {
+        let wanted =
+            [(Some(protocol), public), (Some(protocol), (public.0, 0)), (None, (public.0, 0))];
+        wanted.iter().find_map(|(protocol, public)| {
+            self.forwards
+                .iter()
+                .find(|rule| rule.protocol == *protocol && rule.public == *public)
+                .cloned()
+        })
+    }
+
+    /// Uses up an expectation; one that has expired is used up and gives nothing.
+    fn expected(
+        &mut self,
+        zone: Zone,
+        protocol: u8,
+        src: Address,
+        dst: End,
+    ) -> Option<Expectation> {
+        let at = self
+            .expectations
+            .iter()
+            .position(|e| protocol == TCP && e.zone == zone && e.src == src && e.dst == dst)?;
+        let expected = self.expectations.remove(at);
+        self.used = self.now < expected.expires;
+        self.used.then_some(expected)
+    }
+
+    /// Whether an announced connection from inside keeps its port on the public address.
+    fn keeps_port(&mut self, protocol: u8, src: End, dst: End, address: Address) -> bool {
+        let public = (address, src.1);
+        let taken = self.connections.iter().any(|connection| {
+            connection.protocol == protocol
+                && match connection.from {
+                    Zone::Inside => connection.leaves == (public, dst),
+                    Zone::Outside => connection.arrives == (dst, public),
+                }
+        });
+        if taken {
+            return false;
+        }
+        let owner =
+            self.owned.iter().find(|owned| (owned.protocol, owned.public) == (protocol, public));
+        match owner {
+            Some(owned) => owned.inside == src,
+            None if src.1 < 1024 => src.1 != 0,
+            None => {
+                self.owned.push(Owned {
+                    protocol,
+                    public,
+                    holder: Holder::Expectation,
+                    inside: src,
+                });
+                true
+            }
+        }
+    }
+
+    /// The public port of an inside end: the one it has, its own, or any free one of the pool.
+    fn mapping(
+        &mut self,
+        protocol: u8,
+        inside: End,
+        address: Address,
+        chosen: Option<u16>,
+    ) -> Result<u16, Reason> {
+        let has =
+            |m: &&Mapped| m.protocol == protocol && m.inside == inside && m.public.0 == address;
+        if let Some(mapped) = self.mapped.iter().find(has) {
+            return Ok(mapped.public.1);
+        }
+        let free: Vec<u16> = self
+            .pool
+            .iter()
+            .copied()
+            .filter(|port| {
+                !self.owned.iter().any(|o| o.protocol == protocol && o.public == (address, *port))
+            })
+            .collect();
+        let port = match chosen {
+            _ if free.contains(&inside.1) => inside.1,
+            _ if free.is_empty() => return Err(PortsExhausted),
+            Some(port) if free.contains(&port) => port,
+            // Not chosen, or not a free one: the comparison will fail and show this one.
+            _ => free[0],
+        };
+        let public = (address, port);
+        self.owned.push(Owned { protocol, public, holder: Holder::Masquerade, inside });
+        self.mapped.push(Mapped { protocol, inside, public });
+        Ok(port)
+    }
+
+    fn begin(
+        &mut self,
+        from: Zone,
+        protocol: u8,
+        arrives: (End, End),
+        leaves: (End, End),
+        rule: u32,
+        kin: Kin,
+    ) -> Result<(usize, usize), Reason> {
+        let clash = self.connections.iter().any(|other| {
+            let answers =
+                if other.from == from { (other.leaves.1, other.leaves.0) } else { other.arrives };
+            other.protocol == protocol && answers == (leaves.1, leaves.0)
+        });
+        // Both are looked up by what arrives: the answers of one must not be those of another.
+        if clash {
+            return Err(TupleTaken);
+        }
+        if self.connections.len() * 2 >= self.capacity {
+            return Err(TableFull);
+        }
+        self.connections.push(Connection {
+            from,
+            protocol,
+            arrives,
+            leaves,
+            rule,
+            kin,
+            seen: [0; 2],
+            packets: [0; 2],
+            bytes: [0; 2],
+            last: [self.now; 2],
+        });
+        self.made = true;
+        Ok((self.connections.len() - 1, 0))
+    }
+}
+
+/// An option of a SYN of an inspected control connection: room for longer lines, and one path.
+fn for_inspection(option: Opt) -> Vec<Opt> {
+    match option {
+        Opt::Mss(mss) => vec![Opt::Mss(mss.saturating_sub(40).max(mss.min(256)))],
+        Opt::Mptcp(_) => vec![Opt::Nop; 4],
+        other => vec![other],
+    }
+}

@@ -1,0 +1,321 @@
+//! Sequences of packets with time: the path and the model give the same verdicts, the same bytes and
+//! the same tables, and XDP what TC gives or nothing.
+
+use crate::{
+    common::{
+        frame::{Body, ETHERNET, Spec, TCP},
+        generate::{self, packet, port},
+        sums,
+    },
+    compare::{counted, endpoint, key, same_tables},
+    gateway::{self, Gateway, LAN, PUBLIC, REMOTE, SERVER, WAN},
+    model::{End, Expectation, Expected, Holder, Owned},
+};
+use nat_common::{
+    expectation::{self, ExpectationKey},
+    flow::Zone,
+    port::{MappingKey, Owner, Port, PortOwner},
+    reason::Reason,
+    rule::RuleId,
+    session::{Session, SessionId},
+};
+use nat_ebpf::host::{self, Checksum, HostPacket, Memory, State, Verdict};
+use proptest::{prelude::*, sample::Index};
+use std::collections::HashSet;
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Step {
+    Packet(Zone, Spec),
+    /// A packet of a connection that exists, of either direction, with other flags.
+    Known(Index, Spec),
+    Wait(u32),
+    /// The agent announces a connection of a session: inbound or outbound.
+    Expect(bool, u16, u32),
+    /// The agent removes a connection that has expired, and what nobody uses any more.
+    Expire(Index),
+    Beat,
+}
+
+fn step() -> BoxedStrategy<Step> {
+    prop_oneof![
+        10 => packet(Zone::Inside).prop_map(|spec| Step::Packet(Zone::Inside, spec)),
+        6 => packet(Zone::Outside).prop_map(|spec| Step::Packet(Zone::Outside, spec)),
+        10 => (any::<Index>(), packet(Zone::Inside))
+            .prop_map(|(index, spec)| Step::Known(index, spec)),
+        1 => prop_oneof![Just(1u32), Just(4), Just(5), Just(300)].prop_map(Step::Wait),
+        2 => (any::<bool>(), port(), 0u32..20).prop_map(|(inbound, port, life)| Step::Expect(inbound, port, life)),
+        1 => any::<Index>().prop_map(Step::Expire),
+        1 => Just(Step::Beat),
+    ]
+    .boxed()
+}
+
+fn copy(memory: &Memory) -> Memory {
+    Memory::from(memory.state().clone())
+}
+
+/// The public port that the path has given to the source of a packet.
+fn mapped(state: &State, spec: &Spec) -> Option<u16> {
+    let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
+    let at = transport + if spec.protocol() == 1 { 4 } else { 0 };
+    let frame = spec.build();
+    let port = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
+    let key = MappingKey::new(endpoint(spec.protocol(), (spec.src, port)), PUBLIC);
+    state.mappings.get(&key).map(|mapping| mapping.port().number())
+}
+
+/// The source port or identifier that a packet left with.
+fn chosen(spec: &Spec, frame: &[u8]) -> Option<u16> {
+    let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
+    let at = transport + if spec.protocol() == 1 { 4 } else { 0 };
+    Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]))
+}
+
+/// The frame without its transport checksum, which may be written in two ways.
+fn unsummed(spec: &Spec, frame: &[u8]) -> Vec<u8> {
+    let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
+    let at = match spec.protocol() {
+        TCP => 16,
+        17 => 6,
+        _ => 2,
+    };
+    let mut frame = frame.to_vec();
+    frame[transport + at..transport + at + 2].fill(0);
+    frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+    frame
+}
+
+/// Runs one packet through path and model.
+fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
+    let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+    let frame = spec.build();
+    let early = copy(&gateway.memory);
+    let by_device = copy(&gateway.memory);
+    let before = gateway.memory.state().clone();
+
+    let mut packet = HostPacket::new(frame.clone(), ifindex, &gateway.world);
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), zone);
+    let after = gateway.memory.state().clone();
+    let expected = gateway.model.packet(zone, spec, mapped(&after, spec));
+    match (&expected, verdict) {
+        (Expected::Pass, Verdict::Pass) => assert_eq!(packet.frame, frame),
+        (Expected::Drop(wanted), Verdict::Drop(reason)) => assert_eq!(*wanted, reason),
+        (Expected::Punt, Verdict::Punted) => {
+            assert_eq!(packet.frame, frame);
+            let [(header, bytes)] = &packet.punted[..] else { panic!("one record is punted") };
+            assert_eq!(*bytes, frame[ETHERNET..ETHERNET + spec.length()]);
+            assert_eq!((header.length(), header.ifindex()), (spec.length(), ifindex));
+        }
+        (Expected::Forward(out, place), Verdict::Forward(hop)) => {
+            assert_eq!(hop.ifindex, gateway::interface(*place));
+            let wanted = out.build();
+            assert_eq!(unsummed(out, &packet.frame), unsummed(out, &wanted));
+            if !spec.is_fragment() {
+                let (was, is) = (sums::residues(&frame), sums::residues(&packet.frame));
+                assert_eq!(was.network, is.network);
+                assert_eq!(was.transport, is.transport, "a checksum is as right as it was");
+            }
+            left_to_device(gateway, &by_device, zone, spec, out);
+        }
+        (expected, verdict) => panic!("expected {expected:?}, got {verdict:?}"),
+    }
+    counted(&before, &after, verdict, gateway);
+    same_tables(gateway, &after);
+    early_hook(gateway, &early, &before, zone, &frame, verdict, &packet.frame);
+}
+
+/// A packet whose checksum was left to a device still needs one, and only that.
+fn left_to_device(gateway: &Gateway, memory: &Memory, zone: Zone, spec: &Spec, out: &Spec) {
+    if !matches!(spec.body, Body::Tcp { .. } | Body::Udp { summed: true, .. }) {
+        return;
+    }
+    let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+    let mut packet = HostPacket::new(spec.build_left_to_device(), ifindex, &gateway.world);
+    packet.checksum = Checksum::LeftToDevice;
+    memory.state().random = [3].into();
+    host::tc_ingress(&mut packet, &mut memory.tables(), zone);
+    let (Body::Tcp { sport, .. } | Body::Udp { sport, .. }) = out.body else { return };
+    if chosen(spec, &packet.frame) != Some(sport) {
+        return;
+    }
+    let at =
+        ETHERNET + 20 + usize::from(spec.options) * 4 + if spec.protocol() == TCP { 16 } else { 6 };
+    let sum = [packet.frame[at], packet.frame[at + 1]];
+    let wanted = out.build_left_to_device();
+    let (sum, wanted) = (u16::from_be_bytes(sum), u16::from_be_bytes([wanted[at], wanted[at + 1]]));
+    assert_eq!(sum % 0xffff, wanted % 0xffff);
+}
+
+/// XDP does what TC does, or leaves the packet and the tables as they are.
+fn early_hook(
+    gateway: &Gateway,
+    memory: &Memory,
+    before: &State,
+    zone: Zone,
+    frame: &[u8],
+    verdict: Verdict,
+    out: &[u8],
+) {
+    let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+    let mut packet = HostPacket::<false>::new(frame.to_vec(), ifindex, &gateway.world);
+    let early = host::xdp_ingress(&mut packet, &mut memory.tables(), zone);
+    let after = memory.state();
+    match early {
+        Verdict::Pass => {
+            assert_eq!(packet.frame, frame);
+            if verdict == Verdict::Pass {
+                // A SYN removes what has ended, wherever it comes by first.
+                let flows = after.flows();
+                assert!(flows == before.flows() || flows == gateway.memory.state().flows());
+            }
+        }
+        Verdict::Forward(_) => {
+            assert_eq!(early, verdict);
+            assert_eq!(packet.frame[ETHERNET - 2..ETHERNET + 10], out[ETHERNET - 2..ETHERNET + 10]);
+            let (a, b) = (sums::residues(&packet.frame), sums::residues(out));
+            assert_eq!(a.network, b.network);
+            assert_eq!(after.flows(), gateway.memory.state().flows());
+            // A checksum that looks as if it was left to a device was made anew.
+            assert!(a.transport == b.transport || a.transport == Some(0));
+        }
+        // XDP goes by the MTU of the route, TC has room for a tag.
+        Verdict::Drop(Reason::TooBig) => assert!(frame.len() > ETHERNET + 1500),
+        Verdict::Drop(_) => assert_eq!(early, verdict),
+        Verdict::Punted => panic!("XDP hands nothing to the agent"),
+    }
+    assert_eq!(after.ports, before.ports);
+    assert_eq!(after.mappings, before.mappings);
+    assert_eq!(after.expectations, before.expectations);
+}
+
+/// What the agent does when it announces a connection.
+fn expect(gateway: &mut Gateway, inbound: bool, port: u16, life: u32) {
+    let Gateway { memory, model, .. } = gateway;
+    let mut state = memory.state();
+    let expires = state.now + life;
+    let (session, rule) = (9, 3);
+    let (zone, src, dst, to) = if inbound {
+        (Zone::Outside, REMOTE, (PUBLIC, port), (SERVER, 2000))
+    } else {
+        (Zone::Inside, SERVER, (REMOTE, port), (PUBLIC, 0))
+    };
+    let key = ExpectationKey::new(zone, TCP, src, dst.0, Port::new(dst.1));
+    let session_id = SessionId::new(session);
+    let value = if inbound {
+        let public = endpoint(TCP, dst);
+        let owner = PortOwner::new(Owner::Expectation, to.0, Port::new(to.1), state.now);
+        if state.ports.contains_key(&public) {
+            return;
+        }
+        state.ports.insert(public, owner);
+        model.owned.push(Owned {
+            protocol: TCP,
+            public: dst,
+            holder: Holder::Expectation,
+            inside: to,
+        });
+        expectation::Expectation::inbound(
+            to.0,
+            Port::new(to.1),
+            session_id,
+            RuleId::new(rule),
+            expires,
+        )
+    } else {
+        expectation::Expectation::outbound(to.0, session_id, RuleId::new(rule), expires)
+    };
+    state.expectations.insert(key, value);
+    model.expectations.retain(|other| (other.zone, other.src, other.dst) != (zone, src, dst));
+    model.expectations.push(Expectation { zone, src, dst, to, session, rule, expires });
+}
+
+/// What the agent does with connection number `index`, and with what nobody uses any more.
+fn expire(gateway: &mut Gateway, index: usize) {
+    let Gateway { memory, model, .. } = gateway;
+    let mut state = memory.state();
+    let gone = model.connections.remove(index);
+    state.remove_flow(&key(gone.from, gone.protocol, gone.arrives));
+    state.remove_flow(&key(gone.from.other(), gone.protocol, (gone.leaves.1, gone.leaves.0)));
+    let connections = model.connections.clone();
+    let in_use = |protocol, public: End| {
+        connections.iter().any(|connection| {
+            let end = match connection.from {
+                Zone::Inside => connection.leaves.0,
+                Zone::Outside => connection.arrives.1,
+            };
+            (connection.protocol, end) == (protocol, public)
+        })
+    };
+    model.mapped.retain(|mapped| in_use(mapped.protocol, mapped.public));
+    model.owned.retain(|o| o.holder == Holder::Forward || in_use(o.protocol, o.public));
+    let (mapped, owned) = (&model.mapped, &model.owned);
+    state.mappings.retain(|key, _| {
+        mapped.iter().any(|m| MappingKey::new(endpoint(m.protocol, m.inside), m.public.0) == *key)
+    });
+    state.ports.retain(|public, _| owned.iter().any(|o| endpoint(o.protocol, o.public) == *public));
+}
+
+/// Frees the records of control connections that no flow names.
+fn free_sessions(memory: &Memory) {
+    let mut state = memory.state();
+    let named: HashSet<_> =
+        state.flows().values().filter_map(|flow| flow.control_session()).collect();
+    for (index, session) in state.sessions.iter_mut().enumerate() {
+        if !named.contains(&SessionId::new(index as u32)) {
+            *session = Session::default();
+        }
+    }
+}
+
+fn play(mut gateway: Gateway, steps: &[Step]) {
+    for step in steps {
+        match step {
+            Step::Packet(zone, spec) => run(&mut gateway, *zone, spec),
+            Step::Known(index, spec) => {
+                let keys = generate::in_order(gateway.memory.state().flows().keys());
+                if !keys.is_empty() {
+                    let key = index.get(&keys);
+                    run(&mut gateway, key.zone(), &generate::known(key, spec));
+                }
+            }
+            Step::Wait(seconds) => {
+                gateway.model.now += seconds;
+                gateway.memory.state().now += seconds;
+            }
+            Step::Expect(inbound, port, life) => expect(&mut gateway, *inbound, *port, *life),
+            Step::Expire(index) => {
+                if !gateway.model.connections.is_empty() {
+                    let index = index.index(gateway.model.connections.len());
+                    expire(&mut gateway, index);
+                }
+            }
+            Step::Beat => {
+                gateway.model.heartbeat = gateway.model.now;
+                let mut state = gateway.memory.state();
+                state.settings.heartbeat = state.now;
+            }
+        }
+        free_sessions(&gateway.memory);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_path_does_what_the_model_says(
+        steps in prop::collection::vec(step(), 1..60),
+        flows in prop_oneof![Just(8usize), Just(64)],
+    ) {
+        play(gateway::gateway(flows, true, Some(PUBLIC)), &steps);
+    }
+
+    #[test]
+    fn without_masquerade_or_without_address_only_rules_let_out(
+        steps in prop::collection::vec(step(), 1..30),
+        masquerade in any::<bool>(),
+    ) {
+        play(gateway::gateway(64, masquerade, None), &steps);
+    }
+}
