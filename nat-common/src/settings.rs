@@ -15,7 +15,10 @@ pub struct Settings {
     /// Seconds of the monotonic clock at the agent's last beat; 0 after an orderly end.
     pub heartbeat: u32,
     /// Whether inside hosts are masqueraded at all: 1 or 0.
-    pub masquerade: u32,
+    pub masquerade: u16,
+    /// Whether interfaces that are not ours were routed before the gateway came: 1 or 0. Where they
+    /// were not, forwarding is on for the gateway's sake only, and nothing of theirs passes a WAN.
+    pub routes_others: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.

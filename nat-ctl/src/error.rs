@@ -17,7 +17,7 @@ pub enum Exit {
     Done,
     /// 1: an error that is none of the others.
     Error,
-    /// 2: the command or the configuration is written wrong.
+    /// 2: the command is written wrong.
     Usage,
     /// 3: what was named does not exist.
     NotFound,
@@ -80,6 +80,16 @@ impl Failure {
 
     /// The agent of the instance does not answer.
     pub fn not_running(instance: &crate::options::Instance) -> Self {
+        if instance.pins().exists() {
+            return Self::new(
+                Exit::NotRunning,
+                format_args!(
+                    "instance '{instance}' has no agent: packets are translated, but FTP sessions \
+                     wait and nothing expires: start it again with 'nat-ctl run', or end it with \
+                     'nat-ctl down'"
+                ),
+            );
+        }
         Self::new(
             Exit::NotRunning,
             format_args!(

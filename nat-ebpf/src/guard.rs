@@ -2,7 +2,8 @@
 //!
 //! Packets that the path has translated carry [`nat_common::layout::MARK`] and are not looked at.
 //! What the kernel forwards by itself from an inside interface is dropped here, whatever let it get
-//! so far: nothing with an inside address ever leaves. The gateway's own packets claim their port,
+//! so far: nothing with an inside address ever leaves. The same goes for interfaces that nobody
+//! named, unless the machine routed for them before. The gateway's own packets claim their port,
 //! so that masquerade does not give it away.
 
 use crate::{
@@ -30,7 +31,9 @@ pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Re
     if from != 0 {
         return match tables.interface(from).and_then(|interface| interface.role()) {
             Some(Role::Lan) => Err(Reason::Untranslated),
-            Some(Role::Wan) | None => Ok(()),
+            Some(Role::Wan) => Ok(()),
+            None if tables.settings().routes_others != 0 => Ok(()),
+            None => Err(Reason::Untranslated),
         };
     }
     if tables.is_inside_address(headers.src) {

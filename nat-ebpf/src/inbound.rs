@@ -133,8 +133,11 @@ fn own<P: Packet, T: Tables>(
         },
         Route::Forward(hop) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
             Some(Role::Lan) => Err(Reason::Unsolicited),
-            // From one way out to another, or to an interface that is not ours: plain routing.
-            Some(Role::Wan) | None => Ok(Admission::Stack),
+            // From one way out to another: plain routing.
+            Some(Role::Wan) => Ok(Admission::Stack),
+            // To an interface that is not ours: as it was before the gateway came.
+            None if tables.settings().routes_others != 0 => Ok(Admission::Stack),
+            None => Err(Reason::Unsolicited),
         },
         Route::TooBig | Route::Unreachable => Err(Reason::Unsolicited),
     }

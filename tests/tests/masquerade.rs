@@ -12,7 +12,7 @@ use nat_tests::{
     frame::is_inside,
     gateway::{Mode, NatCtl},
     lab::{INSIDE, LAN, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
-    link::Offloads,
+    link::{self, End, Offloads},
     netns::{Lifetime, Namespace},
     requirements,
     session::{accept, connect},
@@ -110,6 +110,49 @@ fn unsolicited_datagrams_are_dropped_with_a_reason() {
         }
         wait::until_true(LIMIT, "ten drops", || Ok(drops()? >= before + 10))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        gateway.stop().expect("an end");
+    }
+}
+
+/// A third interface of the gateway, with a host behind it that has the gateway as its router.
+fn host_behind_an_unnamed_interface(lab: &Lab) -> Namespace {
+    let third = Namespace::new(lab.name(), "third", Lifetime::Run).expect("a namespace");
+    link::connect(
+        End { namespace: &lab.gateway, name: "third0", addresses: &["10.0.9.1/24"] },
+        End { namespace: &third, name: "host0", addresses: &["10.0.9.2/24"] },
+    )
+    .expect("a link");
+    third.ip("route add default via 10.0.9.1").expect("a route");
+    third
+}
+
+#[test]
+fn an_interface_that_nobody_named_neither_leaks_nor_is_reached() {
+    let Some(binary) = requirements::met_with_binary("unnamed interface") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = lab_with(Offloads::On);
+        let third = host_behind_an_unnamed_interface(&lab);
+        let gateway = NatCtl::start(&lab, mode, &binary).expect("a gateway");
+        lab.outside.ip(&format!("route add 10.0.9.0/24 via {WAN}")).expect("a route");
+        let folder = lab.folder("capture").expect("a folder");
+        let outside =
+            Capture::start(&lab.outside, OUTSIDE_DEVICE, "udp", &folder).expect("a capture");
+        let behind = Capture::start(&third, "host0", "udp", &folder).expect("a capture");
+        let leaving = udp_socket(&third, 0).expect("a socket");
+        let entering = udp_socket(&lab.outside, 0).expect("a socket");
+        let counted = |reason: &str| gateway.json(&["drops"]).map(|drops| drops[reason].as_u64());
+        let before = counted("unsolicited").expect("counters");
+        leaving.send_to(b"out of the third", (OUTSIDE, 9)).expect("a datagram");
+        entering.send_to(b"into the third", ("10.0.9.2", 9)).expect("a datagram");
+        wait::until_true(LIMIT, "both drops", || {
+            Ok(counted("untranslated")? >= Some(1) && counted("unsolicited")? > before)
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        let seen = |capture: Capture, text: &str| {
+            capture.finish().expect("a capture").iter().any(|frame| frame.says(text))
+        };
+        assert!(!seen(outside, "out of the third"), "{mode}: a private address outside");
+        assert!(!seen(behind, "into the third"), "{mode}: reached from outside");
         gateway.stop().expect("an end");
     }
 }

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     api::{Call, Server},
     options::RunOptions,
+    output::InterfaceMode,
     plane::{Plane, clock},
 };
 
@@ -120,8 +121,11 @@ impl Agent {
 
     fn introduce(&self) {
         for interface in self.world.plane.interfaces() {
-            let (name, mode) = (&interface.name, interface.mode.asked());
-            tracing::info!("{name}: {mode:?}: {}", interface.reason);
+            let mode = match interface.mode {
+                InterfaceMode::Xdp => "xdp",
+                InterfaceMode::Tc => "tc",
+            };
+            tracing::info!("{}: {mode}: {}", interface.name, interface.reason);
         }
     }
 

@@ -14,7 +14,8 @@ use super::{
     clock::{self, Now},
     down,
     error::{PlaneError, Result},
-    features, forwarding,
+    features,
+    forwarding::{self, Forwarding},
     hook::{self, Device},
     lifetimes::Lifetimes,
     links::{Link, Netlink},
@@ -93,7 +94,8 @@ impl Preparing<'_> {
         let Self { options, lock, netlink, state, now, start } = self;
         let instance = options.instance.clone();
         let config = &options.config;
-        let settings = settings(config, now)?;
+        let forwarded = state.forwarding.map_or_else(Forwarding::read, Ok)?;
+        let settings = settings(config, forwarded, now)?;
         let wans = u32::try_from(options.wan.len()).unwrap_or(u32::MAX);
         let sizes = Sizes::of(&config.limits, wans);
         if start == Start::Takeover {
@@ -284,7 +286,8 @@ fn plan(
     Ok(state)
 }
 
-fn settings(config: &Config, now: Now) -> Result<Settings> {
+/// What the data plane is told; `forwarded` is what the kernel did before the gateway came.
+fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings> {
     let asked = &config.ftp.control_ports;
     if asked.len() > CONTROL_PORTS {
         return Err(PlaneError::Refused {
@@ -298,7 +301,8 @@ fn settings(config: &Config, now: Now) -> Result<Settings> {
     }
     Ok(Settings {
         heartbeat: now.seconds().max(1),
-        masquerade: u32::from(config.masquerade.enabled),
+        masquerade: u16::from(config.masquerade.enabled),
+        routes_others: u16::from(forwarded == Forwarding::On),
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })
