@@ -9,8 +9,8 @@ use std::{env, fs, path::PathBuf};
 /// Counts may rise by a tenth: a different patch level of compiler or kernel moves them by a few per
 /// cent, a loop that the verifier walks anew by a multiple.
 const TOLERANCE: u32 = 10;
-/// On any kernel; the verifier itself gives up at 1,000,000.
-const LIMIT: u32 = 200_000;
+/// On any kernel: half of what the verifier gives up at. An older one walks more states than a newer.
+const LIMIT: u32 = 500_000;
 
 fn snapshot() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/verifier.txt")
