@@ -43,7 +43,7 @@ const MODULES: [&str; 6] =
     ["veth", "sch_ingress", "cls_bpf", "virtio_pci", "virtio_net", "af_packet"];
 
 /// Servers run as users with less rights, and pure-ftpd asks for one of its own.
-const USERS: &str = "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::/usr/sbin:/bin/bash\n\
+const USERS: &str = "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::/tmp:/bin/bash\n\
                      ftp:x:100:65534::/tmp:/bin/bash\nnobody:x:65534:65534::/:/bin/bash\n";
 const GROUPS: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 

@@ -34,7 +34,7 @@ pub use supplies::ensure;
 #[derive(Args)]
 pub struct Options {
     /// Only those transfers of the lab whose line contains this text
-    #[arg(long, value_name = "TEXT", default_value = "vsftpd curl")]
+    #[arg(long, value_name = "TEXT", default_value = "vsftpd curl P")]
     filter: String,
     /// The guest is stopped after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "600")]
