@@ -7,7 +7,7 @@ use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use nat_common::layout;
 
@@ -114,8 +114,22 @@ impl Object {
     }
 }
 
-fn refuse_load(name: &str) -> impl FnOnce(aya::programs::ProgramError) -> PlaneError {
-    PlaneError::refused(format!("load the program {name}"))
+/// The verifier says EACCES too, but not for want of a permission: then it also says why.
+fn refuse_load(name: &str) -> impl FnOnce(ProgramError) -> PlaneError {
+    move |error| {
+        let what = format!("load the program {name}");
+        let said = match &error {
+            ProgramError::LoadError { verifier_log, .. } => verifier_log.to_string(),
+            _ => String::new(),
+        };
+        match said.lines().find(|line| !line.trim().is_empty()) {
+            Some(line) => PlaneError::Refused {
+                what,
+                why: format!("the verifier of this kernel refuses it: {}", line.trim()),
+            },
+            None => PlaneError::refused(what)(error),
+        }
+    }
 }
 
 fn missing(name: &str) -> PlaneError {
