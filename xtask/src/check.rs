@@ -6,7 +6,10 @@
 
 use std::process::Command;
 
-use crate::{agent, command, deny, ebpf, stage::Stages, toolchain, workspace::Workspace};
+use crate::{
+    agent, command, deny, ebpf, packages::Need, setup, stage::Stages, toolchain, vm,
+    workspace::Workspace,
+};
 
 /// Builds and checks the tree; true when all passed.
 pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
@@ -24,6 +27,12 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
     stages.run("deny", &mut deny::check(workspace));
     // One failing package must not hide the results of the next.
     stages.run("tests", cargo(workspace, "test").args(["--workspace", "--no-fail-fast"]));
+    match setup::run(workspace, &[Need::Guest]) {
+        Ok(()) => stages.record("vm", "the gateway on Debian's own kernel, under qemu", || {
+            vm::stage(workspace)
+        }),
+        Err(error) => stages.skip("vm", &format!("{error:#}")),
+    }
     Ok(stages.finish())
 }
 

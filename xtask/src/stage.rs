@@ -12,8 +12,15 @@ use crate::command;
 /// What came of a stage.
 struct Outcome {
     name: &'static str,
-    failure: Option<String>,
+    verdict: Verdict,
     elapsed: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
 }
 
 /// Stages that were run.
@@ -37,26 +44,41 @@ impl Stages {
     ) {
         eprintln!("\n== {name}: {line}");
         let start = Instant::now();
-        let failure = stage().err().map(|error| format!("{error:#}"));
-        if let Some(failure) = &failure {
-            eprintln!("xtask: {name}: {failure}");
-        }
-        self.outcomes.push(Outcome { name, failure, elapsed: start.elapsed() });
+        let verdict = match stage() {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                eprintln!("xtask: {name}: {error:#}");
+                Verdict::Failed
+            }
+        };
+        self.outcomes.push(Outcome { name, verdict, elapsed: start.elapsed() });
+    }
+
+    /// Notes a stage that this machine can't run, and why.
+    pub fn skip(&mut self, name: &'static str, reason: &str) {
+        eprintln!("\n== {name}: SKIPPED: {reason}");
+        let (verdict, elapsed) = (Verdict::Skipped, Duration::ZERO);
+        self.outcomes.push(Outcome { name, verdict, elapsed });
     }
 
     /// Prints the table; true when no stage failed.
     pub fn finish(&self) -> bool {
         println!("\n{:<14} {:<8} {:>8}", "stage", "result", "seconds");
-        for Outcome { name, failure, elapsed } in &self.outcomes {
-            let result = if failure.is_none() { "passed" } else { "FAILED" };
+        for Outcome { name, verdict, elapsed } in &self.outcomes {
+            let result = match verdict {
+                Verdict::Passed => "passed",
+                Verdict::Failed => "FAILED",
+                Verdict::Skipped => "SKIPPED",
+            };
             println!("{name:<14} {result:<8} {:>8.1}", elapsed.as_secs_f64());
         }
-        let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+        let count = |verdict| self.outcomes.iter().filter(|one| one.verdict == verdict).count();
+        let (failed, skipped) = (count(Verdict::Failed), count(Verdict::Skipped));
         let total = self.outcomes.len();
-        if failed == 0 {
-            println!("all {total} stages passed");
-        } else {
-            println!("{failed} of {total} stages failed");
+        match (failed, skipped) {
+            (0, 0) => println!("all {total} stages passed"),
+            (0, _) => println!("{} of {total} stages passed, {skipped} skipped", total - skipped),
+            _ => println!("{failed} of {total} stages failed"),
         }
         failed == 0
     }

@@ -24,6 +24,7 @@ mod supplies;
 
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 
 use crate::{agent, command, ebpf, packages::Need, privilege, setup, workspace::Workspace};
@@ -51,11 +52,25 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
         setup::run(workspace, &[Need::Build, Need::Lab, Need::Guest])?;
         ebpf::build(workspace)?;
         agent::build(workspace)?;
-        let mut lab = command::cargo();
-        lab.args(["build", "--package", "nat-tests", "--bin", "nat-tests"]);
-        command::run(lab.current_dir(workspace.root()))?;
+        build_lab(workspace)?;
     }
     boot(workspace, options)
+}
+
+/// The same with one transfer of the lab for each hook, on what is built and set up already.
+pub fn stage(workspace: &Workspace) -> anyhow::Result<()> {
+    let filter = "forward vsftpd curl PORT".to_owned();
+    build_lab(workspace)?;
+    if !boot(workspace, &Options { filter, deadline: 600, built: true })? {
+        bail!("not every check of the guest passed, see above");
+    }
+    Ok(())
+}
+
+fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut lab = command::cargo();
+    lab.args(["build", "--package", "nat-tests", "--bin", "nat-tests"]);
+    command::run(lab.current_dir(workspace.root()))
 }
 
 /// Packs and boots what was built.
