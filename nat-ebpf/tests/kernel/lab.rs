@@ -5,7 +5,7 @@ use nix::{
     unistd::geteuid,
 };
 use std::{
-    fs,
+    env, fs,
     net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::Command,
@@ -49,9 +49,10 @@ pub struct Sockets {
     _dns: UdpSocket,
 }
 
-/// The object, where it was built.
+/// The object, where it was built, or where the environment says.
 fn object() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/nat-ebpf.o")
+    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/nat-ebpf.o");
+    env::var_os("NAT_EBPF_OBJECT").map_or_else(built, PathBuf::from)
 }
 
 /// Runs `test` with the object in a namespace of its own, or says why it cannot.

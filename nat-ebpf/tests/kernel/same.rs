@@ -64,6 +64,13 @@ fn own() -> BoxedStrategy<Spec> {
         .boxed()
 }
 
+/// The frame, addressed to the interface that it arrives on.
+fn arriving(ifindex: u32, frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[5] = ifindex as u8;
+    frame
+}
+
 /// Seconds of the kernel's coarse monotonic clock.
 fn clock() -> u32 {
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock").tv_sec() as u32
@@ -105,6 +112,7 @@ impl Both {
     /// Runs a packet on both sides.
     fn packet(&mut self, early: bool, zone: Zone, spec: &Spec, frame: &[u8]) {
         let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+        let frame = &arriving(ifindex, frame);
         self.beat();
         if early {
             let answer = self.object.xdp(zone, ifindex, frame).expect("a test run");
@@ -150,7 +158,8 @@ impl Both {
     }
 
     fn egress(&mut self, from: u32, mark: u32, spec: &Spec) {
-        let frame = spec.build();
+        // A test run takes the type of the packet from where it is addressed to.
+        let frame = arriving(WAN, &spec.build());
         let answer = self.object.egress(WAN, from, mark, &frame).expect("a test run");
         let packet = HostPacket::new(frame.clone(), WAN, &self.world);
         let verdict = host::outside_egress(&packet, &mut self.memory.tables(), from, mark);
