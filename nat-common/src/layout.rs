@@ -7,9 +7,13 @@ pub const VERSION: u32 = 1;
 /// Where bpffs is expected, and mounted if it isn't.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// Mark of packets that the data plane or the agent has translated: the guard on the way out lets
-/// them pass. A mark does not leave the network namespace.
+/// Mark of packets that the data plane has translated: the guard on the way out lets them pass. A
+/// mark does not leave the network namespace.
 pub const MARK: u32 = 0x4e41_5401;
+
+/// Mark of segments that the agent has translated. The kernel routes them, so the guard makes sure
+/// that they are for the outside.
+pub const AGENT_MARK: u32 = 0x4e41_5402;
 
 /// Control connections that can be inspected at a time: entries of the `sessions` map.
 pub const SESSIONS: u32 = 16384;

@@ -7,12 +7,13 @@
 //! so that masquerade does not give it away.
 
 use crate::{
-    headers::{Headers, Transport},
+    headers::{self, Headers, Transport},
     packet::Packet,
     tables::{Refused, Tables},
 };
 use nat_common::{
     counter::Counter,
+    flow::{FlowKey, Zone},
     interface::Role,
     port::{Endpoint, Owner, Port, PortOwner},
     reason::Reason,
@@ -25,26 +26,47 @@ use nat_common::{
 /// The reason to drop it.
 #[inline(always)]
 pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Result<(), Reason> {
-    let Some(headers) = Headers::read(packet)? else {
+    let Some(source) = headers::source(packet)? else {
         return Ok(());
     };
     if from != 0 {
         return match tables.interface(from).and_then(|interface| interface.role()) {
             Some(Role::Lan) => Err(Reason::Untranslated),
-            Some(Role::Wan) => Ok(()),
-            None if tables.settings().routes_others != 0 => Ok(()),
-            None => Err(Reason::Untranslated),
+            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(()),
+            Some(Role::Wan) | None => Err(Reason::Untranslated),
         };
     }
-    if tables.is_inside_address(headers.src) {
+    if tables.is_inside_address(source) {
         return Err(Reason::InsideSource);
     }
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(());
+    };
     if matches!(headers.kind, Transport::Tcp | Transport::Udp)
         && tables.settings().pool.contains(headers.sport)
     {
         claim(tables, &headers);
     }
     Ok(())
+}
+
+/// Lets a segment out of a WAN that the agent has translated: when an answer to it would be known,
+/// which it is not where the route to the inside is gone and another one took the segment here.
+///
+/// # Errors
+/// [`Reason::NoRoute`].
+#[inline(always)]
+pub fn agent<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<(), Reason> {
+    let headers = Headers::read(packet)?.ok_or(Reason::NoRoute)?;
+    let answer = FlowKey::new(
+        Zone::Outside,
+        headers.protocol,
+        headers.dst,
+        headers.dport,
+        headers.src,
+        headers.sport,
+    );
+    tables.flow(&answer).map(drop).ok_or(Reason::NoRoute)
 }
 
 /// Claims the port of a socket of the gateway. A clash is only counted: a packet in answer belongs

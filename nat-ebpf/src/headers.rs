@@ -13,6 +13,7 @@ const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
 /// IPv4 header without options, the first and the last byte of its addresses.
 const IP_FIXED: usize = 20;
+const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -86,6 +87,18 @@ pub struct Headers {
     pub tcp: TcpFields,
 }
 
+/// The source of a packet of IPv4, whatever else it is; `None` for another protocol.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn source<P: Packet>(packet: &P) -> Result<Option<[u8; 4]>, Reason> {
+    if packet.read::<2>(ETHERTYPE)? != IPV4 {
+        return Ok(None);
+    }
+    packet.read(ETHERNET + IP_SOURCE).map(Some)
+}
+
 impl Headers {
     /// Reads the headers of a packet; `None` for what is not unicast IPv4 of this interface, which
     /// is the kernel's to handle.
@@ -94,7 +107,7 @@ impl Headers {
     /// [`Reason::Truncated`] and [`Reason::BadHeader`].
     #[inline(always)]
     pub fn read<P: Packet>(packet: &P) -> Result<Option<Self>, Reason> {
-        if packet.is_tagged() || packet.read::<2>(ETHERTYPE)? != IPV4 {
+        if packet.is_foreign() || packet.read::<2>(ETHERTYPE)? != IPV4 {
             return Ok(None);
         }
         let network = ETHERNET;
@@ -233,6 +246,13 @@ impl Headers {
         self.length - (self.transport - self.network)
     }
 
+    /// Bytes of headers from the IPv4 header on.
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        let transport = if self.tcp.length != 0 { self.tcp.length } else { 8 };
+        self.transport - self.network + transport
+    }
+
     /// Whether a packet of this kind can be translated.
     ///
     /// # Errors
@@ -269,6 +289,6 @@ impl Headers {
 /// Whether the kernel could ever forward a packet with this address.
 #[inline(always)]
 const fn is_unicast(address: [u8; 4]) -> bool {
-    let [first, ..] = address;
-    first != 0 && first != 127 && first < 224
+    // Linux forwards 240.0.0.0/4 but for the broadcast; so what is inside must not leave that way.
+    !matches!(address, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255])
 }

@@ -17,6 +17,9 @@ use nat_common::{
     tcp,
 };
 
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+
 /// Admits a packet from outside that has no flow.
 ///
 /// # Errors
@@ -32,6 +35,9 @@ pub fn admit<P: Packet, T: Tables>(
     let entry = match expected(tables, headers, key, now) {
         Some(entry) => entry,
         None => match forward(tables, headers, key) {
+            // An answer to a connection of the gateway itself, from a port that it shares with a
+            // forward; a connection of an inside host would have its flow.
+            Some(_) if is_answer(packet, headers) => return Ok(Admission::Stack),
             Some(forward) => enter(tables, headers, key, &forward)?,
             None => return own(packet, tables, headers),
         },
@@ -106,6 +112,21 @@ fn enter<T: Tables>(
     })
 }
 
+/// Whether it goes on with a connection of the gateway itself.
+#[inline(always)]
+fn is_answer<P: Packet>(packet: &P, headers: &Headers) -> bool {
+    match headers.kind {
+        Transport::Tcp => !tcp::opens(headers.tcp.flags) && packet.has_socket(headers),
+        Transport::Udp => packet.has_connection(headers),
+        Transport::EchoRequest
+        | Transport::EchoReply
+        | Transport::IcmpOther
+        | Transport::Other
+        | Transport::FirstFragment
+        | Transport::LaterFragment => false,
+    }
+}
+
 /// A packet that nobody asked for, unless the gateway itself did.
 #[inline(always)]
 fn own<P: Packet, T: Tables>(
@@ -113,6 +134,12 @@ fn own<P: Packet, T: Tables>(
     tables: &T,
     headers: &Headers,
 ) -> Result<Admission<T::Slot>, Reason> {
+    // A DHCP server speaks to an address that the interface does not have yet (RFC 2131 section 4.1).
+    if headers.kind == Transport::Udp
+        && (headers.sport.number(), headers.dport.number()) == (DHCP_SERVER, DHCP_CLIENT)
+    {
+        return Ok(Admission::Stack);
+    }
     match packet.route(headers, headers.src, headers.dst) {
         Route::Local => match headers.kind {
             Transport::Tcp | Transport::Udp => {
@@ -133,11 +160,9 @@ fn own<P: Packet, T: Tables>(
         },
         Route::Forward(hop) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
             Some(Role::Lan) => Err(Reason::Unsolicited),
-            // From one way out to another: plain routing.
-            Some(Role::Wan) => Ok(Admission::Stack),
-            // To an interface that is not ours: as it was before the gateway came.
-            None if tables.settings().routes_others != 0 => Ok(Admission::Stack),
-            None => Err(Reason::Unsolicited),
+            // Back to the outside, or to an interface that is not ours: as before the gateway came.
+            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Admission::Stack),
+            Some(Role::Wan) | None => Err(Reason::Unsolicited),
         },
         Route::TooBig | Route::Unreachable => Err(Reason::Unsolicited),
     }

@@ -15,9 +15,9 @@ pub trait Packet {
     /// Number of the interface it arrived on.
     fn ifindex(&self) -> u32;
 
-    /// Whether a VLAN tag was taken off it, other than the priority tag 0: then it belongs to
-    /// another interface.
-    fn is_tagged(&self) -> bool;
+    /// Whether it belongs to another interface, for a VLAN tag was taken off it (other than the
+    /// priority tag 0), or is addressed to another station or to several.
+    fn is_foreign(&self) -> bool;
 
     /// Bytes at an offset of the frame.
     ///
@@ -53,6 +53,9 @@ pub trait Packet {
 
     /// Whether a socket of the gateway itself waits for this packet.
     fn has_socket(&self, headers: &Headers) -> bool;
+
+    /// Whether a UDP socket of the gateway is connected to its sender.
+    fn has_connection(&self, headers: &Headers) -> bool;
 
     /// Hands the packet to the agent, from its IPv4 header at `at` on.
     ///

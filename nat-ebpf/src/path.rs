@@ -24,6 +24,7 @@ use crate::{
 };
 use nat_common::{
     flow::{Flow, FlowKey, Zone},
+    interface::Role,
     reason::Reason,
     tcp,
 };
@@ -86,7 +87,7 @@ pub fn ingress<P: Packet, T: Tables>(
     let flow = slot.load();
     headers.translatable()?;
 
-    let hop = match next_hop(packet, &headers, &flow, zone)? {
+    let hop = match next_hop(packet, tables, &headers, &flow, zone)? {
         Some(hop) => hop,
         None => return Ok(Outcome::Stack),
     };
@@ -115,7 +116,9 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
     let slot = tables.flow(key)?;
     if tcp::opens(headers.tcp.flags) {
         let rewrite = *slot.load().rewrite();
-        let answered = tables.flow(&key.answer(&rewrite)).map_or(0, |answer| answer.load().seen);
+        // A record that has lost its pair gets both anew.
+        let answered =
+            tables.flow(&key.answer(&rewrite)).map_or(tcp::RST, |answer| answer.load().seen);
         if tcp::ends(slot.load().seen | answered) {
             pair::remove(tables, key, &rewrite);
             return None;
@@ -128,8 +131,9 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
 /// ICMP why it does not forward it. To the outside nobody speaks: the kernel would take a packet to
 /// the public address for its own.
 #[inline(always)]
-fn next_hop<P: Packet>(
+fn next_hop<P: Packet, T: Tables>(
     packet: &P,
+    tables: &T,
     headers: &Headers,
     flow: &Flow,
     zone: Zone,
@@ -138,7 +142,9 @@ fn next_hop<P: Packet>(
         Reason::TtlExpired
     } else {
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
-            Route::Forward(hop) => return Ok(Some(hop)),
+            Route::Forward(hop) if leads_out(tables, &hop, zone) => return Ok(Some(hop)),
+            // Where the inside network is gone, a default route must not carry it to the outside.
+            Route::Forward(_) => Reason::NoRoute,
             Route::TooBig => Reason::TooBig,
             Route::Local | Route::Unreachable => Reason::NoRoute,
         }
@@ -147,4 +153,14 @@ fn next_hop<P: Packet>(
         Zone::Inside => Ok(None),
         Zone::Outside => Err(refused),
     }
+}
+
+/// Whether a hop leads to the side that packets from `zone` are for.
+#[inline(always)]
+fn leads_out<T: Tables>(tables: &T, hop: &NextHop, zone: Zone) -> bool {
+    let wanted = match zone {
+        Zone::Inside => Role::Wan,
+        Zone::Outside => Role::Lan,
+    };
+    tables.interface(hop.ifindex).and_then(|interface| interface.role()) == Some(wanted)
 }

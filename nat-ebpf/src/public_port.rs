@@ -18,8 +18,8 @@ use nat_common::{
     reason::Reason,
 };
 
-/// Probes before a new flow is refused, one of which the wrap at the end of the pool may cost: a pool
-/// of 128 ports is used to the last one.
+/// Probes before a new flow is refused, one of which the wrap at the end of a small pool may cost: a
+/// pool of 128 ports is used to the last one.
 pub const PROBES: u32 = 129;
 
 /// The public port of `inside` on `public`, claimed now if it has none.
@@ -70,7 +70,9 @@ fn claim<T: Tables>(
         return Ok(inside.port());
     }
     let index = tables.random().checked_rem(pool.len()).ok_or(Reason::PortsExhausted)?;
-    let mut search = Search { public, protocol, owner, index, found: Port::NONE, full: 0 };
+    let (size, stride) = (pool.len(), stride(pool.len()));
+    let mut search =
+        Search { public, protocol, owner, index, size, stride, found: Port::NONE, full: 0 };
     tables.repeat(PROBES, &mut search);
     if search.found != Port::NONE {
         Ok(search.found)
@@ -81,12 +83,29 @@ fn claim<T: Tables>(
     }
 }
 
+/// How far apart ports are tried: a small pool is walked through to its last port; in a large one the
+/// steps leave the runs of ports that hosts have kept. A prime that does not divide the size comes
+/// by every port.
+#[inline(always)]
+fn stride(size: u32) -> u32 {
+    const PRIMES: [u32; 2] = [1031, 1033];
+    if size < PROBES {
+        1
+    } else if !size.is_multiple_of(PRIMES[0]) {
+        PRIMES[0] % size
+    } else {
+        PRIMES[1] % size
+    }
+}
+
 /// The search for a free port, one port a turn.
 struct Search {
     public: [u8; 4],
     protocol: u8,
     owner: PortOwner,
     index: u32,
+    size: u32,
+    stride: u32,
     found: Port,
     full: u32,
 }
@@ -95,10 +114,10 @@ impl<T: Tables> Turn<T> for Search {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
         let Some(port) = tables.settings().pool.port(self.index) else {
-            self.index = 0;
+            self.index = self.index.wrapping_sub(self.size);
             return true;
         };
-        self.index += 1;
+        self.index += self.stride;
         match tables.claim_port(&Endpoint::new(self.protocol, self.public, port), &self.owner) {
             Ok(()) => {
                 self.found = port;

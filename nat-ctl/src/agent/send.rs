@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use nat_common::layout::MARK;
+use nat_common::layout::AGENT_MARK;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// IPPROTO_RAW: the kernel takes the header as it is (raw(7)).
@@ -40,7 +40,7 @@ impl RawSender {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
         socket.set_nonblocking(true)?;
         socket.set_header_included_v4(true)?;
-        socket.set_mark(MARK)?;
+        socket.set_mark(AGENT_MARK)?;
         // A socket of IPPROTO_RAW receives nothing, so its receive buffer costs nothing.
         Ok(Self { socket })
     }

@@ -98,6 +98,13 @@ impl Kernel for World {
         let [even, odd] = &mut record.copies;
         *(if generation & 1 == 0 { even } else { odd }) = *sides;
         sessions.set(place, record, 0).map_err(refused(what))?;
+        // The place may have been freed and taken anew meanwhile: that session is another's.
+        let current = sessions.get(&place, 0).map_err(refused(what))?;
+        if current.claimed == 0
+            || (current.original(), current.created()) != (record.original(), record.created())
+        {
+            return Ok(());
+        }
         record.generation = generation;
         sessions.set(place, record, 0).map_err(refused(what))
     }

@@ -33,8 +33,13 @@ use nat_common::{
 
 const AF_INET: u32 = 2;
 const VLAN_ID: u32 = 0x0fff;
+// include/uapi/linux/if_packet.h; 2 is multicast.
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_OTHERHOST: u32 = 3;
 /// `BPF_F_CURRENT_NETNS` of include/uapi/linux/bpf.h.
 const CURRENT_NETNS: u64 = -1i64 as u64;
+/// `BPF_TCP_ESTABLISHED` of include/uapi/linux/bpf.h.
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
@@ -77,7 +82,11 @@ pub fn outside_egress(context: TcContext) -> i32 {
     if mark == layout::MARK {
         return TC_ACT_UNSPEC;
     }
-    match guard::egress(&packet, &mut Maps, from) {
+    let verdict = match mark {
+        layout::AGENT_MARK => guard::agent(&packet, &Maps),
+        _ => guard::egress(&packet, &mut Maps, from),
+    };
+    match verdict {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
             Maps.count_drop(reason);
@@ -112,6 +121,39 @@ impl TcPacket {
     }
 }
 
+impl TcPacket {
+    /// State of the socket of the gateway itself that waits for the packet; a UDP socket that is
+    /// connected says established.
+    #[inline(always)]
+    fn socket_state(&self, headers: &Headers) -> Option<u32> {
+        let [a, b] = headers.sport.to_wire();
+        let [c, d] = headers.dport.to_wire();
+        // `struct bpf_sock_tuple`, its IPv4 part: addresses, then ports, as on the wire.
+        let mut tuple = [
+            u32::from_ne_bytes(headers.src),
+            u32::from_ne_bytes(headers.dst),
+            u32::from_ne_bytes([a, b, c, d]),
+        ];
+        let size = size_of_val(&tuple) as u32;
+        let tuple = (&raw mut tuple).cast();
+        // SAFETY: the record lives during the call; a socket that was found is given back at once.
+        unsafe {
+            let socket = match headers.kind {
+                Transport::Tcp => {
+                    bpf_skc_lookup_tcp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0)
+                }
+                _ => bpf_sk_lookup_udp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0),
+            };
+            if socket.is_null() {
+                return None;
+            }
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            Some(state)
+        }
+    }
+}
+
 impl Packet for TcPacket {
     const COMPLETE: bool = true;
 
@@ -127,9 +169,14 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn is_tagged(&self) -> bool {
-        // SAFETY: the program's context. The kernel has moved the tag out of the frame by now.
-        unsafe { (*self.skb()).vlan_present != 0 && (*self.skb()).vlan_tci & VLAN_ID != 0 }
+    fn is_foreign(&self) -> bool {
+        // SAFETY: the program's context. The kernel has moved the tag out of the frame by now, and
+        // compared its destination with the interface's address. (On the way out the packet's type
+        // says PACKET_OUTGOING, or what it was on its way in.)
+        unsafe {
+            (*self.skb()).vlan_present != 0 && (*self.skb()).vlan_tci & VLAN_ID != 0
+                || matches!((*self.skb()).pkt_type, PACKET_BROADCAST..=PACKET_OTHERHOST)
+        }
     }
 
     #[inline(always)]
@@ -195,7 +242,12 @@ impl Packet for TcPacket {
         };
         // SAFETY: this CPU's own value, and the program's context.
         unsafe {
-            *lookup = FibLookup::new(headers, 0, self.ifindex(), src, dst);
+            // The segments that a super-packet will be cut to have to fit.
+            let length = match (*self.skb()).gso_size as usize {
+                0 => headers.length,
+                size => headers.header_length() + size,
+            };
+            *lookup = FibLookup::new(headers, length as u16, self.ifindex(), src, dst);
             (*lookup).ask(self.0.as_ptr())
         }
     }
@@ -207,30 +259,12 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn has_socket(&self, headers: &Headers) -> bool {
-        let [a, b] = headers.sport.to_wire();
-        let [c, d] = headers.dport.to_wire();
-        // `struct bpf_sock_tuple`, its IPv4 part: addresses, then ports, as on the wire.
-        let mut tuple = [
-            u32::from_ne_bytes(headers.src),
-            u32::from_ne_bytes(headers.dst),
-            u32::from_ne_bytes([a, b, c, d]),
-        ];
-        let size = size_of_val(&tuple) as u32;
-        let tuple = (&raw mut tuple).cast();
-        // SAFETY: the record lives during the call; a socket that was found is given back at once.
-        unsafe {
-            let socket = match headers.kind {
-                Transport::Tcp => {
-                    bpf_skc_lookup_tcp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0)
-                }
-                _ => bpf_sk_lookup_udp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0),
-            };
-            if socket.is_null() {
-                return false;
-            }
-            bpf_sk_release(socket.cast());
-            true
-        }
+        self.socket_state(headers).is_some()
+    }
+
+    #[inline(always)]
+    fn has_connection(&self, headers: &Headers) -> bool {
+        self.socket_state(headers) == Some(TCP_ESTABLISHED)
     }
 
     #[inline(always)]

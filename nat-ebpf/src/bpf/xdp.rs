@@ -6,7 +6,7 @@
 
 use super::{Maps, barrier, fib::FibLookup, maps};
 use crate::{
-    headers::{Headers, Transport},
+    headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
     path::{self, Outcome},
     tables::Tables,
@@ -26,6 +26,8 @@ use nat_common::{
     reason::Reason,
 };
 
+/// Bit of an Ethernet address that is a group's (IEEE 802.3 section 3.2.3).
+const GROUP: u8 = 1;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
@@ -126,9 +128,11 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn is_tagged(&self) -> bool {
-        // A tag is still in the frame, where the type is not IPv4.
-        false
+    fn is_foreign(&self) -> bool {
+        // A tag is still in the frame, where the type is not IPv4. Frames to several stations say so
+        // in their first bit; those to another one a NIC drops unless it is promiscuous. (The whole
+        // header is read: the verifier does not follow the check of a single byte.)
+        self.read::<ETHERNET>(0).is_ok_and(|[first, ..]| first & GROUP != 0)
     }
 
     #[inline(always)]
@@ -203,6 +207,11 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn has_socket(&self, _headers: &Headers) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn has_connection(&self, _headers: &Headers) -> bool {
         false
     }
 

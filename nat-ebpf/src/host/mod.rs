@@ -88,7 +88,11 @@ pub fn outside_egress(
     if mark == layout::MARK {
         return Verdict::Pass;
     }
-    match guard::egress(packet, tables, from) {
+    let verdict = match mark {
+        layout::AGENT_MARK => guard::agent(packet, tables),
+        _ => guard::egress(packet, tables, from),
+    };
+    match verdict {
         Ok(()) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }

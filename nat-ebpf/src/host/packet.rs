@@ -1,7 +1,7 @@
 //! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
 
 use crate::{
-    headers::{ETHERNET, Headers, Transport},
+    headers::{Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
 };
 use nat_common::{
@@ -17,7 +17,8 @@ use std::collections::HashSet;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
-const VLAN: usize = 4;
+/// Bit of an Ethernet address that is a group's.
+const GROUP: u8 = 1;
 /// Longest segment whose missing checksum the XDP host computes.
 const MAX_SUMMED: usize = 4096;
 
@@ -56,7 +57,7 @@ pub struct World {
 }
 
 impl World {
-    fn route(&self, dst: [u8; 4], is_too_big: impl Fn(usize) -> bool) -> Route {
+    fn route(&self, dst: [u8; 4], length: usize) -> Route {
         let address = u32::from_be_bytes(dst);
         let found = self
             .routes
@@ -69,7 +70,7 @@ impl World {
             .max_by_key(|route| route.network.1);
         match found.map(|found| (found.route, found.mtu)) {
             None => Route::Unreachable,
-            Some((Route::Forward(_), mtu)) if is_too_big(mtu) => Route::TooBig,
+            Some((Route::Forward(_), mtu)) if length > mtu => Route::TooBig,
             Some((Route::Forward(hop), _)) if hop.neighbour == [0; 4] => {
                 Route::Forward(NextHop { neighbour: dst, ..hop })
             }
@@ -89,8 +90,10 @@ pub struct HostPacket<'a, const COMPLETE: bool> {
     pub tag: u16,
     /// What stands in its transport checksum.
     pub checksum: Checksum,
-    /// Whether it is a GSO super-packet, which is cut to size as it leaves.
-    pub is_super: bool,
+    /// Whether it is addressed to another station on the same wire.
+    pub is_overheard: bool,
+    /// Payload of each packet that a GSO super-packet is cut to as it leaves; 0 for any other.
+    pub gso_size: usize,
     /// What was handed to the agent.
     pub punted: Vec<(PuntHeader, Vec<u8>)>,
     world: &'a World,
@@ -98,14 +101,15 @@ pub struct HostPacket<'a, const COMPLETE: bool> {
 }
 
 impl<'a, const COMPLETE: bool> HostPacket<'a, COMPLETE> {
-    /// A frame that arrives on `ifindex`, its checksum complete, without tag, not to be cut.
+    /// A frame that arrives on `ifindex`, with its checksum, without a tag, not to be cut.
     pub fn new(frame: Vec<u8>, ifindex: u32, world: &'a World) -> Self {
         Self {
             frame,
             ifindex,
             tag: 0,
             checksum: Checksum::Complete,
-            is_super: false,
+            is_overheard: false,
+            gso_size: 0,
             punted: Vec::new(),
             world,
             unsummed: false,
@@ -189,8 +193,9 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         self.ifindex
     }
 
-    fn is_tagged(&self) -> bool {
-        COMPLETE && self.tag != 0
+    fn is_foreign(&self) -> bool {
+        let to_group = self.frame.first().is_some_and(|first| first & GROUP != 0);
+        to_group || COMPLETE && (self.tag != 0 || self.is_overheard)
     }
 
     fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
@@ -227,11 +232,11 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
     }
 
     fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
-        self.world.route(dst, |mtu| match COMPLETE {
-            // The kernel knows super-packets, and has room for a tag (is_skb_forwardable).
-            true => !self.is_super && self.frame.len() > mtu + ETHERNET + VLAN,
-            false => headers.length > mtu,
-        })
+        let length = match self.gso_size {
+            0 => headers.length,
+            size => headers.header_length() + size,
+        };
+        self.world.route(dst, length)
     }
 
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {
@@ -257,6 +262,11 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
     fn has_socket(&self, headers: &Headers) -> bool {
         let local = Endpoint::new(headers.protocol, headers.dst, headers.dport);
         COMPLETE && self.world.sockets.contains(&local)
+    }
+
+    fn has_connection(&self, _headers: &Headers) -> bool {
+        // The sockets of this world only listen.
+        false
     }
 
     fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {

@@ -99,8 +99,13 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
     let mut control_ports = [Port::NONE; 8];
     control_ports[0] = Port::new(21);
     control_ports[7] = Port::new(2121);
-    state.settings =
-        Settings { heartbeat: START, masquerade: masquerade.into(), routes_others: 1, pool: pool(), control_ports };
+    state.settings = Settings {
+        heartbeat: START,
+        masquerade: masquerade.into(),
+        routes_others: 1,
+        pool: pool(),
+        control_ports,
+    };
     let wan = Interface::wan(public.unwrap_or_default());
     state.interfaces = [(LAN, Interface::LAN), (WAN, wan)].into();
     state.addresses = [([10, 0, 1, 254], 1), (PUBLIC, 2), (OWN, 2)].into();

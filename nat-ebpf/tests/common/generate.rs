@@ -31,6 +31,7 @@ fn address(zone: Zone) -> BoxedStrategy<[u8; 4]> {
         [192, 168, 9, 9],
         [1, 0, 0, 0],
         [223, 255, 255, 255],
+        [240, 0, 0, 1],
     ];
     let usual = match zone {
         Zone::Inside => hosts,

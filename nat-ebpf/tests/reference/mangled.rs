@@ -90,12 +90,21 @@ fn each_broken_header_has_its_reason() {
 }
 
 #[test]
-fn tagged_frames_and_other_protocols_are_left_to_the_kernel() {
+fn frames_of_others_and_of_other_protocols_are_left_to_the_kernel() {
     let gateway = gateway::gateway(64, true, Some(PUBLIC));
     let frame = Spec::udp((HOST, 5000), (REMOTE, 80)).build();
     let mut packet = HostPacket::new(frame.clone(), LAN, &gateway.world);
     packet.tag = 5;
     let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+    assert_eq!(verdict, Verdict::Pass);
+    let mut packet = HostPacket::new(frame.clone(), LAN, &gateway.world);
+    packet.is_overheard = true;
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+    assert_eq!(verdict, Verdict::Pass);
+    let mut group = frame.clone();
+    group[0] |= 1;
+    let mut packet = HostPacket::<false>::new(group, LAN, &gateway.world);
+    let verdict = host::xdp_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
     assert_eq!(verdict, Verdict::Pass);
     for ethertype in [[0x08, 0x06], [0x86, 0xdd], [0x81, 0x00]] {
         let mut frame = frame.clone();

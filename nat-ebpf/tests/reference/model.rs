@@ -133,7 +133,8 @@ fn within(address: Address, network: Address, bits: u32) -> bool {
 }
 
 fn is_unicast(address: Address) -> bool {
-    !(address[0] == 0 || address[0] == 127 || address[0] >= 224)
+    let group = (224..240).contains(&address[0]) || address == [255; 4];
+    !(address[0] == 0 || address[0] == 127 || group)
 }
 
 /// Source and destination port; of an echo the identifier stands on the side of who asks.
@@ -167,8 +168,7 @@ impl Model {
 
     /// Where a packet of the size of `spec` goes that is for `address`.
     fn route(&self, spec: &Spec, address: Address) -> Place {
-        // The MTU with the headers of Ethernet and of one tag.
-        let fits = spec.length() + spec.trailer <= 1500 + 4;
+        let fits = spec.length() <= 1500;
         match self.place(address) {
             Place::Inside | Place::Wan | Place::Elsewhere if !fits => Place::TooBig,
             place => place,
@@ -209,7 +209,12 @@ impl Model {
             _ => (connection.arrives.1, connection.arrives.0),
         };
         let place = self.route(spec, dst.0);
-        if spec.ttl <= 1 || !matches!(place, Place::Inside | Place::Wan | Place::Elsewhere) {
+        // What comes from one side leaves to the other, wherever routes lead.
+        let wanted = match zone {
+            Zone::Inside => Place::Wan,
+            Zone::Outside => Place::Inside,
+        };
+        if spec.ttl <= 1 || place != wanted {
             return match zone {
                 Zone::Inside => Ok(Expected::Pass),
                 Zone::Outside if spec.ttl <= 1 => Err(TtlExpired),

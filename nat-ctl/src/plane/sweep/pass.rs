@@ -96,10 +96,11 @@ impl Pass {
             self.uses.add(first.public());
             return Ok(false);
         }
-        maps::remove(&mut self.maps.flows, &first.key)?;
+        // The answer goes first: a packet in between then makes both anew, and not only its own.
         if let Some(answer) = pair.answer {
             maps::remove(&mut self.maps.flows, &answer.key)?;
         }
+        maps::remove(&mut self.maps.flows, &first.key)?;
         Ok(true)
     }
 
