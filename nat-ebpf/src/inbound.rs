@@ -42,6 +42,9 @@ pub fn admit<P: Packet, T: Tables>(
             None => return own(packet, tables, headers),
         },
     };
+    if headers.kind == Transport::Tcp {
+        pair::make_room(tables, key, &entry.rewrite);
+    }
     pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, now).map(Admission::Flow)
 }
 

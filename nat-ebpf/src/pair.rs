@@ -12,6 +12,7 @@ use nat_common::{
     reason::Reason,
     rule::RuleId,
     session::SessionId,
+    tcp,
 };
 
 /// What a flow is to FTP.
@@ -103,6 +104,24 @@ fn tie(flow: Flow, kin: Kin, claimed: SessionId) -> Flow {
         Kin::Plain => flow,
         Kin::Control => flow.control(claimed),
         Kin::Related(session) => flow.related(session),
+    }
+}
+
+/// Removes the TCP flow whose answers would be those of a new one, of packets with `key` that leave as
+/// `rewrite`, if it has ended: a remote host has used one source port for two public addresses, or
+/// ports, that lead to one port inside.
+#[inline(always)]
+pub fn make_room<T: Tables>(tables: &mut T, key: &FlowKey, rewrite: &Rewrite) {
+    let answer = key.answer(rewrite);
+    let Some(other) = tables.flow(&answer) else { return };
+    let (old, seen) = (*other.load().rewrite(), other.load().seen);
+    if old == Rewrite::answer(key) {
+        return;
+    }
+    // One without its pair may be in the making on another CPU.
+    let peer = tables.flow(&answer.answer(&old)).map_or(0, |peer| peer.load().seen);
+    if tcp::ends(seen | peer) {
+        remove(tables, &answer, &old);
     }
 }
 

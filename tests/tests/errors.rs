@@ -1,4 +1,4 @@
-//! Mistakes: one clear line, the exit status that INTERFACE promises, and nothing left attached.
+//! Mistakes: one clear line, the exit status that scripts rely on, and nothing left attached.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -112,6 +112,18 @@ fn forward_that_clashes_is_refused_with_the_name_of_the_other() {
     assert!(list.contains("the-first") && !list.contains("second"), "{list}");
     let remove = gateway.call(&["forward", "remove", "never-was"]).expect("a call");
     complains(&remove, NOT_FOUND, "never-was");
+    gateway.stop().expect("an end");
+}
+
+#[test]
+fn one_to_one_on_the_address_that_all_hosts_share_is_refused() {
+    let Some(binary) = requirements::met_with_binary("shared address") else { return };
+    let lab = small_lab();
+    let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
+    let public = WAN.to_string();
+    let words = ["one-to-one", "add", "--name", "all", "--public", &public, "--to", "10.0.1.2"];
+    complains(&gateway.call(&words).expect("a call"), CONFLICT, WAN_DEVICE);
+    assert_eq!(gateway.json(&["one-to-one", "list"]).expect("a list"), serde_json::json!([]));
     gateway.stop().expect("an end");
 }
 

@@ -195,6 +195,35 @@ fn own_connections_work_from_ports_that_a_forward_has() {
 }
 
 #[test]
+fn a_client_uses_one_port_for_two_ways_to_one_server() {
+    let Some(binary) = requirements::met_with_binary("two ways in") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = small_lab();
+        let gateway = NatCtl::start(&lab, mode, &binary).expect("a gateway");
+        for port in ["8080", "8081"] {
+            let (public, to) = (format!("{WAN}:{port}"), format!("{INSIDE}:80"));
+            let words = ["forward", "add", "--name", port, "--protocol", "tcp"];
+            let words = [&words[..], &["--public", &public, "--to", &to]].concat();
+            gateway.call(&words).expect("a call").checked("forward add").expect("a rule");
+        }
+        let listener = lab.inside.enter(|| TcpListener::bind((INSIDE, 80)));
+        let _listener = listener.expect("a namespace").expect("a listener");
+        // Reset, so that the client's own stack has the port free at once.
+        let script = "import socket, struct, sys\n\
+                      for port in (8080, 8081, 8080):\n\
+                      \x20   s = socket.create_connection((sys.argv[1], port), 0.8, ('', 6000))\n\
+                      \x20   s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))\n\
+                      \x20   s.close()\n";
+        let mut client = lab.outside.command("python3");
+        client.args(["-c", script, &WAN.to_string()]);
+        // A SYN that were dropped would be repeated after a second, which is too late.
+        process::must(&mut client)
+            .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
 fn a_host_with_many_ports_leaves_some_for_the_others() {
     let Some(binary) = requirements::met_with_binary("ports of many") else { return };
     let lab = small_lab();

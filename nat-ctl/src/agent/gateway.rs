@@ -14,9 +14,9 @@ use crate::{
     alg,
     api::{Request, Response},
     config::{self, Config, ForeignAddress},
-    error::Failure,
+    error::{Exit, Failure},
     options::Instance,
-    output::{FlowFilter, FtpSessionView, RuleView},
+    output::{FlowFilter, FtpSessionView, Role, RuleView},
     plane::clock,
     rules::{Origin, Rule, RuleKind, RuleStore},
 };
@@ -105,6 +105,7 @@ impl Agent {
 
     fn add(&mut self, rule: &Rule, runtime: bool) -> Result<(), Failure> {
         let origin = if runtime { Origin::Runtime } else { Origin::Command };
+        self.refuse_shared(rule)?;
         let resolve = |name: &str| self.world.plane.address_of(name);
         self.rules.add(rule.clone(), origin, &resolve)?;
         self.put_in_force().inspect_err(|_| {
@@ -115,6 +116,27 @@ impl Agent {
         })?;
         tracing::info!("{} '{}' added", rule.kind(), rule.name());
         Ok(())
+    }
+
+    /// The address that all hosts are hidden behind cannot be one host's own: it would take ports
+    /// that masquerade and the gateway itself have claimed.
+    fn refuse_shared(&self, rule: &Rule) -> Result<(), Failure> {
+        let Rule::OneToOne(host) = rule else { return Ok(()) };
+        let plane = &self.world.plane;
+        let wan = plane.interfaces().iter().find(|interface| {
+            interface.role == Role::Wan && plane.address_of(&interface.name) == Some(host.public())
+        });
+        let Some(wan) = wan else { return Ok(()) };
+        Err(Failure::new(
+            Exit::Conflict,
+            format_args!(
+                "one-to-one '{}': {} is the address of {} itself, which masquerade shares: use \
+                 'forward add', or another public address",
+                host.name(),
+                host.public(),
+                wan.name
+            ),
+        ))
     }
 
     fn remove(&mut self, kind: RuleKind, name: &str) -> Result<Rule, Failure> {

@@ -2,7 +2,7 @@
 
 use crate::{
     common::{
-        frame::{ACK, ICMP, PSH, SYN, Spec, TCP},
+        frame::{ACK, Body, ICMP, PSH, SYN, Spec, TCP},
         gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
         generate::{self, packet, port},
         sums,
@@ -54,6 +54,28 @@ fn step() -> BoxedStrategy<Step> {
         1 => port().prop_map(Step::Expect),
     ]
     .boxed()
+}
+
+/// The connection that was announced.
+fn dial(port: u16, number: u16) -> Spec {
+    Spec {
+        src: REMOTE,
+        dst: PUBLIC,
+        ttl: 64,
+        fragment: 0,
+        options: 0,
+        body: Body::Tcp {
+            sport: 40_000 + number,
+            dport: port,
+            sequence: 1,
+            acknowledgement: 0,
+            flags: SYN,
+            options: vec![],
+        },
+        payload: vec![],
+        trailer: 0,
+        damage: 0,
+    }
 }
 
 /// A packet that leaves by a WAN.
@@ -292,7 +314,7 @@ fn the_programs_do_what_the_path_does_on_the_host() {
             ),
         );
         let steps = step();
-        for number in 0..3000 {
+        for number in 0..3000_u16 {
             if number % 60 == 0 {
                 both.reset();
             }
@@ -321,7 +343,12 @@ fn the_programs_do_what_the_path_does_on_the_host() {
                 Step::Egress(from, mark, spec) if spec.length() < LONGEST => {
                     both.egress(*from, *mark, spec);
                 }
-                Step::Expect(port) => both.expect(*port),
+                Step::Expect(port) => {
+                    both.expect(*port);
+                    // Whether a packet dials it by chance is nothing to rely on.
+                    let spec = dial(*port, number);
+                    both.packet(false, Zone::Outside, &spec, &spec.build());
+                }
                 Step::Packet(..) | Step::Egress(..) => {}
             }));
             if let Err(panic) = told {

@@ -500,13 +500,18 @@ impl Model {
         rule: u32,
         kin: Kin,
     ) -> Result<(usize, usize), Reason> {
-        let clash = self.connections.iter().any(|other| {
+        // Both are looked up by what arrives: the answers of one must not be those of another.
+        let clashes = |other: &Connection| {
             let answers =
                 if other.from == from { (other.leaves.1, other.leaves.0) } else { other.arrives };
             other.protocol == protocol && answers == (leaves.1, leaves.0)
-        });
-        // Both are looked up by what arrives: the answers of one must not be those of another.
-        if clash {
+        };
+        // One that has ended makes room for a connection from outside.
+        if from == Zone::Outside && protocol == TCP {
+            let ended = |other: &Connection| (other.seen[0] | other.seen[1]) & 12 != 0;
+            self.connections.retain(|other| !(clashes(other) && ended(other)));
+        }
+        if self.connections.iter().any(clashes) {
             return Err(TupleTaken);
         }
         if self.connections.len() * 2 >= self.capacity {
