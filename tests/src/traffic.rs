@@ -1,6 +1,7 @@
 //! Traffic beside FTP: datagrams that never stop, echoes, frames made by hand.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     process::Command,
     sync::{
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{netns::Namespace, process};
+use crate::{netns::Namespace, process, wait};
 
 /// Pace of [`Chatter`].
 const PACE: Duration = Duration::from_millis(2);
@@ -61,9 +62,15 @@ pub fn udp_socket(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
 
 /// A datagram socket that answers from this very address.
 pub fn udp_socket_at(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
-    let socket = namespace
-        .enter(|| UdpSocket::bind(at))?
-        .with_context(|| format!("open UDP socket {at} in {}", namespace.name()))?;
+    // A child of another thread may hold a copy of the last one for an instant, until its exec.
+    let socket = wait::until(Duration::from_secs(5), "a free UDP port", || {
+        match namespace.enter(|| UdpSocket::bind(at))? {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            bound => bound
+                .map(Some)
+                .with_context(|| format!("open UDP socket {at} in {}", namespace.name())),
+        }
+    })?;
     socket.set_read_timeout(Some(Duration::from_secs(5))).context("limit reads")?;
     Ok(socket)
 }
