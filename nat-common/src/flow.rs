@@ -1,4 +1,4 @@
-//! Flow records: one for each direction, found by the tuple of the arriving packet.
+//! Flows: one record for each direction, found by the tuple of the arriving packet.
 //!
 //! A record holds the complete action, so that the fast path does one lookup a packet. Each
 //! direction writes only its own record: the two directions of a flow arrive on different CPUs.
@@ -6,7 +6,9 @@
 
 use crate::{
     checksum::Delta,
+    hop::HopReference,
     port::{Endpoint, Port},
+    record::State,
     rule::RuleId,
     session::SessionId,
 };
@@ -118,6 +120,35 @@ impl FlowKey {
         if self.zone == Zone::Inside.code() { Zone::Inside } else { Zone::Outside }
     }
 
+    /// From the parts of a record.
+    pub(crate) const fn from_parts(
+        zone: u8,
+        protocol: u8,
+        src: [u8; 4],
+        sport: Port,
+        dst: [u8; 4],
+        dport: Port,
+    ) -> Self {
+        Self { src, dst, sport, dport, protocol, zone, padding: [0; 2] }
+    }
+
+    pub(crate) const fn zone_code(&self) -> u8 {
+        self.zone
+    }
+
+    /// As two words.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// From two words; what is no part of a key is left out.
+    #[inline(always)]
+    pub const fn from_words([first, second]: [u64; 2]) -> Self {
+        let second = second & crate::record::KEY_MASK;
+        zerocopy::transmute!([first, second])
+    }
+
     /// The source as an endpoint.
     #[inline(always)]
     pub const fn source(&self) -> Endpoint {
@@ -217,78 +248,102 @@ const REPLY: u8 = 1;
 const CONTROL: u8 = 2;
 const RELATED: u8 = 4;
 
-/// One direction of a flow.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
+/// One direction of a flow, as packets see it: the part of its [`crate::record::FlowRecord`] that
+/// says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     rewrite: Rewrite,
     address_delta: Delta,
     port_delta: Delta,
-    session: SessionId,
-    rule: RuleId,
+    origin: u16,
+    flags: u8,
     /// Bits of [`crate::tcp`] that were seen in this direction.
     pub seen: u8,
-    flags: u8,
-    padding: [u8; 2],
-    created: u32,
-    /// Seconds of the monotonic clock; written at most once a second.
+    /// Seconds of the monotonic clock at its last packet.
     pub last_seen: u32,
-    padding2: [u8; 4],
-    /// Packets of this direction that were translated.
-    pub packets: u64,
-    /// Their bytes from the IP header on.
-    pub bytes: u64,
+    /// Where its packets leave.
+    pub hop: HopReference,
 }
 
-const _: () = assert!(size_of::<Flow>() == 56);
+/// What made a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A rule, or with [`RuleId::NONE`] the masquerade.
+    Rule(RuleId),
+    /// It is the control connection of this session, whose record names the rule.
+    Control(SessionId),
+    /// It is a data connection that this session has announced.
+    Related(SessionId),
+}
 
 impl Flow {
-    /// A record for packets with `key`, to leave as `rewrite`, made at `now` (seconds).
+    /// A flow of packets with `key`, to leave as `rewrite`, made at `now` (seconds).
     #[inline(always)]
     pub const fn new(
         direction: Direction,
         key: &FlowKey,
         rewrite: Rewrite,
-        rule: RuleId,
+        origin: Origin,
         now: u32,
     ) -> Self {
+        let (flags, origin) = match origin {
+            Origin::Rule(rule) => (0, rule.number()),
+            Origin::Control(session) => (CONTROL, session.number()),
+            Origin::Related(session) => (RELATED, session.number()),
+        };
         Self {
             rewrite,
             address_delta: Delta::NONE.quad(key.src, rewrite.src).quad(key.dst, rewrite.dst),
             port_delta: Delta::NONE
                 .word(key.sport.to_wire(), rewrite.sport.to_wire())
                 .word(key.dport.to_wire(), rewrite.dport.to_wire()),
-            session: SessionId::NONE,
-            rule,
-            seen: 0,
+            // Rules and sessions are numbered below 2^16: [`RuleId::MAX`], [`crate::layout::SESSIONS`].
+            origin: origin as u16,
             flags: match direction {
-                Direction::Original => 0,
-                Direction::Reply => REPLY,
+                Direction::Original => flags,
+                Direction::Reply => flags | REPLY,
             },
-            padding: [0; 2],
-            created: now,
+            seen: 0,
             last_seen: now,
-            padding2: [0; 4],
-            packets: 0,
-            bytes: 0,
+            hop: HopReference::NONE,
         }
     }
 
-    /// The same, as the control connection of `session`.
+    /// From the parts of a record.
     #[inline(always)]
-    pub const fn control(mut self, session: SessionId) -> Self {
-        self.session = session;
-        self.flags |= CONTROL;
-        self
+    pub(crate) const fn from_parts(
+        state: State,
+        origin: u16,
+        rewrite: Rewrite,
+        [address_delta, port_delta]: [Delta; 2],
+        hop: HopReference,
+    ) -> Self {
+        Self {
+            rewrite,
+            address_delta,
+            port_delta,
+            origin,
+            flags: state.flags(),
+            seen: state.seen(),
+            last_seen: state.last_seen(),
+            hop,
+        }
     }
 
-    /// The same, as a data connection of `session`.
     #[inline(always)]
-    pub const fn related(mut self, session: SessionId) -> Self {
-        self.session = session;
-        self.flags |= RELATED;
+    pub(crate) const fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    #[inline(always)]
+    pub(crate) const fn origin_code(&self) -> u16 {
+        self.origin
+    }
+
+    /// The same, to leave by `hop`.
+    #[inline(always)]
+    pub const fn by(mut self, hop: HopReference) -> Self {
+        self.hop = hop;
         self
     }
 
@@ -316,31 +371,40 @@ impl Flow {
         if self.flags & REPLY == 0 { Direction::Original } else { Direction::Reply }
     }
 
+    /// What made it.
+    #[inline(always)]
+    pub const fn origin(&self) -> Origin {
+        if self.flags & CONTROL != 0 {
+            Origin::Control(SessionId::from_number(self.origin as u32))
+        } else if self.flags & RELATED != 0 {
+            Origin::Related(SessionId::from_number(self.origin as u32))
+        } else {
+            Origin::Rule(RuleId::new(self.origin as u32))
+        }
+    }
+
     /// The session whose control connection this is.
     #[inline(always)]
     pub const fn control_session(&self) -> Option<SessionId> {
-        if self.flags & CONTROL != 0 { Some(self.session) } else { None }
+        match self.origin() {
+            Origin::Control(session) => Some(session),
+            Origin::Rule(_) | Origin::Related(_) => None,
+        }
     }
 
     /// The session that announced this data connection.
     pub const fn related_session(&self) -> Option<SessionId> {
-        if self.flags & RELATED != 0 { Some(self.session) } else { None }
-    }
-
-    /// The rule that made it.
-    pub const fn rule(&self) -> RuleId {
-        self.rule
-    }
-
-    /// Seconds of the monotonic clock when it was made.
-    pub const fn created(&self) -> u32 {
-        self.created
+        match self.origin() {
+            Origin::Related(session) => Some(session),
+            Origin::Rule(_) | Origin::Control(_) => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{FlowRecord, Phase};
 
     fn key() -> FlowKey {
         FlowKey::new(Zone::Inside, TCP, [10, 0, 1, 2], Port::new(5000), [9, 9, 9, 9], Port::new(21))
@@ -369,9 +433,14 @@ mod tests {
     fn deltas_of_both_directions_cancel_out() {
         let key = key();
         let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
-        let there = Flow::new(Direction::Original, &key, out, RuleId::NONE, 1);
-        let back =
-            Flow::new(Direction::Reply, &key.answer(&out), Rewrite::answer(&key), RuleId::NONE, 1);
+        let there = Flow::new(Direction::Original, &key, out, Origin::Rule(RuleId::NONE), 1);
+        let back = Flow::new(
+            Direction::Reply,
+            &key.answer(&out),
+            Rewrite::answer(&key),
+            Origin::Rule(RuleId::NONE),
+            1,
+        );
         for field in [0u16, 1, 0x1234, 0xfffe] {
             let both = there.address_delta().and(back.address_delta());
             assert!([field, !field, field ^ 0xffff].contains(&both.apply(field)));
@@ -386,12 +455,45 @@ mod tests {
     fn a_record_says_what_it_was_made_for() {
         let key = key();
         let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
-        let flow = Flow::new(Direction::Reply, &key, out, RuleId::new(7), 42);
-        assert_eq!(flow.direction(), Direction::Reply);
-        assert_eq!((flow.control_session(), flow.related_session()), (None, None));
-        let session = SessionId::new(3);
-        assert_eq!(flow.control(session).control_session(), Some(session));
-        assert_eq!(flow.related(session).related_session(), Some(session));
-        assert_eq!((flow.rule(), flow.created(), flow.last_seen), (RuleId::new(7), 42, 42));
+        let session = SessionId::new(16383);
+        for origin in
+            [Origin::Rule(RuleId::MAX), Origin::Control(session), Origin::Related(session)]
+        {
+            let flow = Flow::new(Direction::Reply, &key, out, origin, 42)
+                .by(HopReference::new(16383, 0xffff));
+            let record = FlowRecord::new(State::default(), &key, &flow);
+            assert_eq!((record.key(), record.flow(), record.created()), (key, flow, 42));
+            assert_eq!(FlowRecord::from_words(record.words()), record);
+            assert_eq!(FlowKey::from_words([record.words()[1], record.words()[2]]), key);
+            assert_eq!((flow.origin(), flow.direction()), (origin, Direction::Reply));
+            assert_eq!((record.packets(), record.bytes()), (0, 0));
+        }
+        let control = Flow::new(Direction::Original, &key, out, Origin::Control(session), 1);
+        assert_eq!((control.control_session(), control.related_session()), (Some(session), None));
+    }
+
+    #[test]
+    fn a_state_moves_through_its_phases_with_a_new_version_each_time() {
+        let key = key();
+        let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
+        let flow = Flow::new(Direction::Reply, &key, out, Origin::Rule(RuleId::NONE), 7);
+        let mut free = State::default();
+        for version in 0..=255u8 {
+            assert!(free.is_free() && !free.has_key());
+            let claimed = free.with_phase(Phase::Claimed);
+            assert!(!claimed.is_free() && !claimed.has_key() && claimed.phase() == Phase::Claimed);
+            let live =
+                claimed.live(&flow).touched(9, crate::tcp::SYN).touched(u32::MAX, crate::tcp::FIN);
+            assert!(live.is_live() && live.has_key() && live.phase() == Phase::Live);
+            assert_eq!(
+                (live.last_seen(), live.seen()),
+                (u32::MAX, crate::tcp::SYN | crate::tcp::FIN)
+            );
+            assert_eq!((live.version(), live.flags()), (version, flow.flags()));
+            let ending = live.with_phase(Phase::Ending);
+            assert!(!ending.is_live() && ending.has_key() && ending.phase() == Phase::Ending);
+            free = ending.freed();
+        }
+        assert_eq!(free, State::default());
     }
 }

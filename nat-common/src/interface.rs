@@ -17,7 +17,8 @@ pub enum Role {
 )]
 #[repr(C)]
 pub struct Interface {
-    role: u32,
+    role: u16,
+    number: u16,
     public: [u8; 4],
 }
 
@@ -25,11 +26,12 @@ const _: () = assert!(size_of::<Interface>() == 8);
 
 impl Interface {
     /// An inside interface.
-    pub const LAN: Self = Self { role: 1, public: [0; 4] };
+    pub const LAN: Self = Self { role: 1, number: 0, public: [0; 4] };
 
-    /// A way out, with the address that inside hosts are hidden behind; all zero while it has none.
-    pub const fn wan(public: [u8; 4]) -> Self {
-        Self { role: 2, public }
+    /// A way out, with the address that inside hosts are hidden behind (all zero while it has none)
+    /// and the number of that address in the map `ports`.
+    pub const fn wan(public: [u8; 4], number: u16) -> Self {
+        Self { role: 2, number, public }
     }
 
     /// What it is for; `None` for a code of a later version.
@@ -42,12 +44,12 @@ impl Interface {
         }
     }
 
-    /// Public address of a way out, if it has one.
+    /// Public address of a way out, if it has one, and its number in the map `ports`.
     #[inline(always)]
-    pub const fn public(&self) -> Option<[u8; 4]> {
+    pub const fn public(&self) -> Option<([u8; 4], u32)> {
         match self.public {
             [0, 0, 0, 0] => None,
-            public => Some(public),
+            public => Some((public, self.number as u32)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where bpffs is expected, and mounted if it isn't.
 pub const BPFFS: &str = "/sys/fs/bpf";

@@ -1,8 +1,8 @@
 //! Ports, and who owns a public one.
 //!
 //! One owner table by protocol, address and port is shared by masquerade, expectations, forwards
-//! and the gateway's own sockets. A reservation is the insertion of the key that fails when the key
-//! exists; there is no other way to own a port, and nothing checks first and inserts later.
+//! and the gateway's own sockets. A reservation is the compare-and-swap of nobody for an owner;
+//! there is no other way to own a port, and nothing checks first and takes later.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -101,63 +101,6 @@ impl Endpoint {
     }
 }
 
-/// Key of the endpoint-independent mapping (RFC 4787 section 4.1): one public port for an inside
-/// endpoint on each public address, whatever the destination.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
-pub struct MappingKey {
-    inside: Endpoint,
-    public: [u8; 4],
-}
-
-const _: () = assert!(size_of::<MappingKey>() == 12);
-
-impl MappingKey {
-    /// The mapping of `inside` on the public address.
-    #[inline(always)]
-    pub const fn new(inside: Endpoint, public: [u8; 4]) -> Self {
-        Self { inside, public }
-    }
-
-    /// Who is mapped.
-    pub const fn inside(&self) -> Endpoint {
-        self.inside
-    }
-
-    /// The public address.
-    pub const fn public(&self) -> [u8; 4] {
-        self.public
-    }
-}
-
-/// What an inside endpoint is mapped to.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
-pub struct Mapping {
-    port: Port,
-    padding: [u8; 2],
-}
-
-const _: () = assert!(size_of::<Mapping>() == 4);
-
-impl Mapping {
-    /// A mapping to the public port.
-    #[inline(always)]
-    pub const fn new(port: Port) -> Self {
-        Self { port, padding: [0; 2] }
-    }
-
-    /// The public port.
-    #[inline(always)]
-    pub const fn port(&self) -> Port {
-        self.port
-    }
-}
-
 /// Why a public port is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -192,7 +135,9 @@ impl Owner {
     }
 }
 
-/// The owner of a public port.
+/// The owner of a public port: one word, so that one compare-and-swap of 0 for it is the claim. For a
+/// port of the masquerade it is at the same time the endpoint-independent mapping (RFC 4787 section
+/// 4.1): who looks for the public port of an inside endpoint finds the word that names it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -201,20 +146,35 @@ pub struct PortOwner {
     inside: [u8; 4],
     inside_port: Port,
     owner: u8,
-    padding: u8,
-    since: u32,
+    idle: u8,
 }
 
-const _: () = assert!(size_of::<PortOwner>() == 12);
+const _: () = assert!(size_of::<PortOwner>() == 8);
 
 impl PortOwner {
-    /// `inside` at `inside_port` owns the port since `since` (seconds of the monotonic clock).
+    /// Nobody.
+    pub const NONE: Self = Self { inside: [0; 4], inside_port: Port::NONE, owner: 0, idle: 0 };
+
+    /// `inside` at `inside_port` owns the port.
     #[inline(always)]
-    pub const fn new(owner: Owner, inside: [u8; 4], inside_port: Port, since: u32) -> Self {
-        Self { inside, inside_port, owner: owner.code(), padding: 0, since }
+    pub const fn new(owner: Owner, inside: [u8; 4], inside_port: Port) -> Self {
+        Self { inside, inside_port, owner: owner.code(), idle: 0 }
     }
 
-    /// Why it is taken; `None` for a code of a later version.
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        zerocopy::transmute!(word)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        zerocopy::transmute!(self)
+    }
+
+    /// Why it is taken; `None` where it is not, and for a code of a later version.
+    #[inline(always)]
     pub const fn owner(&self) -> Option<Owner> {
         match self.owner {
             1 => Some(Owner::Masquerade),
@@ -223,6 +183,12 @@ impl PortOwner {
             4 => Some(Owner::Gateway),
             _ => None,
         }
+    }
+
+    /// Whether nobody owns it.
+    #[inline(always)]
+    pub const fn is_none(&self) -> bool {
+        self.owner == 0
     }
 
     /// The inside host; all zero for the gateway.
@@ -237,9 +203,17 @@ impl PortOwner {
         self.inside_port
     }
 
-    /// Seconds of the monotonic clock at the claim.
-    pub const fn since(&self) -> u32 {
-        self.since
+    /// The same, seen without use: the sweep marks it, whoever uses it takes the mark away, and what
+    /// still has it at the next pass is released.
+    #[inline(always)]
+    pub const fn idle(self, idle: bool) -> Self {
+        Self { idle: idle as u8, ..self }
+    }
+
+    /// Whether the sweep has marked it.
+    #[inline(always)]
+    pub const fn is_idle(&self) -> bool {
+        self.idle != 0
     }
 
     /// Whether that very inside endpoint owns it.
@@ -247,6 +221,26 @@ impl PortOwner {
     pub fn is(&self, inside: [u8; 4], port: Port) -> bool {
         self.inside == inside && self.inside_port == port
     }
+}
+
+/// Public addresses whose ports lie in the map `ports`, by number; those of other addresses lie in
+/// `other_ports`.
+pub const PORT_ADDRESSES: u32 = 8;
+
+/// Ports of each numbered address in the map `ports`: 2^16 of each of three protocols.
+pub const PORTS_PER_ADDRESS: u32 = 3 << 16;
+
+/// The place of `public` in the map `ports`, on the address with this number; `None` for a protocol
+/// without ports.
+#[inline(always)]
+pub const fn place(number: u32, public: &Endpoint) -> Option<u32> {
+    let protocol = match public.protocol() {
+        crate::flow::TCP => 0,
+        crate::flow::UDP => 1,
+        crate::flow::ICMP => 2,
+        _ => return None,
+    };
+    Some(number.wrapping_mul(PORTS_PER_ADDRESS) + (protocol << 16) + public.port().number() as u32)
 }
 
 /// Inclusive range of ports.
@@ -404,28 +398,38 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_owners_say_what_they_were_made_of() {
-        let inside = Endpoint::new(17, [10, 0, 1, 2], Port::new(5000));
-        assert_eq!(
-            (inside.protocol(), inside.address(), inside.port().number()),
-            (17, [10, 0, 1, 2], 5000)
-        );
-        let key = MappingKey::new(inside, [203, 0, 113, 1]);
-        assert_eq!((key.inside(), key.public()), (inside, [203, 0, 113, 1]));
+    fn owners_are_words_that_say_what_they_were_made_of() {
         for (owner, name) in [
             (Owner::Masquerade, "masquerade"),
             (Owner::Forward, "forward"),
             (Owner::Expectation, "expectation"),
             (Owner::Gateway, "gateway"),
         ] {
-            let port = PortOwner::new(owner, [10, 0, 1, 2], Port::new(5000), 77);
-            assert_eq!((port.owner(), owner.name(), port.since()), (Some(owner), name, 77));
+            let port = PortOwner::new(owner, [10, 0, 1, 2], Port::new(5000));
+            assert_eq!((port.owner(), owner.name(), port.is_none()), (Some(owner), name, false));
             assert_eq!((port.inside(), port.inside_port().number()), ([10, 0, 1, 2], 5000));
-            assert!(port.is([10, 0, 1, 2], Port::new(5000)));
+            assert!(port.is([10, 0, 1, 2], Port::new(5000)) && !port.is_idle());
             assert!(!port.is([10, 0, 1, 3], Port::new(5000)));
             assert!(!port.is([10, 0, 1, 2], Port::new(5001)));
+            assert_eq!(PortOwner::from_word(port.word()), port);
+            assert!(port.idle(true).is_idle() && port.idle(true).idle(false) == port);
         }
-        assert_eq!(PortOwner::default().owner(), None);
+        assert_eq!((PortOwner::NONE.owner(), PortOwner::NONE.word()), (None, 0));
+    }
+
+    #[test]
+    fn every_port_of_a_numbered_address_has_a_place_of_its_own() {
+        let mut places = std::collections::HashSet::new();
+        for number in 0..PORT_ADDRESSES {
+            for protocol in [1, 6, 17] {
+                for port in [0, 1, 1023, 1024, 65535] {
+                    let public = Endpoint::new(protocol, [203, 0, 113, 1], Port::new(port));
+                    let place = place(number, &public).unwrap();
+                    assert!(place < PORT_ADDRESSES * PORTS_PER_ADDRESS && places.insert(place));
+                }
+            }
+        }
+        assert_eq!(place(0, &Endpoint::new(47, [203, 0, 113, 1], Port::NONE)), None);
     }
 
     #[test]

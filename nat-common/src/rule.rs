@@ -29,6 +29,9 @@ impl RuleId {
     /// No rule: masquerade.
     pub const NONE: Self = Self { number: 0 };
 
+    /// The highest number: a flow record has 16 bits for it.
+    pub const MAX: Self = Self { number: u16::MAX as u32 };
+
     /// The rule with this number; 0 is none.
     pub const fn new(number: u32) -> Self {
         Self { number }

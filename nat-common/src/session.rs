@@ -46,6 +46,12 @@ impl SessionId {
         Self { number: index + 1 }
     }
 
+    /// The session with the number that users see.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self { number }
+    }
+
     /// Its place in the map; `None` for no session.
     #[inline(always)]
     pub const fn index(self) -> Option<u32> {

@@ -19,13 +19,15 @@ pub struct Settings {
     /// Whether interfaces that are not ours were routed before the gateway came: 1 or 0. Where they
     /// were not, forwarding is on for the gateway's sake only, and nothing of theirs passes a WAN.
     pub routes_others: u16,
+    /// Moves on when the kernel's routing changes: what flows know of next hops is void then.
+    pub epoch: u32,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
 }
 
-const _: () = assert!(size_of::<Settings>() == 40);
+const _: () = assert!(size_of::<Settings>() == 44);
 
 impl Settings {
     /// Whether outbound TCP to `port` is an FTP control connection.

@@ -1,0 +1,282 @@
+//! Flow records as they lie in the map `flows`: one line of 64 bytes for each direction.
+//!
+//! Everything that a packet needs is in one cache line: the key, the action, when it was last used.
+//! Whether a line is in use, and by which generation of flow, says its word [`State`], the only word
+//! that is ever decided about: packets move it by compare-and-swap when they use a flow, the sweep
+//! when it ends one, so that no flow that was just used is deleted. The algorithm that places lines
+//! is in [`crate::flow_table`].
+//!
+//! ```text
+//!    0  state      last seen 32 | version 8 | seen 8 | flags 8 | phase 8
+//!    8  key        addresses and ports; protocol, zone, and in its hole the origin
+//!   24  action     what packets leave with, and what that does to checksums
+//!   40  reach      of this place, whoever lies in it | packets, high | created
+//!   48  packets, low | hop and epoch
+//!   56  bytes
+//! ```
+
+use crate::{
+    checksum::Delta,
+    flow::{Flow, FlowKey, Rewrite},
+    port::Port,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Words of 64 bits in a record.
+pub const WORDS: usize = 8;
+
+/// What a line is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody's.
+    Free,
+    /// Taken, and being written.
+    Claimed,
+    /// A flow.
+    Live,
+    /// A flow that is being removed: no packet uses it any more, nobody takes its place yet.
+    Ending,
+}
+
+impl Phase {
+    const fn code(self) -> u64 {
+        match self {
+            Self::Free => 0,
+            Self::Claimed => 1,
+            Self::Live => 2,
+            Self::Ending => 3,
+        }
+    }
+}
+
+/// First word of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State(u64);
+
+impl State {
+    const VERSION: u32 = 32;
+    const SEEN: u32 = 40;
+    const FLAGS: u32 = 48;
+    const PHASE: u32 = 56;
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Seconds of the monotonic clock at the last packet.
+    #[inline(always)]
+    pub const fn last_seen(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Moves on whenever a line is freed.
+    #[inline(always)]
+    pub const fn version(self) -> u8 {
+        (self.0 >> Self::VERSION) as u8
+    }
+
+    /// Bits of [`crate::tcp`] that were seen in this direction.
+    #[inline(always)]
+    pub const fn seen(self) -> u8 {
+        (self.0 >> Self::SEEN) as u8
+    }
+
+    /// Flags of [`Flow`].
+    #[inline(always)]
+    pub const fn flags(self) -> u8 {
+        (self.0 >> Self::FLAGS) as u8
+    }
+
+    /// What the line is in.
+    #[inline(always)]
+    pub const fn phase(self) -> Phase {
+        match self.0 >> Self::PHASE {
+            0 => Phase::Free,
+            2 => Phase::Live,
+            3 => Phase::Ending,
+            _ => Phase::Claimed,
+        }
+    }
+
+    /// Whether a packet may use the line.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.0 >> Self::PHASE == Phase::Live.code()
+    }
+
+    /// Whether a flow has its key in the line: live, or ending.
+    #[inline(always)]
+    pub const fn has_key(self) -> bool {
+        self.0 >> Self::PHASE >= Phase::Live.code()
+    }
+
+    /// Whether the line may be taken.
+    #[inline(always)]
+    pub const fn is_free(self) -> bool {
+        self.0 >> Self::PHASE == Phase::Free.code()
+    }
+
+    /// The same generation of the line in another phase.
+    #[inline(always)]
+    pub const fn with_phase(self, phase: Phase) -> Self {
+        Self(self.0 & !(0xff << Self::PHASE) | phase.code() << Self::PHASE)
+    }
+
+    /// Used by a packet at `now` that adds `seen`.
+    #[inline(always)]
+    pub const fn touched(self, now: u32, seen: u8) -> Self {
+        Self(self.0 & !0xffff_ffff | now as u64 | (seen as u64) << Self::SEEN)
+    }
+
+    /// A flow begins in a line that was claimed in this state.
+    #[inline(always)]
+    pub const fn live(self, flow: &Flow) -> Self {
+        let version = self.0 & 0xff << Self::VERSION;
+        Self(
+            version
+                | flow.last_seen as u64
+                | (flow.seen as u64) << Self::SEEN
+                | (flow.flags() as u64) << Self::FLAGS
+                | Phase::Live.code() << Self::PHASE,
+        )
+    }
+
+    /// The line is free for the next generation.
+    #[inline(always)]
+    pub const fn freed(self) -> Self {
+        Self((self.version().wrapping_add(1) as u64) << Self::VERSION)
+    }
+}
+
+/// A value of the map `flows`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowRecord {
+    state: u64,
+    src: [u8; 4],
+    dst: [u8; 4],
+    sport: Port,
+    dport: Port,
+    protocol: u8,
+    zone: u8,
+    origin: u16,
+    rewrite: Rewrite,
+    address_delta: Delta,
+    port_delta: Delta,
+    reach: u16,
+    packets_high: u16,
+    created: u32,
+    packets_low: u32,
+    hop: u16,
+    epoch: u16,
+    bytes: u64,
+}
+
+const _: () = assert!(size_of::<FlowRecord>() == WORDS * 8);
+
+/// Word of the state.
+pub const STATE: usize = 0;
+/// First word of the key.
+pub const KEY: usize = 1;
+/// First word of the action.
+pub const ACTION: usize = 3;
+/// Word in whose low 16 bits the reach is.
+pub const REACH: usize = 5;
+/// Offset of the high half of the packet count in bytes.
+pub const PACKETS_HIGH: usize = 42;
+/// Offset of the time of creation in bytes.
+pub const CREATED: usize = 44;
+/// Offset of the low half of the packet count in bytes.
+pub const PACKETS_LOW: usize = 48;
+/// Offset of hop and epoch in bytes.
+pub const HOP: usize = 52;
+/// Offset of the byte count in bytes.
+pub const BYTES: usize = 56;
+/// Bits of the second word of the key that are the key's; the others are the origin.
+pub const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+
+impl FlowRecord {
+    /// The line of a flow that begins; its reach is that of a line alone.
+    pub const fn new(state: State, key: &FlowKey, flow: &Flow) -> Self {
+        Self {
+            state: state.live(flow).word(),
+            src: key.src(),
+            dst: key.dst(),
+            sport: key.sport(),
+            dport: key.dport(),
+            protocol: key.protocol(),
+            zone: key.zone_code(),
+            origin: flow.origin_code(),
+            rewrite: *flow.rewrite(),
+            address_delta: flow.address_delta(),
+            port_delta: flow.port_delta(),
+            reach: 0,
+            packets_high: 0,
+            created: flow.last_seen,
+            packets_low: 0,
+            hop: flow.hop.index(),
+            epoch: flow.hop.epoch(),
+            bytes: 0,
+        }
+    }
+
+    /// Its words.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; WORDS] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// From its words.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; WORDS]) -> Self {
+        zerocopy::transmute!(words)
+    }
+
+    /// Its state.
+    #[inline(always)]
+    pub const fn state(&self) -> State {
+        State(self.state)
+    }
+
+    /// The packets that it is for.
+    pub const fn key(&self) -> FlowKey {
+        FlowKey::from_parts(self.zone, self.protocol, self.src, self.sport, self.dst, self.dport)
+    }
+
+    /// The flow as packets see it.
+    #[inline(always)]
+    pub const fn flow(&self) -> Flow {
+        Flow::from_parts(
+            self.state(),
+            self.origin,
+            self.rewrite,
+            [self.address_delta, self.port_delta],
+            crate::hop::HopReference::from_parts(self.hop, self.epoch),
+        )
+    }
+
+    /// Seconds of the monotonic clock when it was made.
+    pub const fn created(&self) -> u32 {
+        self.created
+    }
+
+    /// Packets of this direction that were translated.
+    pub const fn packets(&self) -> u64 {
+        (self.packets_high as u64) << 32 | self.packets_low as u64
+    }
+
+    /// Their bytes from the IP header on.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
