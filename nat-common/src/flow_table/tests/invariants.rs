@@ -1,6 +1,6 @@
 //! What holds of a table at rest, checked line by line without the search that is under test.
 
-use super::super::{CHOICES, Hashed, Memory, SPILLED, WINDOW, find, host::HostMemory};
+use super::super::{CHOICES, Hashed, Memory, SPILLED, WINDOW, distance, find, host::HostMemory};
 use crate::{
     flow::FlowKey,
     record::{KEY, REACH, STATE, State},
@@ -47,8 +47,10 @@ fn placed_from(memory: &HostMemory, key: &FlowKey, index: u32) -> Result<(u32, u
     let hashed = Hashed::new(memory, key);
     for choice in 0..CHOICES {
         let home = hashed.home(memory, choice);
-        let offset = index.wrapping_sub(home);
-        if offset < WINDOW && memory.load(home, REACH) & 1 << offset != 0 {
+        let offset = (0..WINDOW).find(|offset| home + distance(*offset) == index);
+        if let Some(offset) = offset
+            && memory.load(home, REACH) & 1 << offset != 0
+        {
             let first = hashed.home(memory, 0);
             if home != first && memory.load(first, REACH) & SPILLED == 0 {
                 return Err(format!("{key:?} lies in {index}, but {first} has not spilled"));
@@ -64,7 +66,8 @@ pub fn is_full_for(memory: &HostMemory, key: &FlowKey) -> bool {
     let hashed = Hashed::new(memory, key);
     (0..CHOICES).all(|choice| {
         let home = hashed.home(memory, choice);
-        (home..home + WINDOW).all(|index| !State::from_word(memory.load(index, STATE)).is_free())
+        (0..WINDOW)
+            .all(|offset| !State::from_word(memory.load(home + distance(offset), STATE)).is_free())
     })
 }
 

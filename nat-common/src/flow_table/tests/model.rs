@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        Hashed, Memory, Refused, end_pair, find, host::HostMemory, insert, load_flow, remove, touch,
+        Hashed, Memory, Refused, SPAN, end_pair, find, host::HostMemory, insert, load_flow, remove,
+        touch,
     },
     invariants,
     samples::{SEEDS, flow, key},
@@ -14,7 +15,7 @@ use crate::{
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-const PLACES: u32 = 150;
+const PLACES: u32 = 150 + SPAN;
 /// Keys that come up after the table was filled: three for each place.
 const KEYS: u32 = 3 * PLACES;
 
@@ -169,7 +170,7 @@ proptest! {
 
 #[test]
 fn a_table_too_small_for_a_window_refuses_without_a_fault() {
-    for places in [0, 1, 14] {
+    for places in [0, 1, SPAN] {
         let memory = HostMemory::new(places, SEEDS);
         let key = key(1);
         let hashed = Hashed::new(&memory, &key);
