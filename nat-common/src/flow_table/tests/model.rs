@@ -2,8 +2,8 @@
 
 use super::{
     super::{
-        Hashed, Memory, Refused, SPAN, end_pair, find, host::HostMemory, insert, load_flow, remove,
-        touch,
+        Hashed, Memory, Refused, SPAN, end, end_pair, find, finish, homes, host::HostMemory,
+        insert, load_flow, places, remove, touch,
     },
     invariants,
     samples::{SEEDS, flow, key},
@@ -183,9 +183,8 @@ fn a_table_too_small_for_a_window_refuses_without_a_fault() {
 }
 
 #[test]
-fn a_line_keeps_the_reach_of_the_home_it_lies_in() {
-    let pair = Pair::filled(PLACES as usize, 7);
-    let mut pair = pair;
+fn ending_all_lines_leaves_no_bit_in_any_reach() {
+    let mut pair = Pair::filled(PLACES as usize, 7);
     let keys: Vec<FlowKey> = pair.model.keys().copied().collect();
     for key in keys {
         let (line, state) = pair.line(&key).unwrap();
@@ -193,5 +192,43 @@ fn a_line_keeps_the_reach_of_the_home_it_lies_in() {
         pair.model.remove(&key);
         pair.check();
     }
+    assert_eq!(invariants::check(&pair.memory), Ok(HashMap::new()));
+}
+
+#[test]
+fn a_line_that_somebody_left_ending_is_refused_until_another_ends_it() {
+    let mut pair = Pair::filled(20, 7);
+    let key = key(5);
+    let hashed = Hashed::new(&pair.memory, &key);
+    let (line, state) = pair.line(&key).unwrap();
+    let ending = end(&pair.memory, line.place, state).unwrap();
+    assert_eq!(insert(&pair.memory, &hashed, &flow(&key, 1, 1)), Err(Refused::Busy));
+    assert_eq!(touch(&pair.memory, line.place, ending, 9, 0), None);
+    assert_eq!(touch(&pair.memory, line.place, state, 9, 0), None);
+    assert_eq!(load_flow(&pair.memory, line.place, state), None);
+    assert_eq!(find(&pair.memory, &hashed).map(|found| found.state), Some(ending));
+    assert_eq!(end(&pair.memory, line.place, ending), None);
+    assert!(finish(&pair.memory, line, ending) && !finish(&pair.memory, line, ending));
+    pair.model.remove(&key);
     pair.check();
+    pair.insert(5);
+    pair.check();
+}
+
+#[test]
+fn an_insert_gives_up_on_a_lock_that_is_not_given_back() {
+    let memory = HostMemory::new(PLACES, SEEDS);
+    let key = key(1);
+    let hashed = Hashed::new(&memory, &key);
+    assert!(memory.lock(hashed.stripe()));
+    assert_eq!(insert(&memory, &hashed, &flow(&key, 1, 1)), Err(Refused::Busy));
+    assert_eq!(invariants::check(&memory), Ok(HashMap::new()));
+    memory.unlock(hashed.stripe());
+    assert!(insert(&memory, &hashed, &flow(&key, 1, 1)).is_ok());
+}
+
+#[test]
+fn a_table_made_for_some_lines_has_places_for_half_as_many_more() {
+    assert_eq!((places(0), places(1), places(1000)), (SPAN, SPAN + 2, SPAN + 1500));
+    assert_eq!((homes(places(1000)), homes(SPAN - 1), places(u32::MAX)), (1500, 0, u32::MAX));
 }
