@@ -139,7 +139,7 @@ impl Filled {
 }
 
 #[test]
-#[ignore = "measures, takes a minute"]
+#[ignore = "measures, takes minutes"]
 fn load_of_a_table_of_a_million_places() {
     const PLACES: u32 = 1 << 20;
     println!("lines: mean / 99 % / most");

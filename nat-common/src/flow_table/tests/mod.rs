@@ -1,5 +1,6 @@
 //! What the table promises, each in a file of its own.
 
+mod arena;
 mod hash;
 mod invariants;
 mod load;

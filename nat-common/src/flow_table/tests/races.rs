@@ -4,120 +4,17 @@
 //! right from wrong.
 
 use super::{
-    super::{
-        Found, Hashed, Line, Memory, Refused, SPAN, WINDOW, end_pair, find, host::HostMemory,
-        insert, load_flow, remove, touch,
-    },
-    invariants,
-    samples::{SEEDS, flow, key},
-    schedule::{self, Operation, Turns},
+    super::{Line, Memory, Refused, WINDOW, remove, touch},
+    arena::{NEW, OLD, Outcome, Table, inserted, search},
+    samples::flow,
+    schedule::{self, Operation},
     stepped::{Mistake, Stepped},
 };
 use crate::{
-    flow::{Flow, FlowKey},
+    flow::FlowKey,
     record::{STATE, State},
     tcp,
 };
-
-/// A table with two homes, 0 and 1.
-struct Table {
-    memory: HostMemory,
-    mistake: Option<Mistake>,
-}
-
-/// What came out of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Inserted(Result<u32, Refused>),
-    Ended(bool),
-    Read(Option<Flow>),
-    Used(Option<State>),
-}
-
-const OLD: u16 = 0x1111;
-const NEW: u16 = 0x2222;
-
-impl Table {
-    fn new(mistake: Option<Mistake>) -> Self {
-        Self { memory: HostMemory::new(SPAN + 2, SEEDS), mistake }
-    }
-
-    /// Keys with these homes, always the same ones.
-    fn keys(&self, homes: [u32; 2]) -> impl Iterator<Item = FlowKey> {
-        (0..u32::MAX).map(key).filter(move |key| {
-            let hashed = Hashed::new(&self.memory, key);
-            [hashed.home(&self.memory, 0), hashed.home(&self.memory, 1)] == homes
-        })
-    }
-
-    /// The key number `number` of those with these homes.
-    fn key(&self, homes: [u32; 2], number: usize) -> FlowKey {
-        self.keys(homes).nth(number).unwrap()
-    }
-
-    /// Puts a flow in before the race begins.
-    fn with(&self, key: &FlowKey, variant: u16) -> (Line<u32>, State) {
-        let hashed = Hashed::new(&self.memory, key);
-        let found = insert(&self.memory, &hashed, &flow(key, variant, 1)).unwrap();
-        (found.line(), found.state)
-    }
-
-    fn memory<'a, 'b>(&'a self, turns: &'a Turns<'b>, me: usize) -> Stepped<'a, 'b> {
-        Stepped::new(&self.memory, turns, me, self.mistake)
-    }
-
-    /// An operation on this table.
-    fn does<'a>(
-        &'a self,
-        operation: impl Fn(&Stepped<'_, '_>) -> Outcome + Send + 'a,
-    ) -> Operation<'a, Outcome> {
-        Box::new(move |turns, me| operation(&self.memory(turns, me)))
-    }
-
-    fn inserts<'a>(&'a self, key: FlowKey, variant: u16) -> Operation<'a, Outcome> {
-        self.does(move |memory| inserted(memory, &key, variant))
-    }
-
-    fn removes<'a>(&'a self, (line, state): (Line<u32>, State)) -> Operation<'a, Outcome> {
-        self.does(move |memory| Outcome::Ended(remove(memory, line, state)))
-    }
-
-    fn reads<'a>(&'a self, key: FlowKey) -> Operation<'a, Outcome> {
-        self.does(move |memory| read(memory, &key))
-    }
-
-    /// Finds the flow and notes a packet at second 50.
-    fn uses<'a>(&'a self, key: FlowKey) -> Operation<'a, Outcome> {
-        self.does(move |memory| {
-            let found = search(memory, &key);
-            Outcome::Used(found.and_then(|f| touch(memory, f.place, f.state, 50, tcp::FIN)))
-        })
-    }
-
-    /// Ends both, as they were before the race.
-    fn ends_pair<'a>(&'a self, pair: [(Line<u32>, State); 2]) -> Operation<'a, Outcome> {
-        self.does(move |memory| Outcome::Ended(end_pair(memory, pair[0], pair[1])))
-    }
-
-    /// How many live lines there are, if all is as it must be at rest.
-    fn lines(&self) -> Result<usize, String> {
-        Ok(invariants::check(&self.memory)?.len())
-    }
-}
-
-fn search(memory: &Stepped<'_, '_>, key: &FlowKey) -> Option<Found<u32>> {
-    find(memory, &Hashed::new(memory, key))
-}
-
-fn inserted(memory: &Stepped<'_, '_>, key: &FlowKey, variant: u16) -> Outcome {
-    let result = insert(memory, &Hashed::new(memory, key), &flow(key, variant, 1));
-    Outcome::Inserted(result.map(|found| found.line().index))
-}
-
-fn read(memory: &Stepped<'_, '_>, key: &FlowKey) -> Outcome {
-    let found = search(memory, key);
-    Outcome::Read(found.and_then(|f| load_flow(memory, f.place, f.state)).map(|(flow, _)| flow))
-}
 
 /// Fails with what came out, unless `right`.
 fn expect(right: bool, outcomes: &[Outcome], lines: usize) -> Result<(), String> {
