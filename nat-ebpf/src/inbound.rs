@@ -161,7 +161,7 @@ fn own<P: Packet, T: Tables>(
             | Transport::FirstFragment
             | Transport::LaterFragment => Ok(Admission::Stack),
         },
-        Route::Forward(hop) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
+        Route::Forward(hop, _) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
             Some(Role::Lan) => Err(Reason::Unsolicited),
             // Back to the outside, or to an interface that is not ours: as before the gateway came.
             Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Admission::Stack),

@@ -65,7 +65,8 @@ pub fn ingress<P: Packet, T: Tables>(
     let now = tables.now();
     // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
     // fresh; when it is gone everything goes through TC, where the kernel does.
-    if !P::COMPLETE && !tables.settings().agent_alive(now) {
+    let alive = tables.settings().agent_alive(now);
+    if !P::COMPLETE && !alive {
         return Ok(Outcome::Stack);
     }
 
@@ -84,25 +85,24 @@ pub fn ingress<P: Packet, T: Tables>(
             }
         }
     };
-    let flow = slot.load();
+    let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;
 
-    let hop = match next_hop(packet, tables, &headers, &flow, zone)? {
+    let hop = match next_hop(packet, tables, &headers, &slot, &flow, zone, alive)? {
         Some(hop) => hop,
         None => return Ok(Outcome::Stack),
     };
-    if let Some(session) = flow.control_session() {
+    let control = flow.control_session();
+    if !P::COMPLETE && (control.is_some() || !packet.can_finish(&headers, &hop)) {
         // One hook for control connections, so that nothing overtakes a line that the agent holds.
-        if !P::COMPLETE {
-            return Ok(Outcome::Stack);
-        }
-        slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
-        return control::pass(packet, tables, &headers, &flow, session, hop, now);
-    }
-    if !packet.can_finish(&headers, &hop) {
         return Ok(Outcome::Stack);
     }
-    slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
+    if !slot.touch(&flow, now, headers.length as u32, tcp::seen(headers.tcp.flags)) {
+        return Err(Reason::FlowBusy);
+    }
+    if let Some(session) = control {
+        return control::pass(packet, tables, &headers, &flow, session, hop, now);
+    }
     rewrite::apply(packet, &headers, &flow, Numbers::Kept)?;
     Ok(Outcome::Forward(hop))
 }
@@ -114,12 +114,14 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
         return None;
     }
     let slot = tables.flow(key)?;
-    if tcp::opens(headers.tcp.flags) {
-        let rewrite = *slot.load().rewrite();
+    if tcp::opens(headers.tcp.flags)
+        && let Some(flow) = slot.load()
+    {
+        let rewrite = *flow.rewrite();
         // A record that has lost its pair gets both anew.
-        let answered =
-            tables.flow(&key.answer(&rewrite)).map_or(tcp::RST, |answer| answer.load().seen);
-        if tcp::ends(slot.load().seen | answered) {
+        let answer = tables.flow(&key.answer(&rewrite)).and_then(|slot| slot.load());
+        let answered = answer.map_or(tcp::RST, |answer| answer.seen);
+        if tcp::ends(flow.seen | answered) {
             pair::remove(tables, key, &rewrite);
             return None;
         }
@@ -133,18 +135,37 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
 #[inline(always)]
 fn next_hop<P: Packet, T: Tables>(
     packet: &P,
-    tables: &T,
+    tables: &mut T,
     headers: &Headers,
+    slot: &T::Slot,
     flow: &Flow,
     zone: Zone,
+    alive: bool,
 ) -> Result<Option<NextHop>, Reason> {
+    let epoch = tables.settings().epoch;
     let refused = if headers.ttl <= 1 {
         Reason::TtlExpired
     } else {
+        if alive
+            && let Some(index) = flow.hop.in_epoch(epoch)
+            && let Some(known) = tables.hop(index)
+            && packet.longest(headers) <= known.mtu
+            && (P::COMPLETE || known.hop.link.is_some())
+        {
+            return Ok(Some(known.hop));
+        }
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
-            Route::Forward(hop) if leads_out(tables, &hop, zone) => return Ok(Some(hop)),
+            Route::Forward(hop, mtu) if leads_out(tables, &hop, zone) => {
+                if alive {
+                    let reference = tables.refer(&hop, mtu, epoch);
+                    if reference != flow.hop {
+                        slot.lead(flow, reference);
+                    }
+                }
+                return Ok(Some(hop));
+            }
             // Where the inside network is gone, a default route must not carry it to the outside.
-            Route::Forward(_) => Reason::NoRoute,
+            Route::Forward(..) => Reason::NoRoute,
             Route::TooBig => Reason::TooBig,
             Route::Local | Route::Unreachable => Reason::NoRoute,
         }

@@ -4,130 +4,139 @@
 //! address, for every destination. So the record of an answer depends on the inside endpoint alone,
 //! and two CPUs that make the same flow cannot differ.
 //!
+//! Allocator, mapping and owner are one word in an array that the port is the index of:
+//!
 //! ```text
-//!   mappings  (10.0.1.2:5000, on 203.0.113.1) ----> 41000
-//!   ports     203.0.113.1:41000 -----------------> owner 10.0.1.2:5000
+//!   ports   203.0.113.1  udp  ... | 5000: 10.0.1.2:5000 | 5001: nobody | 5002: 10.0.1.9:5000 | ...
 //! ```
 //!
-//! The port is claimed first, then the mapping. Who loses the mapping to another CPU gives back the
-//! port that nobody else knew of, and takes the winner's.
+//! An endpoint has its own port where the pool has it and it is free, else the first free one from a
+//! place on that is its own by lot. So it is found again by looking at the same few words, whose
+//! number its stripe remembers; the lock of the stripe makes one endpoint come one at a time.
 
-use crate::tables::{Refused, Tables, Turn};
+use crate::tables::{Tables, Turn};
 use nat_common::{
-    port::{Endpoint, Mapping, MappingKey, Owner, Port, PortOwner},
+    port::{Endpoint, Owner, Pool, Port, PortOwner},
     reason::Reason,
 };
 
-/// Probes before a new flow is refused, one of which the wrap at the end of a small pool may cost: a
-/// pool of 128 ports is used to the last one.
-pub const PROBES: u32 = 129;
+/// Ports that are tried before a new flow is refused: a pool of 128 ports is used to the last one.
+pub const PROBES: u32 = 128;
 
-/// The public port of `inside` on `public`, claimed now if it has none.
+/// The public port of `inside` on the public address with this number, claimed now if it has none.
 ///
 /// # Errors
-/// [`Reason::PortsExhausted`] and [`Reason::TableFull`].
+/// [`Reason::PortsExhausted`], and [`Reason::FlowBusy`] when another CPU has the endpoint in hand.
 #[inline(always)]
 pub fn of<T: Tables>(
     tables: &mut T,
     inside: Endpoint,
     public: [u8; 4],
-    now: u32,
+    number: u32,
 ) -> Result<Port, Reason> {
-    let key = MappingKey::new(inside, public);
-    if let Some(mapping) = tables.mapping(&key) {
-        return Ok(mapping.port());
-    }
-    let port = claim(tables, inside, public, now)?;
-    match tables.insert_mapping(&key, &Mapping::new(port)) {
-        Ok(()) => Ok(port),
-        Err(refused) => {
-            tables.release_port(&Endpoint::new(inside.protocol(), public, port));
-            match refused {
-                Refused::Exists => {
-                    tables.mapping(&key).map(|mapping| mapping.port()).ok_or(Reason::PortsExhausted)
-                }
-                Refused::Full => Err(Reason::TableFull),
-            }
-        }
-    }
+    let stripe = tables.lock_mappings(&inside).ok_or(Reason::FlowBusy)?;
+    let port = find_or_claim(tables, inside, public, number, stripe);
+    tables.unlock_mappings(stripe);
+    if port == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(port) }
 }
 
-/// Claims a port: the inside one where the pool has it free (RFC 4787 section 4.2.1), else the next
-/// free one from a random place on.
 #[inline(always)]
-fn claim<T: Tables>(
+fn find_or_claim<T: Tables>(
     tables: &mut T,
     inside: Endpoint,
     public: [u8; 4],
-    now: u32,
-) -> Result<Port, Reason> {
+    number: u32,
+    stripe: u32,
+) -> Port {
     let pool = tables.settings().pool;
-    let owner = PortOwner::new(Owner::Masquerade, inside.address(), inside.port(), now);
+    let owner = PortOwner::new(Owner::Masquerade, inside.address(), inside.port());
     let protocol = inside.protocol();
-    if pool.contains(inside.port())
-        && tables.claim_port(&Endpoint::new(protocol, public, inside.port()), &owner).is_ok()
-    {
-        return Ok(inside.port());
+    let own = pool.contains(inside.port());
+    let mut search = Search {
+        protocol,
+        public,
+        number,
+        owner,
+        pool,
+        index: 0,
+        turn: 0,
+        claim: false,
+        found: Port::NONE,
+    };
+    if own && search.look(tables, inside.port()) {
+        return inside.port();
     }
-    let index = tables.random().checked_rem(pool.len()).ok_or(Reason::PortsExhausted)?;
-    let (size, stride) = (pool.len(), stride(pool.len()));
-    let mut search =
-        Search { public, protocol, owner, index, size, stride, found: Port::NONE, full: 0 };
+    let Some(first) = tables.lot(&inside).checked_rem(pool.len()) else { return Port::NONE };
+    let reach = tables.mapping_reach(stripe);
+    if reach != 0 {
+        search.index = first;
+        tables.repeat(reach, &mut search);
+        if search.found != Port::NONE {
+            return search.found;
+        }
+    }
+    search.claim = true;
+    if own && search.look(tables, inside.port()) {
+        return inside.port();
+    }
+    search.index = first;
+    search.turn = 0;
     tables.repeat(PROBES, &mut search);
-    if search.found != Port::NONE {
-        Ok(search.found)
-    } else if search.full != 0 {
-        Err(Reason::TableFull)
-    } else {
-        Err(Reason::PortsExhausted)
+    if search.found != Port::NONE && search.turn > reach {
+        tables.set_mapping_reach(stripe, search.turn);
     }
+    search.found
 }
 
-/// How far apart ports are tried: a small pool is walked through to its last port; in a large one the
-/// steps leave the runs of ports that hosts have kept. A prime that does not divide the size comes
-/// by every port.
-#[inline(always)]
-fn stride(size: u32) -> u32 {
-    const PRIMES: [u32; 2] = [1031, 1033];
-    if size < PROBES {
-        1
-    } else if !size.is_multiple_of(PRIMES[0]) {
-        PRIMES[0] % size
-    } else {
-        PRIMES[1] % size
-    }
-}
-
-/// The search for a free port, one port a turn.
+/// A walk along the pool, one port a turn.
 struct Search {
     public: [u8; 4],
+    number: u32,
     protocol: u8,
     owner: PortOwner,
+    pool: Pool,
     index: u32,
-    size: u32,
-    stride: u32,
+    turn: u32,
+    /// Whether a free port is taken; else only the endpoint's own is looked for.
+    claim: bool,
     found: Port,
-    full: u32,
+}
+
+impl Search {
+    /// Whether `port` is the endpoint's, now.
+    #[inline(always)]
+    fn look<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
+        let public = Endpoint::new(self.protocol, self.public, port);
+        let word = tables.port_word(self.number, &public);
+        if self.claim {
+            return word.is_none() && tables.swap_port(self.number, &public, word, self.owner);
+        }
+        // What the sweep has marked is about to be released, unless it is used before.
+        word == self.owner
+            || word == self.owner.idle(true)
+                && tables.swap_port(self.number, &public, word, self.owner)
+    }
 }
 
 impl<T: Tables> Turn<T> for Search {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
-        let Some(port) = tables.settings().pool.port(self.index) else {
-            self.index = self.index.wrapping_sub(self.size);
-            return true;
+        self.turn += 1;
+        let port = match self.pool.port(self.index) {
+            Some(port) => port,
+            None => {
+                self.index = 0;
+                match self.pool.port(0) {
+                    Some(port) => port,
+                    None => return false,
+                }
+            }
         };
-        self.index += self.stride;
-        match tables.claim_port(&Endpoint::new(self.protocol, self.public, port), &self.owner) {
-            Ok(()) => {
-                self.found = port;
-                false
-            }
-            Err(Refused::Exists) => true,
-            Err(Refused::Full) => {
-                self.full = 1;
-                false
-            }
+        self.index += 1;
+        if self.look(tables, port) {
+            self.found = port;
+            return false;
         }
+        true
     }
 }

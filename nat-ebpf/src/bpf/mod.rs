@@ -2,7 +2,9 @@
 
 mod fib;
 mod global;
+mod hops;
 pub mod maps;
+mod memory;
 mod tables;
 pub mod tc;
 pub mod xdp;

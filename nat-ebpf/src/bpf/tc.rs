@@ -236,18 +236,23 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn longest(&self, headers: &Headers) -> u32 {
+        // SAFETY: the program's context.
+        match unsafe { (*self.skb()).gso_size } {
+            0 => headers.length as u32,
+            size => headers.header_length() as u32 + size,
+        }
+    }
+
+    #[inline(always)]
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
             return Route::Unreachable;
         };
         // SAFETY: this CPU's own value, and the program's context.
         unsafe {
-            // The segments that a super-packet will be cut to have to fit.
-            let length = match (*self.skb()).gso_size as usize {
-                0 => headers.length,
-                size => headers.header_length() + size,
-            };
-            *lookup = FibLookup::new(headers, length as u16, self.ifindex(), src, dst);
+            let length = self.longest(headers) as u16;
+            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
             (*lookup).ask(self.0.as_ptr())
         }
     }

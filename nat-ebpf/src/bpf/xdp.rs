@@ -178,6 +178,11 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn longest(&self, headers: &Headers) -> u32 {
+        headers.length as u32
+    }
+
+    #[inline(always)]
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
         let length = headers.length as u16;
         let mut lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);

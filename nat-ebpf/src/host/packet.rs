@@ -70,10 +70,11 @@ impl World {
             .max_by_key(|route| route.network.1);
         match found.map(|found| (found.route, found.mtu)) {
             None => Route::Unreachable,
-            Some((Route::Forward(_), mtu)) if length > mtu => Route::TooBig,
-            Some((Route::Forward(hop), _)) if hop.neighbour == [0; 4] => {
-                Route::Forward(NextHop { neighbour: dst, ..hop })
+            Some((Route::Forward(..), mtu)) if length > mtu => Route::TooBig,
+            Some((Route::Forward(hop, _), mtu)) if hop.neighbour == [0; 4] => {
+                Route::Forward(NextHop { neighbour: dst, ..hop }, mtu as u32)
             }
+            Some((Route::Forward(hop, _), mtu)) => Route::Forward(hop, mtu as u32),
             Some((route, _)) => route,
         }
     }
