@@ -23,6 +23,35 @@ pub struct Geometry {
 
 const _: () = assert!(size_of::<Geometry>() == 24);
 
+/// A place in the map `stages`, for the program of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// Ingress of an inside interface.
+    Inside = 0,
+    /// Ingress of a way out.
+    Outside = 1,
+    /// Packets from inside without a flow.
+    InsideNew = 2,
+    /// Packets from outside without a flow.
+    OutsideNew = 3,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Inside, Self::Outside, Self::InsideNew, Self::OutsideNew];
+
+    /// Name of the program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Inside => "tc_inside",
+            Self::Outside => "tc_outside",
+            Self::InsideNew => "tc_inside_new",
+            Self::OutsideNew => "tc_outside_new",
+        }
+    }
+}
+
 /// Where bpffs is expected, and mounted if it isn't.
 pub const BPFFS: &str = "/sys/fs/bpf";
 

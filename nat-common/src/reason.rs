@@ -97,6 +97,8 @@ reasons! {
     NotMasqueraded = 29, "not-masqueraded", "Turn `masquerade` on, or add a one-to-one rule for the host.";
     /// The flow was being made or removed by another CPU or the agent at the same instant. The sender repeats it.
     FlowBusy = 30, "flow-busy", "Harmless when rare.";
+    /// The program that goes on with the packet was not in its place in the map `stages`.
+    NoStage = 31, "no-stage", "Packets of the moment in which the gateway starts. Later ones: restart `nat-ctl run`.";
 }
 
 /// Number of reasons: the size of the `drops` map.

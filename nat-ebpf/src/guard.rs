@@ -81,7 +81,9 @@ fn claim<T: Tables>(tables: &mut T, headers: &Headers) {
             let owner = PortOwner::new(Owner::Gateway, [0; 4], Port::NONE);
             match tables.claim_port(&public, &owner) {
                 Ok(()) => {}
-                Err(Refused::Exists | Refused::Full | Refused::Busy) => tables.count(Counter::PortClash),
+                Err(Refused::Exists | Refused::Full | Refused::Busy) => {
+                    tables.count(Counter::PortClash)
+                }
             }
         }
     }

@@ -34,6 +34,18 @@ mod programs {
         bpf::tc::ingress(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, packets without a flow.
+    #[classifier]
+    pub fn tc_inside_new(context: TcContext) -> i32 {
+        bpf::tc::new(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets without a flow.
+    #[classifier]
+    pub fn tc_outside_new(context: TcContext) -> i32 {
+        bpf::tc::new(context, Zone::Outside)
+    }
+
     /// TC egress of a way out.
     #[classifier]
     pub fn tc_outside_egress(context: TcContext) -> i32 {

@@ -28,7 +28,7 @@ pub fn admit<P: Packet, T: Tables>(
     headers: &Headers,
     key: &FlowKey,
     now: u32,
-) -> Result<Admission<T::Slot>, Reason> {
+) -> Result<Admission, Reason> {
     // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
     let Route::Forward(hop, _) = packet.route(headers, headers.src, headers.dst) else {
         return Ok(Admission::Stack);
@@ -50,7 +50,7 @@ pub fn admit<P: Packet, T: Tables>(
         PublicPort::Mapped(number) => tables.public_port(key.source(), plan.address, number)?,
     };
     let rewrite = Rewrite::source(key, plan.address, port);
-    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(Admission::Flow)
+    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(|_slot| Admission::Flow)
 }
 
 /// How a flow leaves.

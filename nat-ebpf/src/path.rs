@@ -38,15 +38,38 @@ pub enum Outcome {
     Forward(NextHop),
     /// The agent has it, and will send it on.
     Punted,
+    /// It has no flow. Untouched; [`admit`] says whether it begins one.
+    Unknown,
 }
 
 /// What an arriving packet without a flow turned out to be.
-#[derive(Clone, Copy, Debug)]
-pub enum Admission<S> {
-    /// It has one now.
-    Flow(S),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has one now: [`ingress`] again.
+    Flow,
     /// It is none of ours.
     Stack,
+}
+
+/// A packet arrives from `zone` for which [`ingress`] found no flow.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn admit<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Admission, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Admission::Stack);
+    };
+    let now = tables.now();
+    let key = headers.key(zone);
+    match zone {
+        Zone::Inside => outbound::admit(packet, tables, &headers, &key, now),
+        Zone::Outside => inbound::admit(packet, tables, &headers, &key, now),
+    }
 }
 
 /// A packet arrives from `zone`.
@@ -71,19 +94,8 @@ pub fn ingress<P: Packet, T: Tables>(
     }
 
     let key = headers.key(zone);
-    let slot = match find(tables, &key, &headers) {
-        Some(slot) => slot,
-        None if !P::COMPLETE => return Ok(Outcome::Stack),
-        None => {
-            let admission = match zone {
-                Zone::Inside => outbound::admit(packet, tables, &headers, &key, now)?,
-                Zone::Outside => inbound::admit(packet, tables, &headers, &key, now)?,
-            };
-            match admission {
-                Admission::Flow(slot) => slot,
-                Admission::Stack => return Ok(Outcome::Stack),
-            }
-        }
+    let Some(slot) = find(tables, &key, &headers) else {
+        return Ok(Outcome::Unknown);
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;

@@ -16,12 +16,13 @@
 
 use crate::tables::{Tables, Turn};
 use nat_common::{
-    port::{Endpoint, Owner, Pool, Port, PortOwner},
+    port::{Endpoint, Owner, Port, PortOwner},
     reason::Reason,
 };
 
-/// Ports that are tried before a new flow is refused: a pool of 128 ports is used to the last one.
-pub const PROBES: u32 = 128;
+/// Ports that are tried before a new flow is refused, one of which the wrap at the end of the pool may
+/// cost: a pool of 128 ports is used to the last one.
+pub const PROBES: u32 = 129;
 
 /// The public port of `inside` on the public address with this number, claimed now if it has none.
 ///
@@ -48,95 +49,96 @@ fn find_or_claim<T: Tables>(
     number: u32,
     stripe: u32,
 ) -> Port {
-    let pool = tables.settings().pool;
-    let owner = PortOwner::new(Owner::Masquerade, inside.address(), inside.port());
-    let protocol = inside.protocol();
-    let own = pool.contains(inside.port());
-    let mut search = Search {
-        protocol,
-        public,
-        number,
-        owner,
-        pool,
-        index: 0,
-        turn: 0,
-        claim: false,
-        found: Port::NONE,
+    let own = tables.settings().pool.contains(inside.port());
+    let Some(first) = tables.lot(&inside).checked_rem(tables.settings().pool.len()) else {
+        return Port::NONE;
     };
-    if own && search.look(tables, inside.port()) {
+    let place = Place { inside, public, number };
+    if own && place.is_mapped(tables, inside.port()) {
         return inside.port();
     }
-    let Some(first) = tables.lot(&inside).checked_rem(pool.len()) else { return Port::NONE };
     let reach = tables.mapping_reach(stripe);
+    let mut walk = Walk { place, index: first, turn: 0, claims: 0, found: Port::NONE };
     if reach != 0 {
-        search.index = first;
-        tables.repeat(reach, &mut search);
-        if search.found != Port::NONE {
-            return search.found;
+        tables.repeat(reach, &mut walk);
+        if walk.found != Port::NONE {
+            return walk.found;
         }
     }
-    search.claim = true;
-    if own && search.look(tables, inside.port()) {
+    if own && place.claim(tables, inside.port()) {
         return inside.port();
     }
-    search.index = first;
-    search.turn = 0;
-    tables.repeat(PROBES, &mut search);
-    if search.found != Port::NONE && search.turn > reach {
-        tables.set_mapping_reach(stripe, search.turn);
+    walk.index = first;
+    walk.turn = 0;
+    walk.claims = 1;
+    tables.repeat(PROBES, &mut walk);
+    if walk.found != Port::NONE && walk.turn > reach {
+        tables.set_mapping_reach(stripe, walk.turn);
     }
-    search.found
+    walk.found
+}
+
+/// Who is to be mapped, and on which public address.
+#[derive(Clone, Copy)]
+struct Place {
+    inside: Endpoint,
+    public: [u8; 4],
+    number: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    fn owner(&self) -> PortOwner {
+        PortOwner::new(Owner::Masquerade, self.inside.address(), self.inside.port())
+    }
+
+    /// Whether `port` is the endpoint's already.
+    #[inline(always)]
+    fn is_mapped<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
+        let public = Endpoint::new(self.inside.protocol(), self.public, port);
+        let word = tables.port_word(self.number, &public);
+        // What the sweep has marked is about to be released, unless it is used before.
+        word == self.owner()
+            || word == self.owner().idle(true)
+                && tables.swap_port(self.number, &public, word, self.owner())
+    }
+
+    /// Takes `port` for the endpoint, if nobody has it.
+    #[inline(always)]
+    fn claim<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
+        let public = Endpoint::new(self.inside.protocol(), self.public, port);
+        tables.port_word(self.number, &public).is_none()
+            && tables.swap_port(self.number, &public, PortOwner::NONE, self.owner())
+    }
 }
 
 /// A walk along the pool, one port a turn.
-struct Search {
-    public: [u8; 4],
-    number: u32,
-    protocol: u8,
-    owner: PortOwner,
-    pool: Pool,
+struct Walk {
+    place: Place,
     index: u32,
     turn: u32,
-    /// Whether a free port is taken; else only the endpoint's own is looked for.
-    claim: bool,
+    /// 1 when free ports are claimed, 0 when the endpoint's own is looked for.
+    claims: u32,
     found: Port,
 }
 
-impl Search {
-    /// Whether `port` is the endpoint's, now.
-    #[inline(always)]
-    fn look<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
-        let public = Endpoint::new(self.protocol, self.public, port);
-        let word = tables.port_word(self.number, &public);
-        if self.claim {
-            return word.is_none() && tables.swap_port(self.number, &public, word, self.owner);
-        }
-        // What the sweep has marked is about to be released, unless it is used before.
-        word == self.owner
-            || word == self.owner.idle(true)
-                && tables.swap_port(self.number, &public, word, self.owner)
-    }
-}
-
-impl<T: Tables> Turn<T> for Search {
+impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
         self.turn += 1;
-        let port = match self.pool.port(self.index) {
-            Some(port) => port,
-            None => {
-                self.index = 0;
-                match self.pool.port(0) {
-                    Some(port) => port,
-                    None => return false,
-                }
-            }
+        let Some(port) = tables.settings().pool.port(self.index) else {
+            // Past the end; the next turn goes on at the beginning.
+            self.index = 0;
+            return true;
         };
         self.index += 1;
-        if self.look(tables, port) {
+        let taken = match self.claims {
+            0 => self.place.is_mapped(tables, port),
+            _ => self.place.claim(tables, port),
+        };
+        if taken {
             self.found = port;
-            return false;
         }
-        true
+        !taken
     }
 }

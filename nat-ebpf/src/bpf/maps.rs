@@ -3,7 +3,7 @@
 use super::fib::FibLookup;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use nat_common::{
@@ -81,6 +81,9 @@ pub static PORTS: Array<PortOwner, PORTS_ENTRIES, MAPPED> = Array::new();
 /// Owners of the ports of other public addresses. Sized at load.
 #[btf_map(name = "other_ports")]
 pub static OTHER_PORTS: HashMap<Endpoint, PortOwner, 65536, ON_DEMAND> = HashMap::new();
+/// Programs that go on where another one ends, by [`super::stages`].
+#[btf_map(name = "stages")]
+pub static STAGES: ProgramArray<4> = ProgramArray::new();
 /// Announced connections. Sized at load.
 #[btf_map(name = "expectations")]
 pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();

@@ -68,7 +68,9 @@ impl Memory for FlowMemory {
     #[inline(always)]
     fn set_bits(&self, place: *mut FlowRecord, word: usize, bits: u64) {
         // SAFETY: as above.
-        unsafe { intrinsics::atomic_or::<u64, u64, { SeqCst }>(place.cast::<u64>().add(word), bits) };
+        unsafe {
+            intrinsics::atomic_or::<u64, u64, { SeqCst }>(place.cast::<u64>().add(word), bits)
+        };
     }
 
     #[inline(always)]

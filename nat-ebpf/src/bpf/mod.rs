@@ -5,6 +5,7 @@ mod global;
 mod hops;
 pub mod maps;
 mod memory;
+pub mod stages;
 mod tables;
 pub mod tc;
 pub mod xdp;

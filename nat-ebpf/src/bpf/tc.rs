@@ -1,12 +1,12 @@
 //! The TC host: a socket buffer, which may be a super-packet with its checksum left to a device.
 //! Its bytes are read and written through helpers, which know about both.
 
-use super::{Maps, barrier, fib::FibLookup, global, maps};
+use super::{Maps, barrier, fib::FibLookup, global, maps, stages};
 use crate::{
     guard,
     headers::{Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
-    path::{self, Outcome},
+    path::{self, Admission, Outcome},
     tables::Tables,
 };
 use aya_ebpf::{
@@ -56,6 +56,7 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
+        Ok(Outcome::Unknown) => stages::go(&packet.0, stages::new(zone)),
         Ok(Outcome::Forward(hop)) => {
             Maps.count(Counter::Tc);
             packet.send(&hop)
@@ -65,6 +66,23 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
             // tcx knows no STOLEN and would hand the packet to the stack (tcx_action_code), which
             // answers for a connection that is not its own.
             TC_ACT_SHOT
+        }
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The program for packets without a flow.
+#[inline(always)]
+pub fn new(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket(context);
+    match path::admit(&mut packet, &mut Maps, zone) {
+        Ok(Admission::Flow) => stages::go(&packet.0, stages::ingress(zone)),
+        Ok(Admission::Stack) => {
+            Maps.count(Counter::Stack);
+            TC_ACT_UNSPEC
         }
         Err(reason) => {
             Maps.count_drop(reason);

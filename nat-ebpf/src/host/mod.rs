@@ -12,10 +12,13 @@ pub use tables::{HostSlot, HostTables, Limits, Memory, Operation, Schedule, Stat
 use crate::{
     guard,
     packet::{NextHop, Packet as _},
-    path::{self, Outcome},
+    path::{self, Admission, Outcome},
     tables::Tables as _,
 };
 use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
+
+/// Jumps from program to program that the kernel follows (MAX_TAIL_CALL_CNT), half of them back.
+const JUMPS: u32 = 16;
 
 /// What a hook answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +39,22 @@ pub fn tc_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    match path::ingress(packet, tables, zone) {
-        Ok(Outcome::Stack) => {
-            tables.count(Counter::Stack);
-            Verdict::Pass
+    for _jump in 0..JUMPS {
+        match path::ingress(packet, tables, zone) {
+            Ok(Outcome::Unknown) => match path::admit(packet, tables, zone) {
+                Ok(Admission::Flow) => {}
+                Ok(Admission::Stack) => return pass(tables),
+                Err(reason) => return drop(tables, reason),
+            },
+            known => return finish(tables, known),
         }
+    }
+    drop(tables, Reason::NoStage)
+}
+
+fn finish(tables: &mut HostTables<'_>, outcome: Result<Outcome, Reason>) -> Verdict {
+    match outcome {
+        Ok(Outcome::Stack | Outcome::Unknown) => pass(tables),
         Ok(Outcome::Forward(hop)) => {
             tables.count(Counter::Tc);
             Verdict::Forward(hop)
@@ -72,7 +86,7 @@ pub fn xdp_ingress(
                 Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
             }
         }
-        Ok(Outcome::Stack | Outcome::Punted) => Verdict::Pass,
+        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }
 }
@@ -96,6 +110,11 @@ pub fn outside_egress(
         Ok(()) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }
+}
+
+fn pass(tables: &mut HostTables<'_>) -> Verdict {
+    tables.count(Counter::Stack);
+    Verdict::Pass
 }
 
 fn drop(tables: &mut HostTables<'_>, reason: Reason) -> Verdict {

@@ -301,8 +301,7 @@ impl<'a> Tables for HostTables<'a> {
 
     fn hop(&self, index: u32) -> Option<KnownHop> {
         let hop = *self.still().hops.get(&index)?;
-        let way =
-            NextHop { ifindex: hop.ifindex(), neighbour: hop.neighbour(), link: hop.link() };
+        let way = NextHop { ifindex: hop.ifindex(), neighbour: hop.neighbour(), link: hop.link() };
         (hop.mtu() != 0).then_some(KnownHop { hop: way, mtu: hop.mtu().into() })
     }
 
