@@ -6,14 +6,17 @@ use super::{
 };
 use crate::{
     packet::NextHop,
-    tables::{KnownHop, Refused, Shifted, Slot, Tables},
+    tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
+    helpers::{
+        bpf_get_prandom_u32,
+        generated::{bpf_ktime_get_coarse_ns, bpf_loop},
+    },
 };
-use core::{intrinsics, ptr};
+use core::{ffi::c_void, intrinsics, ptr};
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
@@ -360,6 +363,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn repeat<B: Turn<Self>>(&mut self, turns: u32, body: &mut B) {
+        // SAFETY: the callback gets the body back, and its type is the one given here; both live
+        // during the call.
+        unsafe { bpf_loop(turns, callback::<B> as *mut c_void, ptr::from_mut(body).cast(), 0) };
+    }
+
+    #[inline(always)]
     fn count(&mut self, counter: Counter) {
         if let Some(count) = maps::COUNTED.get_ptr_mut(counter as u32) {
             // SAFETY: this CPU's own value.
@@ -374,6 +384,12 @@ impl Tables for Maps {
             unsafe { *count += 1 };
         }
     }
+}
+
+/// A turn for `bpf_loop`: 0 goes on, 1 ends the loop.
+unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
+    // SAFETY: `repeat` gave the body.
+    if unsafe { &mut *body }.turn(&mut Maps) { 0 } else { 1 }
 }
 
 /// The slot that a global function gave: its index, and above it the version.
