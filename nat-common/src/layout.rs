@@ -35,11 +35,22 @@ pub enum Stage {
     InsideNew = 2,
     /// Packets from outside without a flow.
     OutsideNew = 3,
+    /// Packets from inside of control connections.
+    InsideControl = 4,
+    /// Packets from outside of control connections.
+    OutsideControl = 5,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Inside, Self::Outside, Self::InsideNew, Self::OutsideNew];
+    pub const ALL: [Self; 6] = [
+        Self::Inside,
+        Self::Outside,
+        Self::InsideNew,
+        Self::OutsideNew,
+        Self::InsideControl,
+        Self::OutsideControl,
+    ];
 
     /// Name of the program.
     pub const fn program(self) -> &'static str {
@@ -48,6 +59,8 @@ impl Stage {
             Self::Outside => "tc_outside",
             Self::InsideNew => "tc_inside_new",
             Self::OutsideNew => "tc_outside_new",
+            Self::InsideControl => "tc_inside_control",
+            Self::OutsideControl => "tc_outside_control",
         }
     }
 }

@@ -46,6 +46,18 @@ mod programs {
         bpf::tc::new(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, packets of control connections.
+    #[classifier]
+    pub fn tc_inside_control(context: TcContext) -> i32 {
+        bpf::tc::control(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets of control connections.
+    #[classifier]
+    pub fn tc_outside_control(context: TcContext) -> i32 {
+        bpf::tc::control(context, Zone::Outside)
+    }
+
     /// TC egress of a way out.
     #[classifier]
     pub fn tc_outside_egress(context: TcContext) -> i32 {

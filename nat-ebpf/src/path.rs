@@ -6,11 +6,13 @@
 //! before the first write, and the TC program on the interface begins anew.
 //!
 //! ```text
-//!   frame -> headers -> flow? --yes--------------------------+-> route -> rewrite -> Forward
-//!                        | no (TC only)                      |     |
-//!                        +-> inside:  outbound (masquerade)  |     +-> control connection:
-//!                        +-> outside: inbound  (forward,     |         payload to the agent,
-//!                                     expectation) ----------+         the rest shifted
+//!   frame -> headers -> flow? --yes--> next hop --> rewrite -> Forward
+//!                        |                   |
+//!                        | no (TC only)      +-> of a control connection (TC only): control
+//!                        +-> admit                   payload to the agent, the rest shifted
+//!                              inside:  outbound (masquerade, one-to-one, expectation)
+//!                              outside: inbound  (forward, expectation)
+//!                              and ingress again
 //! ```
 
 use crate::{
@@ -40,6 +42,8 @@ pub enum Outcome {
     Punted,
     /// It has no flow. Untouched; [`admit`] says whether it begins one.
     Unknown,
+    /// It is of a control connection. Untouched; [`control`] goes on.
+    Control,
 }
 
 /// What an arriving packet without a flow turned out to be.
@@ -82,41 +86,91 @@ pub fn ingress<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let Some(headers) = Headers::read(packet)? else {
+    let arrival = match arrive(packet, tables, zone)? {
+        Ok(arrival) => arrival,
+        Err(outcome) => return Ok(outcome),
+    };
+    if arrival.flow.control_session().is_some() {
+        return Ok(Outcome::Control);
+    }
+    if !packet.can_finish(&arrival.headers, &arrival.hop) {
         return Ok(Outcome::Stack);
+    }
+    arrival.touch()?;
+    rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
+    Ok(Outcome::Forward(arrival.hop))
+}
+
+/// A packet arrives from `zone` that [`ingress`] found to belong to a control connection. One hook
+/// does this, TC, so that nothing overtakes a line that the agent holds.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn control<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    let arrival = match arrive(packet, tables, zone)? {
+        Ok(arrival) => arrival,
+        Err(outcome) => return Ok(outcome),
+    };
+    // It has ended meanwhile, and the next one has the same tuple: the packet is repeated.
+    let session = arrival.flow.control_session().ok_or(Reason::FlowBusy)?;
+    arrival.touch()?;
+    let Arrival { headers, flow, hop, now, .. } = arrival;
+    control::pass(packet, tables, &headers, &flow, session, hop, now)
+}
+
+/// A packet that has a flow, and what is known of it.
+struct Arrival<S> {
+    headers: Headers,
+    slot: S,
+    flow: Flow,
+    hop: NextHop,
+    now: u32,
+}
+
+impl<S: Slot> Arrival<S> {
+    #[inline(always)]
+    fn touch(&self) -> Result<(), Reason> {
+        let (bytes, seen) = (self.headers.length as u32, tcp::seen(self.headers.tcp.flags));
+        if self.slot.touch(&self.flow, self.now, bytes, seen) {
+            Ok(())
+        } else {
+            Err(Reason::FlowBusy)
+        }
+    }
+}
+
+/// Everything that has to be known before a packet with a flow is written to; or what becomes of it
+/// else.
+#[inline(always)]
+fn arrive<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Result<Arrival<T::Slot>, Outcome>, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Err(Outcome::Stack));
     };
     let now = tables.now();
     // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
     // fresh; when it is gone everything goes through TC, where the kernel does.
     let alive = tables.settings().agent_alive(now);
     if !P::COMPLETE && !alive {
-        return Ok(Outcome::Stack);
+        return Ok(Err(Outcome::Stack));
     }
-
-    let key = headers.key(zone);
-    let Some(slot) = find(tables, &key, &headers) else {
-        return Ok(Outcome::Unknown);
+    let Some(slot) = find(tables, &headers.key(zone), &headers) else {
+        return Ok(Err(Outcome::Unknown));
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;
-
-    let hop = match next_hop(packet, tables, &headers, &slot, &flow, zone, alive)? {
-        Some(hop) => hop,
-        None => return Ok(Outcome::Stack),
-    };
-    let control = flow.control_session();
-    if !P::COMPLETE && (control.is_some() || !packet.can_finish(&headers, &hop)) {
-        // One hook for control connections, so that nothing overtakes a line that the agent holds.
-        return Ok(Outcome::Stack);
+    match next_hop(packet, tables, &headers, &slot, &flow, zone, alive)? {
+        Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
+        None => Ok(Err(Outcome::Stack)),
     }
-    if !slot.touch(&flow, now, headers.length as u32, tcp::seen(headers.tcp.flags)) {
-        return Err(Reason::FlowBusy);
-    }
-    if let Some(session) = control {
-        return control::pass(packet, tables, &headers, &flow, session, hop, now);
-    }
-    rewrite::apply(packet, &headers, &flow, Numbers::Kept)?;
-    Ok(Outcome::Forward(hop))
 }
 
 /// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.

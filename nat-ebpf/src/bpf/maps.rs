@@ -13,7 +13,7 @@ use nat_common::{
     hop::{HOPS, Hop},
     interface::Interface,
     journal::Journal,
-    layout::{self, Geometry},
+    layout::{self, Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, PortOwner},
     punt::{MAX_PACKET, PuntHeader},
     reason::REASONS,
@@ -83,7 +83,7 @@ pub static PORTS: Array<PortOwner, PORTS_ENTRIES, MAPPED> = Array::new();
 pub static OTHER_PORTS: HashMap<Endpoint, PortOwner, 65536, ON_DEMAND> = HashMap::new();
 /// Programs that go on where another one ends, by [`super::stages`].
 #[btf_map(name = "stages")]
-pub static STAGES: ProgramArray<4> = ProgramArray::new();
+pub static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 /// Announced connections. Sized at load.
 #[btf_map(name = "expectations")]
 pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   tc_inside --no flow--> tc_inside_new --made--> tc_inside
+//!             --of a control connection--> tc_inside_control
 //! ```
 
 use super::{Maps, maps};
@@ -34,5 +35,14 @@ pub const fn new(zone: Zone) -> Stage {
     match zone {
         Zone::Inside => Stage::InsideNew,
         Zone::Outside => Stage::OutsideNew,
+    }
+}
+
+/// The program for packets of control connections.
+#[inline(always)]
+pub const fn control(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideControl,
+        Zone::Outside => Stage::OutsideControl,
     }
 }

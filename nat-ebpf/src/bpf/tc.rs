@@ -51,12 +51,27 @@ pub struct TcPacket(TcContext);
 #[inline(always)]
 pub fn ingress(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket(context);
-    match path::ingress(&mut packet, &mut Maps, zone) {
+    let outcome = path::ingress(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+/// The program for packets of control connections.
+#[inline(always)]
+pub fn control(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket(context);
+    let outcome = path::control(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+#[inline(always)]
+fn finish(packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32 {
+    match outcome {
         Ok(Outcome::Stack) => {
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
         Ok(Outcome::Unknown) => stages::go(&packet.0, stages::new(zone)),
+        Ok(Outcome::Control) => stages::go(&packet.0, stages::control(zone)),
         Ok(Outcome::Forward(hop)) => {
             Maps.count(Counter::Tc);
             packet.send(&hop)

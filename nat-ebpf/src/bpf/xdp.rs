@@ -59,7 +59,7 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
             XDP_DROP
         }
         // TC counts what it does with it.
-        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown) => XDP_PASS,
+        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP

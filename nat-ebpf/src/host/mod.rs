@@ -46,6 +46,10 @@ pub fn tc_ingress(
                 Ok(Admission::Stack) => return pass(tables),
                 Err(reason) => return drop(tables, reason),
             },
+            Ok(Outcome::Control) => {
+                let outcome = path::control(packet, tables, zone);
+                return finish(tables, outcome);
+            }
             known => return finish(tables, known),
         }
     }
@@ -54,7 +58,8 @@ pub fn tc_ingress(
 
 fn finish(tables: &mut HostTables<'_>, outcome: Result<Outcome, Reason>) -> Verdict {
     match outcome {
-        Ok(Outcome::Stack | Outcome::Unknown) => pass(tables),
+        Ok(Outcome::Stack) => pass(tables),
+        Ok(Outcome::Unknown | Outcome::Control) => drop(tables, Reason::FlowBusy),
         Ok(Outcome::Forward(hop)) => {
             tables.count(Counter::Tc);
             Verdict::Forward(hop)
@@ -86,7 +91,7 @@ pub fn xdp_ingress(
                 Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
             }
         }
-        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown) => Verdict::Pass,
+        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }
 }
