@@ -13,6 +13,7 @@ use nat_common::{
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    flow_table,
     hop::{self, HOP_PROBES, Hop, HopReference, WORDS},
     interface::Interface,
     port::{Endpoint, PortOwner},
@@ -80,6 +81,8 @@ pub trait Schedule: Sync {
 pub struct State {
     /// Seconds of the clock.
     pub now: u32,
+    /// What places and lots are drawn with, as in [`nat_common::layout::Geometry`].
+    pub seeds: [u64; 2],
     /// Next random numbers; when none are left they follow from a count.
     pub random: VecDeque<u32>,
     /// What the agent has set.
@@ -385,7 +388,7 @@ impl<'a> Tables for HostTables<'a> {
     }
 
     fn lot(&self, inside: &Endpoint) -> u32 {
-        (inside.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32
+        flow_table::hash([inside.word(), 0], self.still().seeds) as u32
     }
 
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {
