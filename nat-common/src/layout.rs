@@ -23,7 +23,8 @@ pub struct Geometry {
 
 const _: () = assert!(size_of::<Geometry>() == 24);
 
-/// A place in the map `stages`, for the program of that name.
+/// A place in the map `stages`, for the TC program of that name; and in the map `xdp_stages`, for the
+/// XDP program, where that stage has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
@@ -52,7 +53,18 @@ impl Stage {
         Self::OutsideControl,
     ];
 
-    /// Name of the program.
+    /// Name of the XDP program.
+    pub const fn xdp_program(self) -> Option<&'static str> {
+        match self {
+            Self::Inside => Some("xdp_inside"),
+            Self::InsideNew => Some("xdp_inside_new"),
+            // Whether a socket waits for a packet only TC can ask for sure, and control connections
+            // go by one hook.
+            Self::Outside | Self::OutsideNew | Self::InsideControl | Self::OutsideControl => None,
+        }
+    }
+
+    /// Name of the TC program.
     pub const fn program(self) -> &'static str {
         match self {
             Self::Inside => "tc_inside",

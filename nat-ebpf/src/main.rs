@@ -16,6 +16,12 @@ mod programs {
         bpf::xdp::ingress(context, Zone::Inside)
     }
 
+    /// XDP on an inside interface, packets without a flow.
+    #[xdp]
+    pub fn xdp_inside_new(context: XdpContext) -> u32 {
+        bpf::xdp::inside_new(context)
+    }
+
     /// XDP on a way out.
     #[xdp]
     pub fn xdp_outside(context: XdpContext) -> u32 {

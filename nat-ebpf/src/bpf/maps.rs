@@ -84,6 +84,9 @@ pub static OTHER_PORTS: HashMap<Endpoint, PortOwner, 65536, ON_DEMAND> = HashMap
 /// Programs that go on where another one ends, by [`super::stages`].
 #[btf_map(name = "stages")]
 pub static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
+/// The same for XDP.
+#[btf_map(name = "xdp_stages")]
+pub static XDP_STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 /// Announced connections. Sized at load.
 #[btf_map(name = "expectations")]
 pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();
@@ -126,6 +129,6 @@ pub static SUM_SCRATCH: PerCpuArray<[u8; 520], 1> = PerCpuArray::new();
 /// A flow record that is to be added.
 #[btf_map(name = "flow_scratch")]
 pub static FLOW_SCRATCH: PerCpuArray<FlowRecord, 1> = PerCpuArray::new();
-/// Where TC asks for a route, for its stack is short.
+/// Where a route is asked for: the stack is short.
 #[btf_map(name = "fib_scratch")]
 pub static FIB_SCRATCH: PerCpuArray<FibLookup, 1> = PerCpuArray::new();

@@ -8,7 +8,10 @@
 
 use super::{Maps, maps};
 use crate::tables::Tables;
-use aya_ebpf::{bindings::TC_ACT_SHOT, programs::TcContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, xdp_action::XDP_PASS},
+    programs::{TcContext, XdpContext},
+};
 use nat_common::{flow::Zone, layout::Stage, reason::Reason};
 
 /// Goes on with the packet in another program.
@@ -18,6 +21,14 @@ pub fn go(context: &TcContext, stage: Stage) -> i32 {
     unsafe { maps::STAGES.tail_call(context, stage as u32) };
     Maps.count_drop(Reason::NoStage);
     TC_ACT_SHOT
+}
+
+/// Goes on with the packet in another XDP program; where there is none, TC does everything.
+#[inline(always)]
+pub fn go_xdp(context: &XdpContext, stage: Stage) -> u32 {
+    // SAFETY: as above.
+    unsafe { maps::XDP_STAGES.tail_call(context, stage as u32) };
+    XDP_PASS
 }
 
 /// The program for packets with a flow.

@@ -18,6 +18,7 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, intrinsics, ptr};
 use nat_common::{
+    clock,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
@@ -34,7 +35,6 @@ use nat_common::{
 };
 
 const EEXIST: i32 = -17;
-const SECOND: u64 = 1_000_000_000;
 /// Places that are tried for the record of a control connection.
 const SESSION_PROBES: u32 = 16;
 
@@ -85,7 +85,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: reads a clock.
-        (unsafe { bpf_ktime_get_coarse_ns() } / SECOND) as u32
+        clock::seconds(unsafe { bpf_ktime_get_coarse_ns() })
     }
 
     #[inline(always)]

@@ -78,22 +78,34 @@ pub fn xdp_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    match path::ingress(packet, tables, zone) {
-        Ok(Outcome::Forward(hop)) => {
-            let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
-                packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
-            });
-            match written {
-                Some(Ok(())) => {
-                    tables.count(Counter::Xdp);
-                    Verdict::Forward(hop)
+    for _jump in 0..JUMPS {
+        return match path::ingress(packet, tables, zone) {
+            Ok(Outcome::Forward(hop)) => {
+                let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
+                    packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+                });
+                match written {
+                    Some(Ok(())) => {
+                        tables.count(Counter::Xdp);
+                        Verdict::Forward(hop)
+                    }
+                    Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
                 }
-                Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
             }
-        }
-        Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => Verdict::Pass,
-        Err(reason) => drop(tables, reason),
+            Ok(Outcome::Unknown) if zone == Zone::Inside => {
+                match path::admit(packet, tables, zone) {
+                    Ok(Admission::Flow) => continue,
+                    Ok(Admission::Stack) => Verdict::Pass,
+                    Err(reason) => drop(tables, reason),
+                }
+            }
+            Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => {
+                Verdict::Pass
+            }
+            Err(reason) => drop(tables, reason),
+        };
     }
+    Verdict::Pass
 }
 
 /// What the TC program does on the egress hook of a way out, with a packet that came in by the
