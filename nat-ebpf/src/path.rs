@@ -158,7 +158,8 @@ fn arrive<P: Packet, T: Tables>(
     let now = tables.now();
     // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
     // fresh; when it is gone everything goes through TC, where the kernel does.
-    let alive = tables.settings().agent_alive(now);
+    let settings = tables.settings();
+    let alive = settings.agent_alive(now);
     if !P::COMPLETE && !alive {
         return Ok(Err(Outcome::Stack));
     }
@@ -167,7 +168,9 @@ fn arrive<P: Packet, T: Tables>(
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;
-    match next_hop(packet, tables, &headers, &slot, &flow, zone, alive)? {
+    // So what is known of next hops counts only while the agent keeps it true.
+    let epoch = if alive { Some(settings.epoch) } else { None };
+    match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {
         Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
         None => Ok(Err(Outcome::Stack)),
     }
@@ -206,13 +209,12 @@ fn next_hop<P: Packet, T: Tables>(
     slot: &T::Slot,
     flow: &Flow,
     zone: Zone,
-    alive: bool,
+    epoch: Option<u32>,
 ) -> Result<Option<NextHop>, Reason> {
-    let epoch = tables.settings().epoch;
     let refused = if headers.ttl <= 1 {
         Reason::TtlExpired
     } else {
-        if alive
+        if let Some(epoch) = epoch
             && let Some(index) = flow.hop.in_epoch(epoch)
             && let Some(known) = tables.hop(index)
             && packet.longest(headers) <= known.mtu
@@ -222,7 +224,7 @@ fn next_hop<P: Packet, T: Tables>(
         }
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
             Route::Forward(hop, mtu) if leads_out(tables, &hop, zone) => {
-                if alive {
+                if let Some(epoch) = epoch {
                     let reference = tables.refer(&hop, mtu, epoch);
                     if reference != flow.hop {
                         slot.lead(flow, reference);
