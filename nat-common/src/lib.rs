@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod counter;
 pub mod expectation;
 pub mod flow;
+pub mod flow_table;
 pub mod hop;
 pub mod interface;
 pub mod journal;

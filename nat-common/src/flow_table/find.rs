@@ -1,0 +1,63 @@
+//! Finding the line of a key, and reading what it says.
+
+use super::{CHOICES, Found, Hashed, Memory, SPILLED, WINDOW};
+use crate::{
+    flow::Flow,
+    record::{ACTION, FlowRecord, KEY, KEY_MASK, PACKETS_LOW, REACH, STATE, State, WORDS},
+};
+
+/// The line that has `key`, live or ending.
+#[inline(always)]
+pub fn find<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
+    for choice in 0..CHOICES {
+        let home = key.home(memory, choice);
+        let reach = memory.load(memory.place(home)?, REACH);
+        if let Some(found) = probe(memory, key, home, reach) {
+            return Some(found);
+        }
+        if reach & SPILLED == 0 {
+            return None;
+        }
+    }
+    None
+}
+
+/// The line of `key` among those of a home.
+#[inline(always)]
+fn probe<M: Memory>(memory: &M, key: &Hashed, home: u32, reach: u64) -> Option<Found<M::Place>> {
+    let mut bits = reach & (SPILLED - 1);
+    for offset in 0..WINDOW {
+        if bits == 0 {
+            return None;
+        }
+        if bits & 1 != 0 {
+            let place = memory.place(home.wrapping_add(offset))?;
+            let state = State::from_word(memory.load(place, STATE));
+            if state.has_key()
+                && memory.load(place, KEY) == key.words[0]
+                && memory.load(place, KEY + 1) & KEY_MASK == key.words[1]
+            {
+                return Some(Found { place, home, offset, state });
+            }
+        }
+        bits >>= 1;
+    }
+    None
+}
+
+/// The flow in a line that was found in the state `observed`, and the state it is in now; `None` if
+/// that flow is ending or gone.
+#[inline(always)]
+pub fn load_flow<M: Memory>(memory: &M, place: M::Place, observed: State) -> Option<(Flow, State)> {
+    let mut words = [0; WORDS];
+    words[KEY + 1] = memory.load(place, KEY + 1);
+    words[ACTION] = memory.load(place, ACTION);
+    words[ACTION + 1] = memory.load(place, ACTION + 1);
+    words[PACKETS_LOW / 8] = memory.load(place, PACKETS_LOW / 8);
+    let state = State::from_word(memory.load(place, STATE));
+    if !state.is_live() || state.version() != observed.version() {
+        return None;
+    }
+    words[STATE] = state.word();
+    Some((FlowRecord::from_words(words).flow(), state))
+}

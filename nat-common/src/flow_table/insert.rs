@@ -1,0 +1,111 @@
+//! Inserting a flow: claim a place, write the line, make it findable, publish it.
+
+use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, WINDOW, find::find};
+use crate::{
+    flow::{Flow, FlowKey},
+    record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State},
+};
+
+/// Inserts `flow` for packets with `key`, unless the key has a line.
+///
+/// # Errors
+/// Why not; nothing has changed then.
+#[inline(always)]
+pub fn insert<M: Memory>(
+    memory: &M,
+    key: &Hashed,
+    flow: &Flow,
+) -> Result<Found<M::Place>, Refused> {
+    let stripe = key.stripe();
+    if !lock(memory, stripe) {
+        return Err(Refused::Busy);
+    }
+    let inserted = insert_locked(memory, key, flow);
+    memory.unlock(stripe);
+    inserted
+}
+
+#[inline(always)]
+fn lock<M: Memory>(memory: &M, stripe: u32) -> bool {
+    for _ in 0..LOCK_TRIES {
+        if memory.lock(stripe) {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn insert_locked<M: Memory>(
+    memory: &M,
+    key: &Hashed,
+    flow: &Flow,
+) -> Result<Found<M::Place>, Refused> {
+    if let Some(found) = find(memory, key) {
+        return Err(if found.state.is_live() { Refused::Exists } else { Refused::Busy });
+    }
+    let Some(claimed) = claim(memory, key) else {
+        return Err(Refused::Full);
+    };
+    publish(memory, key, flow, claimed)
+}
+
+/// Takes the first free place of the first window that has one.
+#[inline(always)]
+fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
+    for choice in 0..CHOICES {
+        let home = key.home(memory, choice);
+        for offset in 0..WINDOW {
+            let place = memory.place(home.wrapping_add(offset))?;
+            let free = State::from_word(memory.load(place, STATE));
+            if free.is_free() {
+                let state = free.with_phase(Phase::Claimed);
+                if memory.swap(place, STATE, free.word(), state.word()) {
+                    return Some(Found { place, home, offset, state });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Fills a claimed line. The bit in the reach comes before the state: who ends a live line must
+/// find the bit that he is to clear.
+#[inline(always)]
+fn publish<M: Memory>(
+    memory: &M,
+    key: &Hashed,
+    flow: &Flow,
+    claimed: Found<M::Place>,
+) -> Result<Found<M::Place>, Refused> {
+    let Found { place, home, offset, state } = claimed;
+    let record = FlowRecord::new(state, &FlowKey::from_words(key.words), flow);
+    let words = record.words();
+    memory.store(place, KEY, words[KEY]);
+    memory.store(place, KEY + 1, words[KEY + 1]);
+    memory.store(place, ACTION, words[ACTION]);
+    memory.store(place, ACTION + 1, words[ACTION + 1]);
+    memory.store_created(place, record.created());
+    memory.store(place, PACKETS_LOW / 8, words[PACKETS_LOW / 8]);
+    memory.store(place, BYTES / 8, words[BYTES / 8]);
+    let first = key.home(memory, 0);
+    if home != first {
+        mark(memory, first, SPILLED);
+    }
+    mark(memory, home, 1 << offset);
+    if memory.swap(place, STATE, state.word(), words[STATE]) {
+        Ok(Found { state: record.state(), ..claimed })
+    } else {
+        Err(Refused::Busy)
+    }
+}
+
+/// Sets bits in the reach of a home.
+#[inline(always)]
+fn mark<M: Memory>(memory: &M, home: u32, bits: u64) {
+    if let Some(place) = memory.place(home)
+        && memory.load(place, REACH) & bits == 0
+    {
+        memory.set_bits(place, REACH, bits);
+    }
+}

@@ -1,0 +1,134 @@
+//! The map `flows`: where the lines of flows lie, and how packets and the agent take, use and end
+//! them without a lock that anybody waits for.
+//!
+//! A key has two homes. Its line lies at one of the [`WINDOW`] places from its first home on, or if
+//! those are taken from its second. Which of them have lines of a home says the *reach* in the
+//! record at that home, so that a search reads the home and, nearly always, the line itself. Lines
+//! never move.
+//!
+//! ```text
+//!   home 17 --reach 0b101--> places 17 and 19 have lines of keys whose home is 17
+//!           --SPILLED------> look at the second home too
+//! ```
+//!
+//! What holds at any time:
+//! - The state word of a line moves by compare-and-swap alone, and only along
+//!   `Free -> Claimed -> Live <-> Ending -> Free`; each turn has a version of its own.
+//! - Who moved a line to `Claimed` or `Ending` owns it: its body, and the bits of reaches that stand
+//!   for its place. Nobody else writes those.
+//! - The bit of a line is set before it is `Live` and cleared before it is `Free`.
+//! - No two lines of one key are `Live`: inserts of one key follow each other, by a stripe of
+//!   [`Memory::lock`]. Ending needs no lock.
+//!
+//! What was read of a line is of one flow if its version is still the same afterwards. The version
+//! has eight bits: a reader would have to stand still while one place is taken and freed 256 times.
+
+mod end;
+mod find;
+mod hash;
+#[cfg(any(test, feature = "std"))]
+pub mod host;
+mod insert;
+#[cfg(test)]
+mod tests;
+mod touch;
+
+use crate::record::State;
+
+pub use end::{end, end_pair, finish, put_back, remove};
+pub use find::{find, load_flow};
+pub use hash::{Hashed, hash};
+pub use insert::insert;
+pub use touch::touch;
+
+/// Places from a home on in which its lines may lie.
+pub const WINDOW: u32 = 15;
+/// Homes of a key.
+pub const CHOICES: u32 = 2;
+/// Bit of a reach: a key whose first home this is was placed from its second. It is never cleared.
+pub const SPILLED: u64 = 1 << WINDOW;
+/// Locks that inserts share.
+pub const STRIPES: u32 = 16384;
+/// Tries to get a lock.
+const LOCK_TRIES: u32 = 64;
+/// Tries to note the use of a line.
+const TOUCH_TRIES: u32 = 4;
+
+/// Homes of a table with this many places: every window lies in it.
+pub const fn homes(places: u32) -> u32 {
+    places.saturating_sub(WINDOW - 1)
+}
+
+/// The records, wherever they are mapped. Words are those of [`crate::record`].
+///
+/// `swap` orders everything before it before everything after it, for all who see its result; a
+/// `load` is done before the loads that follow it.
+pub trait Memory {
+    /// A record.
+    type Place: Copy;
+
+    /// The record number `index`.
+    fn place(&self, index: u32) -> Option<Self::Place>;
+    /// How many [`homes`] there are.
+    fn homes(&self) -> u32;
+    /// What the hash is keyed with.
+    fn seeds(&self) -> [u64; 2];
+    /// Reads a word.
+    fn load(&self, place: Self::Place, word: usize) -> u64;
+    /// Writes a word; never the state, nor the word in which the reach is.
+    fn store(&self, place: Self::Place, word: usize, value: u64);
+    /// Writes the time of creation and a packet count whose high half is 0: the part of a word that
+    /// is not the reach.
+    fn store_created(&self, place: Self::Place, created: u32);
+    /// Writes `new` if the word is `old`, and says whether it was.
+    fn swap(&self, place: Self::Place, word: usize, old: u64, new: u64) -> bool;
+    /// Sets bits of a word at once.
+    fn set_bits(&self, place: Self::Place, word: usize, bits: u64);
+    /// Clears bits of a word at once.
+    fn clear_bits(&self, place: Self::Place, word: usize, bits: u64);
+    /// Tries once to take a lock, below [`STRIPES`].
+    fn lock(&self, stripe: u32) -> bool;
+    /// Gives a lock back.
+    fn unlock(&self, stripe: u32);
+}
+
+/// Where a line lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<P> {
+    /// Its record.
+    pub place: P,
+    /// The number of the record.
+    pub index: u32,
+}
+
+/// A line that has the key, live or ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<P> {
+    /// Its record.
+    pub place: P,
+    /// From which home it was placed.
+    pub home: u32,
+    /// How far behind it.
+    pub offset: u32,
+    /// Its state when the key was read.
+    pub state: State,
+}
+
+impl<P: Copy> Found<P> {
+    /// Where it lies.
+    #[inline(always)]
+    pub const fn line(&self) -> Line<P> {
+        Line { place: self.place, index: self.home.wrapping_add(self.offset) }
+    }
+}
+
+/// Why a flow was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The key has a live line.
+    Exists,
+    /// Its line is ending, or others hold its lock.
+    Busy,
+    /// All places of both windows are taken.
+    Full,
+}

@@ -1,0 +1,3 @@
+//! What the table promises, each in a file of its own.
+
+mod hash;
