@@ -1,8 +1,27 @@
 //! The names and the version of what is pinned under `/sys/fs/bpf/nat-ctl/NAME/`.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
 pub const VERSION: u32 = 2;
+
+/// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
+/// read-only global of the same value in every program.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Geometry {
+    /// Drawn by lot at a fresh start, so that nobody outside can choose where flows lie.
+    pub seeds: [u64; 2],
+    /// Places that a key may have for its home; the map has some more behind the last one.
+    pub homes: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<Geometry>() == 24);
 
 /// Where bpffs is expected, and mounted if it isn't.
 pub const BPFFS: &str = "/sys/fs/bpf";
