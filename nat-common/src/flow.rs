@@ -257,6 +257,7 @@ pub struct Flow {
     port_delta: Delta,
     origin: u16,
     flags: u8,
+    state: State,
     /// Bits of [`crate::tcp`] that were seen in this direction.
     pub seen: u8,
     /// Seconds of the monotonic clock at its last packet.
@@ -303,6 +304,7 @@ impl Flow {
                 Direction::Original => flags,
                 Direction::Reply => flags | REPLY,
             },
+            state: State::from_word(0),
             seen: 0,
             last_seen: now,
             hop: HopReference::NONE,
@@ -324,10 +326,17 @@ impl Flow {
             port_delta,
             origin,
             flags: state.flags(),
+            state,
             seen: state.seen(),
             last_seen: state.last_seen(),
             hop,
         }
+    }
+
+    /// The state of the line that it was read from, when it was read.
+    #[inline(always)]
+    pub const fn state(&self) -> State {
+        self.state
     }
 
     #[inline(always)]

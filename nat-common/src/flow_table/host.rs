@@ -1,7 +1,7 @@
 //! The table in the memory of one process: for tests, and for the path on the host.
 
 use super::{Memory, STRIPES, homes};
-use crate::record::{REACH, WORDS};
+use crate::record::{FlowRecord, REACH, WORDS};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Bits of the word [`REACH`] that are the reach.
@@ -29,6 +29,11 @@ impl HostMemory {
     /// How many places it has.
     pub fn places(&self) -> u32 {
         (self.words.len() / WORDS) as u32
+    }
+
+    /// The record number `index`, word by word: whole if nobody writes to it.
+    pub fn record(&self, index: u32) -> FlowRecord {
+        FlowRecord::from_words(std::array::from_fn(|word| self.load(index, word)))
     }
 
     fn word(&self, place: u32, word: usize) -> &AtomicU64 {

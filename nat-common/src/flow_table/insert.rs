@@ -1,6 +1,6 @@
 //! Inserting a flow: claim a place, write the line, make it findable, publish it.
 
-use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, WINDOW, find::find};
+use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, WINDOW, distance, find};
 use crate::{
     flow::{Flow, FlowKey},
     record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State},
@@ -56,7 +56,7 @@ fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
     for choice in 0..CHOICES {
         let home = key.home(memory, choice);
         for offset in 0..WINDOW {
-            let place = memory.place(home.wrapping_add(offset))?;
+            let place = memory.place(home.wrapping_add(distance(offset)))?;
             let free = State::from_word(memory.load(place, STATE));
             if free.is_free() {
                 let state = free.with_phase(Phase::Claimed);

@@ -2,7 +2,10 @@
 
 mod fib;
 mod global;
+mod hops;
 pub mod maps;
+mod memory;
+pub mod stages;
 mod tables;
 pub mod tc;
 pub mod xdp;

@@ -1,3 +1,7 @@
 //! What the table promises, each in a file of its own.
 
 mod hash;
+mod invariants;
+mod load;
+mod model;
+mod samples;
