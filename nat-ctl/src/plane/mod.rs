@@ -16,17 +16,22 @@ mod attach;
 pub mod clock;
 mod difference;
 pub mod down;
+mod dump;
 mod error;
 mod features;
+pub mod flow_memory;
 mod forwarding;
 mod hook;
 pub mod inspect;
 mod lifetimes;
 mod links;
+mod mapped;
 pub mod maps;
 mod neighbours;
 mod netns;
+mod numbers;
 mod object;
+pub mod owners;
 mod pair;
 mod pins;
 mod ports;
@@ -48,6 +53,7 @@ pub use down::{Removed, down};
 pub use error::{PlaneError, Result};
 pub use inspect::Inspector;
 pub use links::Event;
+pub use mapped::Mapped;
 pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
@@ -133,7 +139,7 @@ impl Plane {
             self.state.rules = names;
             self.state.write(&self.instance)?;
         }
-        self.waiting = wanted.write(&mut self.maps, clock::now())?;
+        self.waiting = wanted.write(&mut self.maps)?;
         self.rules = rules.clone();
         Ok(&self.waiting)
     }
