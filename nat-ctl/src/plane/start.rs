@@ -17,6 +17,7 @@ use super::{
     features, flow_memory,
     forwarding::{self, Forwarding},
     hook::{self, Device},
+    hops::Hops,
     lifetimes::Lifetimes,
     links::{Link, Netlink},
     maps::Maps,
@@ -111,6 +112,9 @@ impl Preparing<'_> {
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
+        let left = maps.settings.get(&0, 0).map_err(PlaneError::refused("read the settings"))?;
+        let hops = Hops::open(&instance.pins(), left.epoch)?;
+        let settings = Settings { epoch: hops.epoch(), ..settings };
         let mut plane = Plane {
             instance,
             mode: options.mode,
@@ -118,6 +122,7 @@ impl Preparing<'_> {
             maps,
             object,
             netlink,
+            hops,
             sweeper,
             settings,
             timeouts,
@@ -309,7 +314,8 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         heartbeat: now.seconds().max(1),
         masquerade: u16::from(config.masquerade.enabled),
         routes_others: u16::from(forwarded == Forwarding::On),
-        epoch: 1,
+        // That of the next hops, which are looked up later.
+        epoch: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })
