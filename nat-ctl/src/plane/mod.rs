@@ -7,7 +7,7 @@
 //! ```text
 //!   start:  lock -> namespace -> maps (made or taken over) -> addresses, rules, own ports
 //!           -> programs (links pinned at once) -> forwarding on
-//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink)
+//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink, next hops)
 //!   stop:   forwarding back -> links -> maps       (with persist: the heartbeat alone stops)
 //! ```
 
@@ -16,17 +16,23 @@ mod attach;
 pub mod clock;
 mod difference;
 pub mod down;
+mod dump;
 mod error;
 mod features;
+pub mod flow_memory;
 mod forwarding;
 mod hook;
+mod hops;
 pub mod inspect;
 mod lifetimes;
 mod links;
+mod mapped;
 pub mod maps;
 mod neighbours;
 mod netns;
+mod numbers;
 mod object;
+pub mod owners;
 mod pair;
 mod pins;
 mod ports;
@@ -48,11 +54,13 @@ pub use down::{Removed, down};
 pub use error::{PlaneError, Result};
 pub use inspect::Inspector;
 pub use links::Event;
+pub use mapped::Mapped;
 pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
 
-use crate::{options::Instance, options::Mode, rules::RuleSet};
+use crate::{options::Instance, options::Mode, output::InterfaceMode, rules::RuleSet};
+use hops::Hops;
 use links::Netlink;
 use object::Object;
 use state::{Lock, State};
@@ -67,6 +75,7 @@ pub struct Plane {
     maps: Maps,
     object: Object,
     netlink: Netlink,
+    hops: Hops,
     sweeper: Sweeper,
     settings: Settings,
     timeouts: Timeouts,
@@ -133,18 +142,21 @@ impl Plane {
             self.state.rules = names;
             self.state.write(&self.instance)?;
         }
-        self.waiting = wanted.write(&mut self.maps, clock::now())?;
+        self.waiting = wanted.write(&mut self.maps)?;
         self.rules = rules.clone();
         Ok(&self.waiting)
     }
 
-    /// Tells the data plane that the agent lives; once a second.
+    /// Tells the data plane that the agent lives, and that next hops are as the kernel has them; once
+    /// a second.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Where the kernel refuses; then the data plane is not told so.
     pub fn beat(&mut self, now: Now) -> Result<()> {
+        let native = |interface: &Attached| interface.mode == InterfaceMode::Xdp;
+        let moved = self.hops.beat(self.state.interfaces.iter().any(native))?;
         self.settings.heartbeat = now.seconds().max(1);
-        self.write_settings()
+        self.write_epoch(moved)
     }
 
     /// One step of the sweep; once a second. Never waits.
@@ -168,6 +180,16 @@ impl Plane {
         }
         down::remove(&self.instance, Some(&mut self.state))?;
         State::remove(&self.instance)
+    }
+
+    /// Writes the settings, with the epoch in which next hops are true now.
+    fn write_epoch(&mut self, moved: bool) -> Result<()> {
+        self.settings.epoch = self.hops.epoch();
+        self.write_settings()?;
+        if moved {
+            self.hops.moved();
+        }
+        Ok(())
     }
 
     fn write_settings(&mut self) -> Result<()> {
