@@ -55,13 +55,14 @@ pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
     let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
-    let Some(found) = flow_table::find(&BEFORE, &key) else { return NONE };
-    match flow_table::relocate(&BEFORE, &NOW, found) {
-        Ok(moved) => answer(moved),
-        // Another CPU has moved it, or is about to: [`nat_insert`] refuses to make a second one, and
-        // the packet is repeated.
-        Err(_) => NONE,
+    if let Some(found) = flow_table::find(&BEFORE, &key)
+        && let Ok(moved) = flow_table::relocate(&BEFORE, &NOW, found)
+    {
+        return answer(moved);
     }
+    // Another CPU has moved it meanwhile. Where it is about to, [`nat_insert`] refuses to make a
+    // second one, and the packet is repeated.
+    flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
 /// Adds the record in [`maps::FLOW_SCRATCH`]; answers as [`nat_find`].
