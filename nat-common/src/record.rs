@@ -293,6 +293,13 @@ impl FlowRecord {
         self
     }
 
+    /// The same generation of the line in another phase.
+    #[must_use]
+    pub const fn in_phase(mut self, phase: Phase) -> Self {
+        self.state = self.state().with_phase(phase).word();
+        self
+    }
+
     /// The line when its flow has ended: free, of the next version.
     #[must_use]
     pub const fn freed(self) -> Self {

@@ -122,8 +122,15 @@ fn may_keep<T: Tables>(tables: &mut T, key: &FlowKey, address: [u8; 4]) -> bool 
     }
     let public = Endpoint::new(key.protocol(), address, key.sport());
     match tables.port_owner(&public) {
-        // Its own port, by a forward of port 20 or by a mapping.
-        Some(owner) => owner.is(key.src(), key.sport()),
+        // Its own port, by a forward of port 20 or by a mapping. What the sweep has marked is about
+        // to be released, unless it is used before.
+        Some(owner) if owner.is(key.src(), key.sport()) => match tables.address_number(address) {
+            Some(number) if owner.is_idle() => {
+                tables.swap_port(number, &public, owner, owner.idle(false))
+            }
+            Some(_) | None => true,
+        },
+        Some(_) => false,
         None if key.sport().is_system() => key.sport() != Port::NONE,
         None => {
             let owner = PortOwner::new(Owner::Expectation, key.src(), key.sport());

@@ -7,7 +7,7 @@ mod packet;
 mod tables;
 
 pub use packet::{Checksum, HostPacket, HostRoute, World};
-pub use tables::{HostSlot, HostTables, Limits, Memory, Operation, Schedule, State};
+pub use tables::{HostSlot, HostTables, LOCK_TRIES, Limits, Memory, Operation, Schedule, State};
 
 use crate::{
     guard,
@@ -17,8 +17,8 @@ use crate::{
 };
 use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
 
-/// Jumps from program to program that the kernel follows (MAX_TAIL_CALL_CNT), half of them back.
-const JUMPS: u32 = 16;
+/// Turns from stage to stage, of two jumps each, that the kernel follows (MAX_TAIL_CALL_CNT is 33).
+const TURNS: u32 = 16;
 
 /// What a hook answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,43 +33,34 @@ pub enum Verdict {
     Drop(Reason),
 }
 
-/// What the TC program does on an ingress hook of `zone`.
+/// What the TC programs do on an ingress hook of `zone`, one after the other.
 pub fn tc_ingress(
     packet: &mut HostPacket<'_, true>,
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    for _jump in 0..JUMPS {
-        match path::ingress(packet, tables, zone) {
+    let mut outcome = path::ingress(packet, tables, zone);
+    for _turn in 0..=TURNS {
+        outcome = match outcome {
             Ok(Outcome::Unknown) => match path::admit(packet, tables, zone) {
-                Ok(Admission::Flow) => {}
-                Ok(Admission::Stack) => return pass(tables),
-                Err(reason) => return drop(tables, reason),
+                Ok(Admission::Flow) => path::ingress(packet, tables, zone),
+                Ok(Admission::Stack) => Ok(Outcome::Stack),
+                Err(reason) => Err(reason),
             },
-            Ok(Outcome::Control) => {
-                let outcome = path::control(packet, tables, zone);
-                return finish(tables, outcome);
+            Ok(Outcome::Control) => path::control(packet, tables, zone),
+            Ok(Outcome::Stack) => return pass(tables),
+            Ok(Outcome::Forward(hop)) => {
+                tables.count(Counter::Tc);
+                return Verdict::Forward(hop);
             }
-            known => return finish(tables, known),
-        }
+            Ok(Outcome::Punted) => {
+                tables.count(Counter::Punted);
+                return Verdict::Punted;
+            }
+            Err(reason) => return drop(tables, reason),
+        };
     }
     drop(tables, Reason::NoStage)
-}
-
-fn finish(tables: &mut HostTables<'_>, outcome: Result<Outcome, Reason>) -> Verdict {
-    match outcome {
-        Ok(Outcome::Stack) => pass(tables),
-        Ok(Outcome::Unknown | Outcome::Control) => drop(tables, Reason::FlowBusy),
-        Ok(Outcome::Forward(hop)) => {
-            tables.count(Counter::Tc);
-            Verdict::Forward(hop)
-        }
-        Ok(Outcome::Punted) => {
-            tables.count(Counter::Punted);
-            Verdict::Punted
-        }
-        Err(reason) => drop(tables, reason),
-    }
 }
 
 /// What the XDP program does on an interface of `zone`.

@@ -18,7 +18,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, PortOwner},
     reason::{REASONS, Reason},
-    record::FlowRecord,
+    record::{FlowRecord, Phase},
     rule::{Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
     settings::Settings,
@@ -33,8 +33,8 @@ use std::{
 const SESSION_PROBES: u32 = 16;
 /// Stripes of the locks on mappings; few, so that endpoints share them.
 const STRIPES: u32 = 8;
-/// Looks at a lock that another packet has.
-const LOCK_TRIES: u32 = 64;
+/// Looks at a lock that another packet has, before the packet is dropped.
+pub const LOCK_TRIES: u32 = 64;
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug)]
@@ -134,12 +134,36 @@ impl State {
         self.slots.get(key).map(|index| self.records[*index])
     }
 
+    /// Locks on mappings that somebody has.
+    pub fn locks(&self) -> usize {
+        self.locked.len()
+    }
+
     /// All flow records.
     pub fn flows(&self) -> HashMap<FlowKey, FlowRecord> {
         self.slots.iter().map(|(key, index)| (*key, self.records[*index])).collect()
     }
 
-    /// Removes a flow record, as the sweep of the agent does.
+    /// Takes a flow record from all packets if nobody has used it since `observed` was read, as the
+    /// sweep of the agent does; whether it did.
+    pub fn end_flow(&mut self, key: &FlowKey, observed: &FlowRecord) -> bool {
+        let Some(index) = self.slots.get(key) else { return false };
+        let state = self.records[*index].state();
+        let is_same = state.is_live() && state == observed.state();
+        if is_same {
+            self.records[*index] = self.records[*index].in_phase(Phase::Ending);
+        }
+        is_same
+    }
+
+    /// Gives a record back to packets that [`State::end_flow`] took from them.
+    pub fn put_back_flow(&mut self, key: &FlowKey) {
+        if let Some(index) = self.slots.get(key) {
+            self.records[*index] = self.records[*index].in_phase(Phase::Live);
+        }
+    }
+
+    /// Removes a flow record, whoever uses it.
     pub fn remove_flow(&mut self, key: &FlowKey) {
         if let Some(index) = self.slots.remove(key) {
             self.records[index] = self.records[index].freed();
@@ -152,8 +176,9 @@ impl State {
     /// # Errors
     /// When the key exists, or there is no room.
     pub fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<usize, Refused> {
-        if self.slots.contains_key(key) {
-            return Err(Refused::Exists);
+        if let Some(index) = self.slots.get(key) {
+            let is_live = self.records[*index].state().is_live();
+            return Err(if is_live { Refused::Exists } else { Refused::Busy });
         }
         let index = match self.free.pop() {
             Some(index) => index,
@@ -299,7 +324,11 @@ impl<'a> Tables for HostTables<'a> {
     }
 
     fn remove_flow(&mut self, key: &FlowKey) {
-        self.at(Operation::WriteFlow).remove_flow(key);
+        let mut state = self.at(Operation::WriteFlow);
+        // What is ending is in the hand of whoever ends it.
+        if state.flow(key).is_some_and(|record| record.state().is_live()) {
+            state.remove_flow(key);
+        }
     }
 
     fn hop(&self, index: u32) -> Option<KnownHop> {

@@ -30,6 +30,14 @@ pub const REMOTE: [u8; 4] = [198, 51, 100, 1];
 pub const FAR: [u8; 4] = [192, 0, 2, 7];
 pub const NOWHERE: [u8; 4] = [100, 64, 0, 1];
 pub const START: u32 = 1000;
+/// Longest packet that its interfaces take.
+pub const MTU: u32 = 1500;
+/// Number of [`PUBLIC`] in the map `ports`; [`OWN`] has none.
+pub const NUMBER: u16 = 3;
+/// What places and lots are drawn with.
+pub const SEEDS: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
+/// The epoch of the routes, about to outgrow the half of it that a reference has.
+pub const EPOCH: u32 = 0xffff;
 /// Public ports for masquerade: few, and the last one of all.
 pub const POOL: [u16; 4] = [40000, 40001, 40002, 65535];
 
@@ -52,15 +60,12 @@ pub const FILTERS: [(u32, [u8; 4], u32); 3] =
 
 fn hop(ifindex: u32, neighbour: [u8; 4]) -> Route {
     let own = [2, 0, 0, 0, 0, ifindex as u8];
-    Route::Forward(NextHop {
-        ifindex,
-        neighbour,
-        link: Some([[2, 0, 0, 0, 1, ifindex as u8], own]),
-    })
+    let link = Some([[2, 0, 0, 0, 1, ifindex as u8], own]);
+    Route::Forward(NextHop { ifindex, neighbour, link }, MTU)
 }
 
 pub fn world() -> World {
-    let route = |network, route| HostRoute { network, route, mtu: 1500 };
+    let route = |network, route| HostRoute { network, route, mtu: MTU as usize };
     World {
         routes: vec![
             route(([0, 0, 0, 0], 0), hop(WAN, [203, 0, 113, 254])),
@@ -96,6 +101,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
     let memory = Memory::new(limits);
     let mut state = memory.state();
     state.now = START;
+    state.seeds = SEEDS;
     let mut control_ports = [Port::NONE; 8];
     control_ports[0] = Port::new(21);
     control_ports[7] = Port::new(2121);
@@ -103,12 +109,14 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         heartbeat: START,
         masquerade: masquerade.into(),
         routes_others: 1,
+        epoch: EPOCH,
         pool: pool(),
         control_ports,
     };
-    let wan = Interface::wan(public.unwrap_or_default());
+    let wan = Interface::wan(public.unwrap_or_default(), NUMBER);
     state.interfaces = [(LAN, Interface::LAN), (WAN, wan)].into();
-    state.addresses = [([10, 0, 1, 254], 1), (PUBLIC, 2), (OWN, 2)].into();
+    let numbered = 2 | (u32::from(NUMBER) + 1) << 16;
+    state.addresses = [([10, 0, 1, 254], 1), (PUBLIC, numbered), (OWN, 2)].into();
     state.allowed = FILTERS.to_vec();
     state.one_to_one = [(ONE_TO_ONE, OneToOne::new(OWN, RuleId::new(5)))].into();
     for (protocol, public, to, rule, filter, ftp) in RULES {
@@ -117,7 +125,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         let value = rule::Forward::new(to.0, port, RuleId::new(rule), filter.unwrap_or(0));
         state.forwards.insert(key, if ftp { value.with_ftp() } else { value });
         if public.1 != 0 {
-            state.ports.insert(key, PortOwner::new(Owner::Forward, to.0, port, START));
+            state.ports.insert(key, PortOwner::new(Owner::Forward, to.0, port));
         }
     }
     drop(state);

@@ -1,29 +1,41 @@
 //! The object in the kernel: its maps filled from and read as a [`State`] of the host, its programs
 //! run on frames.
 
+use crate::common::{
+    frame::{ICMP, TCP, UDP},
+    gateway::{NUMBER, PUBLIC, SEEDS},
+};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
     maps::{
-        Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key, xdp::DevMapHash,
+        Array, HashMap, LpmTrie, MapData, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key,
+        xdp::DevMapHash,
     },
     programs::{ProgramError, SchedClassifier, Xdp, XdpMode},
 };
 use nat_common::{
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
-    flow::{Flow, FlowKey, Zone},
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    flow::{FlowKey, Zone},
+    flow_table::{self, Hashed, Memory as _, homes, host::HostMemory},
+    hop::{HOPS, Hop},
+    layout::{Geometry, Stage},
+    port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, Port, PortOwner, place},
     punt::PuntHeader,
     reason::REASONS,
+    record::{FlowRecord, WORDS},
     rule::AllowedKey,
     session::Session,
     settings::Settings,
 };
 use nat_ebpf::host::State;
-use std::{collections::HashMap as Table, hash::Hash};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::{
+    collections::HashMap as Table, ffi::c_void, hash::Hash, num::NonZero, os::fd::AsFd,
+    ptr::NonNull,
+};
 
-/// Entries of the maps that are sized at load: few, so that they fill up.
-pub const FLOWS: u32 = 24;
+/// Entries of the maps that are sized at load.
 pub const OTHERS: u32 = 64;
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` of include/uapi/linux/pkt_cls.h.
 pub const TC_UNSPEC: u32 = u32::MAX;
@@ -51,15 +63,23 @@ pub struct Answer {
 
 pub struct Object {
     ebpf: Ebpf,
+    /// Places of flow records.
+    places: u32,
+    ports: Ports,
+    /// The kernel empties it when nobody has it any more.
+    _stages: ProgramArray<MapData>,
 }
 
 impl Object {
-    pub fn load(object: &[u8]) -> Self {
+    /// Loads the programs with room for `places` records of flows.
+    pub fn load(object: &[u8], places: u32) -> Self {
+        let geometry = Geometry { seeds: SEEDS, homes: homes(places), padding: 0 };
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("flows", FLOWS);
-        for name in ["ports", "mappings", "expectations"] {
+        loader.map_max_entries("flows", places);
+        for name in ["other_ports", "expectations"] {
             loader.map_max_entries(name, OTHERS);
         }
+        loader.override_global("GEOMETRY", &geometry, true);
         let mut ebpf = loader.load(object).expect("the object is read and its maps are made");
         for (_, program) in ebpf.programs_mut() {
             if let Ok(program) = TryInto::<&mut Xdp>::try_into(&mut *program) {
@@ -68,7 +88,14 @@ impl Object {
                 program.load().expect("the verifier takes a TC program");
             }
         }
-        Self { ebpf }
+        let mut stages = ProgramArray::try_from(ebpf.take_map("stages").unwrap()).unwrap();
+        for stage in Stage::ALL {
+            let program = ebpf.program(stage.program()).expect("a program for each stage");
+            let program: &SchedClassifier = program.try_into().unwrap();
+            stages.set(stage as u32, program.fd().unwrap(), 0).expect("a place for each stage");
+        }
+        let ports = Ports::of(&mut ebpf);
+        Self { ebpf, places, ports, _stages: stages }
     }
 
     /// Puts the XDP programs on their interfaces: only then do those have receive queues that a test
@@ -128,9 +155,9 @@ impl Object {
         self.settings(state.settings);
         self.write("interfaces", &state.interfaces);
         self.write("addresses", &state.addresses);
-        self.write("flows", &state.flows());
-        self.write("ports", &state.ports);
-        self.write("mappings", &state.mappings);
+        self.write_flows(&state.flows());
+        self.write_ports(&state.ports);
+        self.write_hops(&state.hops);
         self.write("expectations", &state.expectations);
         self.write("forwards", &state.forwards);
         self.write("one_to_one", &state.one_to_one);
@@ -146,16 +173,110 @@ impl Object {
         self.hash::<ExpectationKey, Expectation>("expectations").insert(key, value, 0).unwrap();
     }
 
-    pub fn flows(&mut self) -> Table<FlowKey, Flow> {
-        self.read("flows")
+    /// Writes flows where the algorithm of the table puts them.
+    fn write_flows(&mut self, flows: &Table<FlowKey, FlowRecord>) {
+        let table = HostMemory::new(self.places, SEEDS);
+        for (key, record) in flows {
+            let hashed = Hashed::new(&table, key);
+            let found = flow_table::insert(&table, &hashed, &record.flow()).expect("room");
+            let (words, state) = (record.words(), table.load(found.place, 0));
+            assert_eq!(words[0], state, "a flow of the first generation");
+            for (word, value) in words.iter().enumerate().filter(|(word, _)| [6, 7].contains(word))
+            {
+                table.store(found.place, word, *value);
+            }
+        }
+        let mut map = Array::try_from(self.ebpf.map_mut("flows").unwrap()).unwrap();
+        for index in 0..self.places {
+            let words: [u64; WORDS] = std::array::from_fn(|word| table.load(index, word));
+            map.set(index, FlowRecord::from_words(words), 0).unwrap();
+        }
     }
 
+    /// All flows, each of which packets find.
+    pub fn flows(&mut self) -> Table<FlowKey, FlowRecord> {
+        let map: Array<_, FlowRecord> = Array::try_from(self.ebpf.map("flows").unwrap()).unwrap();
+        let table = HostMemory::new(self.places, SEEDS);
+        let mut flows = Table::new();
+        for index in 0..self.places {
+            let record = map.get(&index, 0).unwrap();
+            for (word, value) in record.words().into_iter().enumerate() {
+                table.store(index, word, value);
+            }
+            assert!(record.state().is_live() || record.state().is_free(), "{record:?}");
+            if record.state().is_live() {
+                assert_eq!(flows.insert(record.key(), record), None, "a key lies in one place");
+            }
+        }
+        for (key, record) in &flows {
+            let found = flow_table::find(&table, &Hashed::new(&table, key)).expect("is found");
+            assert_eq!(found.state, record.state());
+        }
+        flows
+    }
+
+    /// Whether no lock is taken.
+    pub fn is_unlocked(&mut self) -> bool {
+        let map: Array<_, [u64; 3]> = Array::try_from(self.ebpf.map("stripes").unwrap()).unwrap();
+        (0..map.len()).all(|index| {
+            let [flows, mappings, _reach] = map.get(&index, 0).unwrap();
+            flows == 0 && mappings == 0
+        })
+    }
+
+    fn write_hops(&mut self, hops: &Table<u32, Hop>) {
+        let mut map = Array::try_from(self.ebpf.map_mut("hops").unwrap()).unwrap();
+        for index in 0..HOPS {
+            let hop = hops.get(&index).copied().unwrap_or_default();
+            map.set(index, hop, 0).unwrap();
+        }
+    }
+
+    /// Writes a hop as the agent does.
+    pub fn set_hop(&mut self, index: u32, hop: Hop) {
+        let mut map = Array::try_from(self.ebpf.map_mut("hops").unwrap()).unwrap();
+        map.set(index, hop, 0).unwrap();
+    }
+
+    /// The hops at these places.
+    pub fn hops(&mut self, places: impl Iterator<Item = u32>) -> Table<u32, Hop> {
+        let map: Array<_, Hop> = Array::try_from(self.ebpf.map("hops").unwrap()).unwrap();
+        places.map(|index| (index, map.get(&index, 0).unwrap())).collect()
+    }
+
+    /// How many hops there are in all places.
+    pub fn hops_taken(&mut self) -> usize {
+        let map: Array<_, Hop> = Array::try_from(self.ebpf.map("hops").unwrap()).unwrap();
+        (0..HOPS).filter(|index| map.get(index, 0).unwrap().is_taken()).count()
+    }
+
+    fn write_ports(&mut self, ports: &Table<Endpoint, PortOwner>) {
+        let numbered = |public: &Endpoint| public.address() == PUBLIC;
+        let (array, hash): (Table<_, _>, Table<_, _>) =
+            ports.iter().map(|(public, owner)| (*public, *owner)).partition(|(p, _)| numbered(p));
+        self.write("other_ports", &hash);
+        let old: Vec<u32> = self.ports.taken().map(|(index, _)| index).collect();
+        let mut map = Array::try_from(self.ebpf.map_mut("ports").unwrap()).unwrap();
+        for index in old {
+            map.set(index, PortOwner::NONE, 0).unwrap();
+        }
+        for (public, owner) in array {
+            let index = place(NUMBER.into(), &public).expect("a protocol with ports");
+            map.set(index, owner, 0).unwrap();
+        }
+    }
+
+    /// All ports, of numbered addresses and of others.
     pub fn ports(&mut self) -> Table<Endpoint, PortOwner> {
-        self.read("ports")
-    }
-
-    pub fn mappings(&mut self) -> Table<MappingKey, Mapping> {
-        self.read("mappings")
+        let mut ports = self.read("other_ports");
+        assert!(ports.keys().all(|public: &Endpoint| public.address() != PUBLIC));
+        for (index, word) in self.ports.taken() {
+            assert_eq!(index / PORTS_PER_ADDRESS, u32::from(NUMBER), "of the numbered address");
+            let protocol = [TCP, UDP, ICMP][((index % PORTS_PER_ADDRESS) >> 16) as usize];
+            let public = Endpoint::new(protocol, PUBLIC, Port::new(index as u16));
+            ports.insert(public, PortOwner::from_word(word));
+        }
+        ports
     }
 
     pub fn expectations(&mut self) -> Table<ExpectationKey, Expectation> {
@@ -262,6 +383,52 @@ impl Object {
         })?;
         out.truncate(result.data_size_out as usize);
         Ok(Answer { code: result.return_value, frame: out, mark: 0 })
+    }
+}
+
+/// The map `ports` as memory: looking at each of its words by a call would take seconds a packet.
+struct Ports(NonNull<c_void>);
+
+impl Ports {
+    const WORDS: usize = (PORT_ADDRESSES * PORTS_PER_ADDRESS) as usize;
+    /// Words that are skipped at once while they are zero.
+    const BLOCK: usize = 4096;
+
+    fn of(ebpf: &mut Ebpf) -> Self {
+        let map: Array<_, PortOwner> = Array::try_from(ebpf.map("ports").unwrap()).unwrap();
+        assert_eq!(map.len() as usize, Self::WORDS);
+        let length = NonZero::new(Self::WORDS * 8).unwrap();
+        let aya::maps::Map::Array(data) = ebpf.map("ports").unwrap() else { unreachable!() };
+        let fd = data.fd().as_fd();
+        // SAFETY: a new mapping, wherever the kernel puts it; released when this is dropped.
+        let start =
+            unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, fd, 0) };
+        Self(start.expect("the map is made to be mapped"))
+    }
+
+    /// Words of ports that somebody owns, by their places.
+    fn taken(&self) -> impl Iterator<Item = (u32, u64)> {
+        // SAFETY: the mapping has so many words. Programs run only when these tests tell them to, and
+        // no such slice outlives the call that it is made in.
+        let words =
+            unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u64>(), Self::WORDS) };
+        let mut taken = Vec::new();
+        for (block, words) in words.chunks(Self::BLOCK).enumerate() {
+            if words == [0; Self::BLOCK] {
+                continue;
+            }
+            for (at, word) in words.iter().enumerate().filter(|(_, word)| **word != 0) {
+                taken.push(((block * Self::BLOCK + at) as u32, *word));
+            }
+        }
+        taken.into_iter()
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, of that length.
+        unsafe { munmap(self.0, Self::WORDS * 8) }.expect("a mapping");
     }
 }
 

@@ -13,9 +13,13 @@ use crate::{
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
-    flow::{Flow, FlowKey, Zone},
+    flow::{FlowKey, Zone},
+    flow_table::WINDOW,
+    hop::{self, Hop},
     layout,
-    port::{Endpoint, Port},
+    port::Port,
+    reason::Reason,
+    record::FlowRecord,
     rule::RuleId,
     session::SessionId,
 };
@@ -38,6 +42,11 @@ enum Step {
     LeftToDevice(Index, Spec),
     Egress(u32, u32, Spec),
     Expect(u16),
+    /// The agent writes what it knows of the hops that came up: an MTU, and link addresses or not.
+    Fill(bool, u16),
+    /// The agent closes the hop that came up first, or frees it with a new epoch.
+    Close,
+    Reroute,
 }
 
 fn step() -> BoxedStrategy<Step> {
@@ -52,6 +61,9 @@ fn step() -> BoxedStrategy<Step> {
         1 => (prop::sample::select(vec![0, LAN, WAN]), prop::sample::select(vec![0, layout::MARK]), own())
             .prop_map(|(from, mark, spec)| Step::Egress(from, mark, spec)),
         1 => port().prop_map(Step::Expect),
+        1 => (any::<bool>(), prop::sample::select(vec![100, 1500, 1501]))
+            .prop_map(|(resolved, mtu)| Step::Fill(resolved, mtu)),
+        1 => prop_oneof![Just(Step::Close), Just(Step::Reroute)],
     ]
     .boxed()
 }
@@ -80,7 +92,7 @@ fn dial(port: u16, number: u16) -> Spec {
 
 /// A packet that leaves by a WAN.
 fn own() -> BoxedStrategy<Spec> {
-    let sources = vec![PUBLIC, PUBLIC, [10, 0, 1, 254], [10, 0, 1, 2]];
+    let sources = vec![PUBLIC, PUBLIC, gateway::OWN, [10, 0, 1, 254], [10, 0, 1, 2]];
     (prop::sample::select(sources), packet(Zone::Inside))
         .prop_map(|(src, spec)| Spec { src, dst: REMOTE, ..spec })
         .boxed()
@@ -104,41 +116,51 @@ struct Both {
     memory: Memory,
     world: World,
     began: u32,
+    places: u32,
+    /// Flows that were led to a hop, at each look.
+    led: usize,
 }
 
 impl Both {
-    fn new(object: &[u8]) -> Self {
-        let mut object = Object::load(object);
+    fn new(object: &[u8], places: u32) -> Self {
+        let mut object = Object::load(object, places);
         object.attach();
         let began = clock();
-        let memory = memory(began);
+        let memory = memory(began, places);
         object.fill(&memory.state());
-        Self { object, memory, world: gateway::world(), began }
+        Self { object, memory, world: gateway::world(), began, places, led: 0 }
     }
 
     /// Empties what packets have filled.
     fn reset(&mut self) {
-        let sessions: Vec<_> =
-            self.object.flows().values().filter_map(|flow| flow.control_session()).collect();
+        let sessions: Vec<_> = self
+            .object
+            .flows()
+            .values()
+            .filter_map(|record| record.flow().control_session())
+            .collect();
         for session in sessions {
             self.object.set_session(session.index().unwrap(), Default::default());
         }
         let (drops, counters) = (self.object.drops(), self.object.counters());
         self.began = clock();
-        self.memory = memory(self.began);
+        let hops = self.memory.state().hops.len();
+        self.memory = memory(self.began, self.places);
+        assert!(self.object.is_unlocked());
+        assert_eq!(self.object.hops_taken(), hops);
         let mut state = self.memory.state();
         (state.drops, state.counters) = (drops, counters);
         self.object.fill(&state);
     }
 
     /// Runs a packet on both sides.
-    fn packet(&mut self, early: bool, zone: Zone, spec: &Spec, frame: &[u8]) {
+    fn packet(&mut self, early: bool, zone: Zone, frame: &[u8]) {
         let ifindex = if zone == Zone::Inside { LAN } else { WAN };
         let frame = &arriving(ifindex, frame);
         self.beat();
         if early {
             let answer = self.object.xdp(zone, ifindex, frame).expect("a test run");
-            self.follow(spec);
+            self.follow();
             let mut packet = HostPacket::<false>::new(frame.to_vec(), ifindex, &self.world);
             let verdict = host::xdp_ingress(&mut packet, &mut self.memory.tables(), zone);
             let code = match verdict {
@@ -154,7 +176,7 @@ impl Both {
             }
         }
         let answer = self.object.tc(zone, ifindex, frame).expect("a test run");
-        self.follow(spec);
+        self.follow();
         let mut packet = HostPacket::new(frame.to_vec(), ifindex, &self.world);
         let verdict = host::tc_ingress(&mut packet, &mut self.memory.tables(), zone);
         let (code, mark) = match verdict {
@@ -214,50 +236,74 @@ impl Both {
         }
     }
 
-    /// Draws the random numbers of the kernel: the port and the session that it has found.
-    fn follow(&mut self, spec: &Spec) {
-        let (ports, flows) = (self.object.ports(), self.object.flows());
+    /// Draws the random number of the kernel: the session that it has found.
+    fn follow(&mut self) {
+        let flows = self.object.flows();
         let mut state = self.memory.state();
         state.random.clear();
-        let pool = state.settings.pool;
-        for (public, owner) in &ports {
-            let own = owner.inside_port() == public.port();
-            if !state.ports.contains_key(public) && !own && owner.inside() == spec.src {
-                let index = (0..pool.len()).find(|index| pool.port(*index) == Some(public.port()));
-                state.random.extend(index);
-            } else if !state.ports.contains_key(public) && !own {
-                panic!("{public:?} was claimed for {owner:?}");
-            }
-        }
+        let session = |record: &FlowRecord| record.flow().control_session();
         let known = state.flows();
-        let session = flows
+        let found = flows
             .iter()
-            .filter(|(key, flow)| {
-                known.get(key).is_none_or(|known| known.control_session() != flow.control_session())
+            .filter(|(key, record)| {
+                known.get(key).is_none_or(|known| session(known) != session(record))
             })
-            .find_map(|(_, flow)| flow.control_session());
-        state.random.extend(session.and_then(|session| session.index()));
+            .find_map(|(_, record)| session(record));
+        state.random.extend(found.and_then(|session| session.index()));
     }
 
-    /// Flows, ports, mappings, expectations, counters and drops are the same.
+    /// What the agent does with the hops that it keeps.
+    fn keep_hops(&mut self, step: &Step) {
+        let mut state = self.memory.state();
+        let mut places: Vec<u32> = state.hops.keys().copied().collect();
+        places.sort_unstable();
+        if let Step::Reroute = step {
+            state.settings.epoch += 1;
+            self.object.settings(state.settings);
+        }
+        for index in places {
+            let hop = state.hops[&index];
+            let mut words = hop.words();
+            match step {
+                Step::Fill(resolved, mtu) if !hop.is_closed() => {
+                    let [a, b, c, d] = hop.neighbour();
+                    let link = Hop::resolved([6, 1, a, b, c, d]);
+                    words[hop::LINK] = if *resolved { link } else { 0 };
+                    words[hop::OWN] = Hop::own([6, 0, 0, 0, 0, hop.ifindex() as u8], *mtu);
+                }
+                Step::Close if !hop.is_closed() => {
+                    (words[hop::LINK], words[hop::OWN]) = (Hop::CLOSED, 0);
+                }
+                Step::Reroute if hop.is_closed() => {
+                    state.hops.remove(&index);
+                    self.object.set_hop(index, Hop::default());
+                    continue;
+                }
+                _ => continue,
+            }
+            let hop = Hop::from_words(words);
+            state.hops.insert(index, hop);
+            self.object.set_hop(index, hop);
+            if let Step::Close = step {
+                break;
+            }
+        }
+    }
+
+    /// Flows, hops, ports, expectations, counters and drops are the same.
     fn same_tables(&mut self) {
         let now = clock();
         let state = self.memory.state();
         let (flows, wanted) = (self.object.flows(), state.flows());
         assert_eq!(fields(&flows, self.began, now), fields(&wanted, self.began, now));
-        let owner = |ports: HashMap<Endpoint, nat_common::port::PortOwner>| -> HashMap<_, _> {
-            let fields = |owner: nat_common::port::PortOwner| {
-                (owner.owner(), owner.inside(), owner.inside_port())
-            };
-            ports.into_iter().map(|(public, owner)| (public, fields(owner))).collect()
-        };
-        assert_eq!(owner(self.object.ports()), owner(state.ports.clone()));
-        assert_eq!(self.object.mappings(), state.mappings);
+        assert_eq!(self.object.ports(), state.ports);
+        assert_eq!(self.object.hops(state.hops.keys().copied()), state.hops);
         assert_eq!(self.object.expectations(), state.expectations);
         assert_eq!(self.object.counters(), state.counters);
         assert_eq!(self.object.drops(), state.drops);
-        for flow in wanted.values() {
-            if let Some(session) = flow.control_session() {
+        for record in wanted.values() {
+            self.led += usize::from(record.flow().hop.in_epoch(state.settings.epoch).is_some());
+            if let Some(session) = record.flow().control_session() {
                 let ours = state.sessions[session.index().unwrap() as usize];
                 let theirs = self.object.session(session.index().unwrap());
                 assert_eq!((theirs.original(), theirs.reply()), (ours.original(), ours.reply()));
@@ -269,28 +315,23 @@ impl Both {
 
 /// The fields of flow records; times are only checked to be of this run.
 fn fields(
-    flows: &HashMap<FlowKey, Flow>,
+    flows: &HashMap<FlowKey, FlowRecord>,
     began: u32,
     now: u32,
 ) -> HashMap<FlowKey, impl Debug + PartialEq> {
-    let fields = |flow: &Flow| {
-        assert!(began <= flow.created() && flow.created() <= flow.last_seen, "{flow:?}");
-        assert!(flow.last_seen <= now, "{flow:?} at {now}");
+    let fields = |record: &FlowRecord| {
+        let flow = record.flow();
+        assert!(began <= record.created() && record.created() <= flow.last_seen, "{record:?}");
+        assert!(flow.last_seen <= now, "{record:?} at {now}");
         let deltas = (flow.address_delta(), flow.port_delta());
-        let sessions = (flow.control_session(), flow.related_session(), flow.rule());
-        let counts = (flow.seen, flow.packets, flow.bytes);
-        (flow.direction(), *flow.rewrite(), deltas, sessions, counts)
+        let counts = (flow.seen, record.packets(), record.bytes());
+        (flow.direction(), *flow.rewrite(), deltas, flow.origin(), flow.hop, counts)
     };
     flows.iter().map(|(key, flow)| (*key, fields(flow))).collect()
 }
 
-fn memory(now: u32) -> Memory {
-    let limits = Limits {
-        flows: object::FLOWS as usize,
-        ports: object::OTHERS as usize,
-        mappings: object::OTHERS as usize,
-        sessions: layout::SESSIONS,
-    };
+fn memory(now: u32, places: u32) -> Memory {
+    let limits = Limits { flows: places as usize, sessions: layout::SESSIONS };
     let memory = gateway::memory(limits, true, Some(PUBLIC));
     let mut state = memory.state();
     state.now = now;
@@ -304,9 +345,21 @@ const LONGEST: usize = 3000;
 
 #[test]
 fn the_programs_do_what_the_path_does_on_the_host() {
-    lab::run("the_programs_do_what_the_path_does_on_the_host", |object| {
+    // Every key has two homes and room in either.
+    side_by_side("the_programs_do_what_the_path_does_on_the_host", 401, 2400);
+}
+
+#[test]
+fn a_full_table_refuses_on_both_sides_alike() {
+    // One home, and as many places as a window has: it is full when that is, as the host's is.
+    side_by_side("a_full_table_refuses_on_both_sides_alike", WINDOW, 900);
+}
+
+/// So many steps on both sides, with room for `places` records of flows.
+fn side_by_side(name: &str, places: u32, steps_taken: u16) {
+    lab::run(name, move |object| {
         let _sockets = lab::set_up();
-        let mut both = Both::new(&object);
+        let mut both = Both::new(&object, places);
         let mut runner = TestRunner::new_with_rng(
             Config::default(),
             proptest::test_runner::TestRng::deterministic_rng(
@@ -314,14 +367,14 @@ fn the_programs_do_what_the_path_does_on_the_host() {
             ),
         );
         let steps = step();
-        for number in 0..3000_u16 {
+        for number in 0..steps_taken {
             if number % 60 == 0 {
                 both.reset();
             }
             let step = steps.new_tree(&mut runner).expect("a step").current();
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match &step {
                 Step::Packet(early, zone, spec) if spec.length() < LONGEST => {
-                    both.packet(*early, *zone, spec, &spec.build());
+                    both.packet(*early, *zone, &spec.build());
                 }
                 Step::Known(_, index, spec) | Step::LeftToDevice(index, spec) => {
                     let keys = generate::in_order(both.memory.state().flows().keys());
@@ -332,10 +385,10 @@ fn the_programs_do_what_the_path_does_on_the_host() {
                     let spec = generate::known(key, spec);
                     match step {
                         Step::LeftToDevice(..) if key.protocol() != ICMP => {
-                            both.packet(true, key.zone(), &spec, &spec.build_left_to_device());
+                            both.packet(true, key.zone(), &spec.build_left_to_device());
                         }
                         Step::Known(early, ..) => {
-                            both.packet(early, key.zone(), &spec, &spec.build());
+                            both.packet(early, key.zone(), &spec.build());
                         }
                         _ => {}
                     }
@@ -347,8 +400,9 @@ fn the_programs_do_what_the_path_does_on_the_host() {
                     both.expect(*port);
                     // Whether a packet dials it by chance is nothing to rely on.
                     let spec = dial(*port, number);
-                    both.packet(false, Zone::Outside, &spec, &spec.build());
+                    both.packet(false, Zone::Outside, &spec.build());
                 }
+                Step::Fill(..) | Step::Close | Step::Reroute => both.keep_hops(&step),
                 Step::Packet(..) | Step::Egress(..) => {}
             }));
             if let Err(panic) = told {
@@ -360,6 +414,9 @@ fn the_programs_do_what_the_path_does_on_the_host() {
         let counters = both.object.counters();
         println!("drops {drops:?}, counters {counters:?}");
         assert!(counters.iter().filter(|count| **count > 0).count() >= 6, "{counters:?}");
+        assert!(both.led > 0, "no flow was led to a hop");
+        let full = drops[Reason::TableFull as usize];
+        assert_eq!(full > 0, places == WINDOW, "{full} did not fit in {places} places");
     });
 }
 
@@ -367,14 +424,14 @@ fn the_programs_do_what_the_path_does_on_the_host() {
 fn lines_for_the_agent_keep_their_bytes() {
     lab::run("lines_for_the_agent_keep_their_bytes", |object| {
         let _sockets = lab::set_up();
-        let mut both = Both::new(&object);
+        let mut both = Both::new(&object, 401);
         let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
         let syn = Spec::tcp(client, server, SYN);
-        both.packet(true, Zone::Inside, &syn, &syn.build());
+        both.packet(true, Zone::Inside, &syn.build());
         let lengths = [1, 2, 3, 100, 1459, 1460];
         for length in lengths {
             let line = Spec::tcp(client, server, PSH | ACK).with(&vec![b'x'; length]);
-            both.packet(true, Zone::Inside, &line, &line.build());
+            both.packet(true, Zone::Inside, &line.build());
         }
         assert_eq!(both.object.counters()[Counter::Punted as usize], lengths.len() as u64);
     });

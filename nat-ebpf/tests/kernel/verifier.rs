@@ -26,7 +26,7 @@ fn kernel() -> String {
 fn the_verifier_has_no_more_work_than_it_had() {
     lab::run("the_verifier_has_no_more_work_than_it_had", |object| {
         let kernel = kernel();
-        let counts = Object::load(&object).verified();
+        let counts = Object::load(&object, 64).verified();
         let text = fs::read_to_string(snapshot()).unwrap_or_default();
         let mut others: Vec<String> = Vec::new();
         let mut known = Vec::new();

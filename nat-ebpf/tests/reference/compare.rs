@@ -1,13 +1,14 @@
 //! Whether the tables of the path say what the lists of the model say.
 
 use crate::{
-    gateway::Gateway,
-    model::{Connection, End, Holder, Kin, Owned},
+    gateway::{self, Gateway},
+    model::{self, Connection, End, Filled, Holder, Kin, Model, Owned},
 };
 use nat_common::{
     counter::Counter,
-    flow::{Direction, FlowKey, Zone},
-    port::{Endpoint, MappingKey, Owner, Port},
+    flow::{Direction, Flow, FlowKey, Origin, Zone},
+    hop::{self, Hop, HopReference, LINK, OWN},
+    port::{Endpoint, Owner, Port},
     rule::RuleId,
     session::SessionId,
 };
@@ -50,31 +51,35 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
         let back = flows
             .get(&key(from.other(), protocol, (leaves.1, leaves.0)))
             .expect("the answer's record");
+        let records = [there, back];
+        let (there, back) = (there.flow(), back.flow());
         assert_eq!((there.direction(), back.direction()), (Direction::Original, Direction::Reply));
-        let tuple = |flow: &nat_common::flow::Flow| {
+        let tuple = |flow: &Flow| {
             let rewrite = flow.rewrite();
             ((rewrite.src(), rewrite.sport().number()), (rewrite.dst(), rewrite.dport().number()))
         };
-        assert_eq!(tuple(there), leaves);
-        assert_eq!(tuple(back), (arrives.1, arrives.0));
+        assert_eq!(tuple(&there), leaves);
+        assert_eq!(tuple(&back), (arrives.1, arrives.0));
         for (direction, flow) in [there, back].into_iter().enumerate() {
             assert_eq!(flow.seen, connection.seen[direction]);
-            assert_eq!(flow.packets, connection.packets[direction]);
-            assert_eq!(flow.bytes, connection.bytes[direction]);
+            let record = records[direction];
+            assert_eq!(record.packets(), connection.packets[direction]);
+            assert_eq!(record.bytes(), connection.bytes[direction]);
             assert_eq!(flow.last_seen, connection.last[direction]);
-            assert_eq!(flow.rule(), RuleId::new(connection.rule));
+            led(model, state, connection.led[direction], flow.hop);
             match connection.kin {
                 Kin::Plain => {
-                    assert_eq!((flow.control_session(), flow.related_session()), (None, None))
+                    assert_eq!(flow.origin(), Origin::Rule(RuleId::new(connection.rule)));
                 }
                 Kin::Related(session) => {
                     assert_eq!(flow.related_session(), Some(SessionId::new(session)));
                 }
                 Kin::Control => {
                     let session = flow.control_session().expect("a session");
-                    let record = &state.sessions[session.index().unwrap() as usize];
-                    assert_eq!(record.claimed, 1);
-                    assert_eq!(*record.original(), key(from, protocol, arrives));
+                    let claimed = &state.sessions[session.index().unwrap() as usize];
+                    assert_eq!(claimed.claimed, 1);
+                    assert_eq!(*claimed.original(), key(from, protocol, arrives));
+                    assert_eq!(claimed.rule(), RuleId::new(connection.rule));
                 }
             }
         }
@@ -83,34 +88,84 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
             assert!(sessions.insert(there.control_session()), "a session has one connection");
         }
     }
-    let owned: HashMap<Endpoint, (Option<Owner>, [u8; 4], u16)> = state
+    let owned: HashMap<Endpoint, (Option<Owner>, End, bool)> = state
         .ports
         .iter()
         .map(|(public, owner)| {
-            (*public, (owner.owner(), owner.inside(), owner.inside_port().number()))
+            let inside = (owner.inside(), owner.inside_port().number());
+            (*public, (owner.owner(), inside, owner.is_idle()))
         })
         .collect();
     let wanted: HashMap<_, _> = model
         .owned
         .iter()
-        .map(|Owned { protocol, public, holder, inside }| {
+        .map(|Owned { protocol, public, holder, inside, idle }| {
             let owner = match holder {
                 Holder::Masquerade => Owner::Masquerade,
                 Holder::Expectation => Owner::Expectation,
                 Holder::Forward => Owner::Forward,
             };
-            (endpoint(*protocol, *public), (Some(owner), inside.0, inside.1))
+            (endpoint(*protocol, *public), (Some(owner), *inside, *idle))
         })
         .collect();
     assert_eq!(wanted.len(), model.owned.len(), "no port has two owners");
     assert_eq!(owned, wanted);
-    let mapped: HashMap<MappingKey, u16> =
-        state.mappings.iter().map(|(key, mapping)| (*key, mapping.port().number())).collect();
-    let wanted: HashMap<_, _> = model
-        .mapped
-        .iter()
-        .map(|m| (MappingKey::new(endpoint(m.protocol, m.inside), m.public.0), m.public.1))
-        .collect();
-    assert_eq!(mapped, wanted);
     assert_eq!(state.expectations.len(), model.expectations.len());
+    same_hops(gateway, state);
+}
+
+/// A record leads where the connection does, or to nothing that is true.
+fn led(model: &Model, state: &State, wanted: Option<(usize, u32)>, reference: HopReference) {
+    let led = reference.in_epoch(model.epoch).map(|index| state.hops[&index]);
+    match wanted {
+        Some((name, epoch)) if epoch == model.epoch => {
+            let hop = model.hops.iter().find(|hop| hop.name == name).expect("a hop of this epoch");
+            let led = led.expect("a reference of this epoch");
+            let who = (led.ifindex(), led.neighbour());
+            assert_eq!(who, (gateway::interface(hop.place), hop.neighbour));
+            assert_eq!(u32::from(reference.index()), place(model, hop));
+            assert_eq!(led.is_closed(), hop.closed);
+        }
+        Some(_) => assert_eq!(led, None),
+        None => assert_eq!(reference, HopReference::NONE),
+    }
+}
+
+/// The place of a hop of the model.
+pub fn place(model: &Model, hop: &model::Hop) -> u32 {
+    let start = hop::start(Hop::who(hop.neighbour, gateway::interface(hop.place)));
+    hop::index(start, model.seat(hop) as u32)
+}
+
+/// What the agent writes of a hop on an interface: link addresses that the kernel does not have.
+pub fn filled(hop: &Hop, filled: Filled) -> Hop {
+    let mut words = hop.words();
+    words[LINK] = if filled.resolved { Hop::resolved(link(hop.neighbour())) } else { 0 };
+    words[OWN] = Hop::own([6, 0, 0, 0, 0, hop.ifindex() as u8], filled.mtu as u16);
+    Hop::from_words(words)
+}
+
+/// The link address of a neighbour, as the agent knows it.
+pub fn link([a, b, c, d]: [u8; 4]) -> [u8; 6] {
+    [6, 1, a, b, c, d]
+}
+
+/// The same hops, of the same epoch and with the same said of them.
+fn same_hops(gateway: &Gateway, state: &State) {
+    let mut hops: Vec<_> = state.hops.values().map(|hop| (hop.words(), hop.is_closed())).collect();
+    let taken = gateway.model.hops.iter().filter(|hop| !hop.freed);
+    let wanted = taken.map(|hop| {
+        let who = Hop::who(hop.neighbour, gateway::interface(hop.place));
+        let fresh = Hop::from_words([who, 0, 0, 0]).in_epoch(hop.epoch);
+        let known = hop.filled.map_or(fresh, |said| filled(&fresh, said));
+        let mut words = known.words();
+        if hop.closed {
+            (words[LINK], words[OWN]) = (Hop::CLOSED, 0);
+        }
+        (words, hop.closed)
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    hops.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(hops, wanted);
 }

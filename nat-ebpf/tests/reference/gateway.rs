@@ -30,7 +30,8 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         .filter(|forward| forward.public.1 != 0)
         .filter_map(|forward| {
             let (public, inside) = (forward.public, forward.to);
-            Some(Owned { protocol: forward.protocol?, public, holder: Holder::Forward, inside })
+            let (protocol, holder) = (forward.protocol?, Holder::Forward);
+            Some(Owned { protocol, public, holder, inside, idle: false })
         })
         .collect();
     let model = Model {
@@ -56,7 +57,10 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         expectations: Vec::new(),
         connections: Vec::new(),
         owned,
-        mapped: Vec::new(),
+        numbered: vec![PUBLIC],
+        epoch: EPOCH,
+        hops: Vec::new(),
+        named: 0,
         capacity: flows,
         made: false,
         used: false,

@@ -2,7 +2,8 @@
 //! connection, packets as descriptions. Written from the rules, and slow.
 //!
 //! Where the gateway is free to choose (a public port other than the inside one) the model takes
-//! what the path has chosen, and says whether it may.
+//! what the path has chosen, and says whether it may. The next hops that the agent keeps are a list
+//! here too, and a connection names them by the order in which they came up.
 
 use crate::common::frame::{ACK, Body, ECHO, FIN, Opt, RST, SYN, Spec, TCP};
 use nat_common::{
@@ -31,7 +32,38 @@ pub enum Expected {
     Pass,
     Drop(Reason),
     Punt,
-    Forward(Box<Spec>, Place),
+    Forward(Box<Spec>, Way),
+}
+
+/// Which way a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub place: Place,
+    pub neighbour: Address,
+    /// What the agent has written of this hop, if the packet went by that; else the kernel said.
+    pub by_agent: Option<Filled>,
+}
+
+/// What the agent has written of a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Whether it knows the neighbour's link address.
+    pub resolved: bool,
+    pub mtu: usize,
+}
+
+/// A next hop that connections were led to.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    pub name: usize,
+    pub place: Place,
+    pub neighbour: Address,
+    pub epoch: u32,
+    pub filled: Option<Filled>,
+    /// The agent is about to free it.
+    pub closed: bool,
+    /// The agent has freed it: a seat that the next search of this neighbour comes upon first.
+    pub freed: bool,
 }
 
 /// Why a connection is looked at by FTP inspection.
@@ -56,6 +88,8 @@ pub struct Connection {
     pub packets: [u64; 2],
     pub bytes: [u64; 2],
     pub last: [u32; 2],
+    /// By direction: name of the hop that its packets leave by, and the epoch of that.
+    pub led: [Option<(usize, u32)>; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +105,8 @@ pub struct Owned {
     pub public: End,
     pub holder: Holder,
     pub inside: End,
-}
-
-#[derive(Clone, Debug)]
-pub struct Mapped {
-    pub protocol: u8,
-    pub inside: End,
-    pub public: End,
+    /// The sweep has seen it without use.
+    pub idle: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +147,13 @@ pub struct Model {
     pub expectations: Vec<Expectation>,
     pub connections: Vec<Connection>,
     pub owned: Vec<Owned>,
-    pub mapped: Vec<Mapped>,
+    /// Public addresses whose ports masquerade may take.
+    pub numbered: Vec<Address>,
+    /// Which routes are true.
+    pub epoch: u32,
+    pub hops: Vec<Hop>,
+    /// Hops that there ever were.
+    pub named: usize,
     pub capacity: usize,
     /// Connections made, and expectations used, by the last packet.
     pub made: bool,
@@ -208,20 +243,16 @@ impl Model {
             0 => connection.leaves,
             _ => (connection.arrives.1, connection.arrives.0),
         };
-        let place = self.route(spec, dst.0);
-        // What comes from one side leaves to the other, wherever routes lead.
-        let wanted = match zone {
-            Zone::Inside => Place::Wan,
-            Zone::Outside => Place::Inside,
+        let way = match self.leaves_by(index, direction, zone, spec, dst.0) {
+            Ok(way) => way,
+            Err(_) if zone == Zone::Inside => return Ok(Expected::Pass),
+            Err(refused) => return Err(refused),
         };
-        if spec.ttl <= 1 || place != wanted {
-            return match zone {
-                Zone::Inside => Ok(Expected::Pass),
-                Zone::Outside if spec.ttl <= 1 => Err(TtlExpired),
-                Zone::Outside if place == Place::TooBig => Err(TooBig),
-                Zone::Outside => Err(NoRoute),
-            };
-        }
+        // A packet of a control connection is looked at anew, after it was led.
+        let way = match connection.kin {
+            Kin::Control => self.leaves_by(index, direction, zone, spec, dst.0)?,
+            Kin::Plain | Kin::Related(_) => way,
+        };
         self.count(index, direction, spec);
         let mut out = spec.clone();
         out.ttl -= 1;
@@ -249,7 +280,69 @@ impl Model {
                 *options = options.iter().flat_map(|option| for_inspection(*option)).collect();
             }
         }
-        Ok(Expected::Forward(Box::new(out), place))
+        Ok(Expected::Forward(Box::new(out), way))
+    }
+
+    /// Which way a packet of a connection leaves: by the hop that it was led to while that is true and
+    /// wide enough, else as the kernel says, who is then asked until the agent knows the hop.
+    fn leaves_by(
+        &mut self,
+        index: usize,
+        direction: usize,
+        zone: Zone,
+        spec: &Spec,
+        dst: Address,
+    ) -> Result<Way, Reason> {
+        if spec.ttl <= 1 {
+            return Err(TtlExpired);
+        }
+        if self.is_alive()
+            && let Some((name, epoch)) = self.connections[index].led[direction]
+            && epoch == self.epoch
+            && let Some(hop) = self.hops.iter().find(|hop| hop.name == name && !hop.closed)
+            && let Some(filled) = hop.filled
+            && spec.length() <= filled.mtu
+        {
+            let Hop { place, neighbour, .. } = *hop;
+            return Ok(Way { place, neighbour, by_agent: Some(filled) });
+        }
+        // What comes from one side leaves to the other, wherever routes lead.
+        let wanted = match zone {
+            Zone::Inside => Place::Wan,
+            Zone::Outside => Place::Inside,
+        };
+        match self.route(spec, dst) {
+            Place::TooBig => Err(TooBig),
+            place if place != wanted => Err(NoRoute),
+            place => {
+                let is_near = place == Place::Inside || within(dst, [203, 0, 113, 0], 24);
+                let neighbour = if is_near { dst } else { [203, 0, 113, 254] };
+                if self.is_alive() {
+                    self.connections[index].led[direction] = self.refer(place, neighbour);
+                }
+                Ok(Way { place, neighbour, by_agent: None })
+            }
+        }
+    }
+
+    /// The hop to a neighbour, if packets of the route's size may go by it; it comes up now if it
+    /// has not before, or is about to be freed.
+    fn refer(&mut self, place: Place, neighbour: Address) -> Option<(usize, u32)> {
+        let is_it = |hop: &Hop| (hop.place, hop.neighbour, hop.closed) == (place, neighbour, false);
+        let (name, epoch) = (self.named, self.epoch);
+        let fresh =
+            Hop { name, place, neighbour, epoch, filled: None, closed: false, freed: false };
+        let at = self.hops.iter().position(is_it).unwrap_or_else(|| {
+            self.hops.push(Hop { freed: true, ..fresh.clone() });
+            self.hops.len() - 1
+        });
+        let hop = &mut self.hops[at];
+        if hop.freed {
+            *hop = fresh;
+            self.named += 1;
+        }
+        hop.epoch = epoch;
+        hop.filled.filter(|filled| filled.mtu <= 1500).map(|_| (hop.name, epoch))
     }
 
     /// The connection of a packet, and the direction it goes: 0 the initiator's.
@@ -280,6 +373,12 @@ impl Model {
             return None;
         }
         Some(found)
+    }
+
+    /// How many hops to the same neighbour came up before this one.
+    pub fn seat(&self, hop: &Hop) -> usize {
+        let before = self.hops.iter().take_while(|other| other.name != hop.name);
+        before.filter(|o| (o.place, o.neighbour) == (hop.place, hop.neighbour)).count()
     }
 
     fn count(&mut self, index: usize, direction: usize, spec: &Spec) {
@@ -440,10 +539,17 @@ impl Model {
         if taken {
             return false;
         }
-        let owner =
-            self.owned.iter().find(|owned| (owned.protocol, owned.public) == (protocol, public));
+        let is_numbered = self.numbered.contains(&address);
+        let owner = self
+            .owned
+            .iter_mut()
+            .find(|owned| (owned.protocol, owned.public) == (protocol, public));
         match owner {
-            Some(owned) => owned.inside == src,
+            Some(owned) if owned.inside == src => {
+                owned.idle &= !is_numbered;
+                true
+            }
+            Some(_) => false,
             None if src.1 < 1024 => src.1 != 0,
             None => {
                 self.owned.push(Owned {
@@ -451,6 +557,7 @@ impl Model {
                     public,
                     holder: Holder::Expectation,
                     inside: src,
+                    idle: false,
                 });
                 true
             }
@@ -465,9 +572,15 @@ impl Model {
         address: Address,
         chosen: Option<u16>,
     ) -> Result<u16, Reason> {
-        let has =
-            |m: &&Mapped| m.protocol == protocol && m.inside == inside && m.public.0 == address;
-        if let Some(mapped) = self.mapped.iter().find(has) {
+        if !self.numbered.contains(&address) {
+            return Err(PortsExhausted);
+        }
+        let has = |o: &&mut Owned| {
+            (o.protocol, o.inside, o.public.0) == (protocol, inside, address)
+                && o.holder == Holder::Masquerade
+        };
+        if let Some(mapped) = self.owned.iter_mut().find(has) {
+            mapped.idle = false;
             return Ok(mapped.public.1);
         }
         let free: Vec<u16> = self
@@ -486,8 +599,8 @@ impl Model {
             _ => free[0],
         };
         let public = (address, port);
-        self.owned.push(Owned { protocol, public, holder: Holder::Masquerade, inside });
-        self.mapped.push(Mapped { protocol, inside, public });
+        let holder = Holder::Masquerade;
+        self.owned.push(Owned { protocol, public, holder, inside, idle: false });
         Ok(port)
     }
 
@@ -528,6 +641,7 @@ impl Model {
             packets: [0; 2],
             bytes: [0; 2],
             last: [self.now; 2],
+            led: [None; 2],
         });
         self.made = true;
         Ok((self.connections.len() - 1, 0))

@@ -15,13 +15,14 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Direction, FlowKey, Zone},
-    port::{Endpoint, MappingKey, Owner, Port},
+    port::{Endpoint, Owner, Port, PortOwner},
     reason::Reason,
     rule::RuleId,
     session::SessionId,
 };
-use nat_ebpf::host::{self, HostPacket, Memory, Operation, Schedule, State, Verdict};
+use nat_ebpf::host::{self, HostPacket, LOCK_TRIES, Memory, Operation, Schedule, State, Verdict};
 use std::{
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
     sync::{Condvar, Mutex},
     thread,
@@ -38,17 +39,19 @@ struct Turn {
     who: usize,
     ended: [bool; 2],
     done: [usize; 2],
+    /// Operations in the order in which they were done, and whose.
+    trace: Vec<(usize, Operation)>,
 }
 
 impl Turns {
     fn new(first: usize, runs: &[usize]) -> Self {
         let runs = runs.iter().copied().collect();
-        let turn = Turn { runs, who: first, ended: [false; 2], done: [0; 2] };
+        let turn = Turn { runs, who: first, ended: [false; 2], done: [0; 2], trace: Vec::new() };
         Self { turn: Mutex::new(turn), changed: Condvar::new() }
     }
 
     /// Returns when packet `who` may do an operation; it ends with its next call, or at its end.
-    fn before(&self, who: usize) {
+    fn before(&self, who: usize, operation: Option<Operation>) {
         let mut turn = self.turn.lock().unwrap();
         loop {
             if turn.who != who {
@@ -70,6 +73,7 @@ impl Turns {
             }
         }
         turn.done[who] += 1;
+        turn.trace.extend(operation.map(|operation| (who, operation)));
     }
 
     fn end(&self, who: usize) {
@@ -88,8 +92,8 @@ struct Cpu<'a> {
 }
 
 impl Schedule for Cpu<'_> {
-    fn before(&self, _operation: Operation) {
-        self.turns.before(self.who);
+    fn before(&self, operation: Operation) {
+        self.turns.before(self.who, Some(operation));
     }
 }
 
@@ -99,6 +103,10 @@ enum Hook {
     Ingress(Zone),
     /// The gateway's own packet leaves.
     Egress,
+    /// The agent ends this flow, unless it is used.
+    Sweep(FlowKey),
+    /// The agent releases this port, unless it is used.
+    Release(Endpoint),
 }
 
 /// What became of a packet.
@@ -106,6 +114,8 @@ enum Hook {
 struct Ran {
     verdict: Verdict,
     frame: Vec<u8>,
+    /// Whether it has looked at a lock as often as a packet does, while the other one had it.
+    held_out: bool,
 }
 
 type Pair = [(Hook, Spec); 2];
@@ -121,21 +131,79 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
         let mut tables = memory.scheduled(&cpu);
         let ifindex = if let Hook::Ingress(Zone::Inside) = hook { LAN } else { WAN };
         let mut packet = HostPacket::new(spec.build(), ifindex, &world);
-        turns.before(who);
+        turns.before(who, None);
         let verdict = match hook {
             Hook::Ingress(zone) => host::tc_ingress(&mut packet, &mut tables, *zone),
             Hook::Egress => host::outside_egress(&packet, &mut tables, 0, 0),
+            Hook::Sweep(key) => sweep(&memory, &cpu, key),
+            Hook::Release(public) => release(&memory, &cpu, public),
         };
         turns.end(who);
-        Ran { verdict, frame: packet.frame }
+        Ran { verdict, frame: packet.frame, held_out: false }
     };
-    let ran = thread::scope(|scope| {
+    let mut ran = thread::scope(|scope| {
         let other = scope.spawn(|| one(1));
         [one(0), other.join().unwrap()]
     });
-    let done = turns.turn.lock().unwrap().done;
+    let turn = turns.turn.lock().unwrap();
+    for (who, ran) in ran.iter_mut().enumerate() {
+        ran.held_out = held_out(&turn.trace, who);
+    }
     let state = memory.state().clone();
-    (state, ran, done)
+    (state, ran, turn.done)
+}
+
+/// Whether all the looks of packet `who` at its lock came while the other one had it: after the one
+/// look by which that one took it, and before it gave it back.
+fn held_out(trace: &[(usize, Operation)], who: usize) -> bool {
+    let of = |who| {
+        let locks =
+            trace.iter().enumerate().filter(move |(_, did)| **did == (who, Operation::Lock));
+        locks.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let (looks, other) = (of(who), of(1 - who));
+    let ([first, .., last], [took, gave]) = (&looks[..], &other[..]) else { return false };
+    looks.len() == LOCK_TRIES as usize && took < first && last < gave
+}
+
+/// What the agent does with a flow that it takes for idle.
+fn sweep(memory: &Memory, cpu: &Cpu<'_>, key: &FlowKey) -> Verdict {
+    cpu.before(Operation::Flow);
+    let now = memory.state().now;
+    let Some(there) = memory.state().flow(key) else { return Verdict::Pass };
+    let answer = key.answer(there.flow().rewrite());
+    cpu.before(Operation::Flow);
+    let Some(back) = memory.state().flow(&answer) else { return Verdict::Pass };
+    if there.state().last_seen() == now || back.state().last_seen() == now {
+        return Verdict::Pass;
+    }
+    cpu.before(Operation::WriteFlow);
+    if !memory.state().end_flow(key, &there) {
+        return Verdict::Pass;
+    }
+    cpu.before(Operation::WriteFlow);
+    let ended = memory.state().end_flow(&answer, &back);
+    cpu.before(Operation::WriteFlow);
+    if !ended {
+        memory.state().put_back_flow(key);
+        return Verdict::Pass;
+    }
+    memory.state().remove_flow(key);
+    cpu.before(Operation::WriteFlow);
+    memory.state().remove_flow(&answer);
+    Verdict::Pass
+}
+
+/// What the agent does with a port that it has marked at its last pass.
+fn release(memory: &Memory, cpu: &Cpu<'_>, public: &Endpoint) -> Verdict {
+    cpu.before(Operation::Port);
+    let seen = memory.state().ports.get(public).copied();
+    cpu.before(Operation::WritePort);
+    let mut state = memory.state();
+    if seen.is_some_and(|owner| owner.is_idle()) && state.ports.get(public).copied() == seen {
+        state.ports.remove(public);
+    }
+    Verdict::Pass
 }
 
 /// Lengths of runs: all, but of a long search for a free port not every turn.
@@ -143,8 +211,16 @@ fn lengths(most: usize) -> impl Iterator<Item = usize> + Clone {
     (1..=most).filter(move |length| *length <= 14 || length % 40 == 0 || *length == most)
 }
 
-/// Checks every order with up to three changes of turn.
+/// Checks every order with up to three changes of turn, after each of which all is sound.
 fn in_every_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2])) {
+    in_any_order(state, pair, |state, ran| {
+        sound(state);
+        check(state, ran);
+    });
+}
+
+/// Checks every order with up to three changes of turn.
+fn in_any_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2])) {
     let (_, _, [a, b]) = run(state, pair, 0, &[]);
     let (_, _, [c, d]) = run(state, pair, 1, &[]);
     let most = [a.max(c), b.max(d)];
@@ -155,7 +231,9 @@ fn in_every_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2]))
                     let runs = [i, j, k];
                     let (state, ran, _) = run(state, pair, first, &runs);
                     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        sound(&state);
+                        for ran in ran.iter().filter(|ran| ran.held_out) {
+                            assert_eq!(ran.verdict, BUSY, "a packet does not wait for long");
+                        }
                         check(&state, &ran);
                     }));
                     assert!(
@@ -169,19 +247,24 @@ fn in_every_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2]))
     }
 }
 
-/// What holds whatever happens: flows have both their records, ports have one owner and a use.
+/// What holds whatever happens: flows have both their records, ports have one owner, an inside end
+/// has one port, and locks are given back.
 fn sound(state: &State) {
     let flows = state.flows();
     let mut owners: HashMap<_, _> = HashMap::new();
     for (key, flow) in &flows {
+        assert!(flow.state().is_live());
+        let flow = flow.flow();
         let answer = key.answer(flow.rewrite());
-        let other = flows.get(&answer).expect("a flow has both its records");
+        let other = flows.get(&answer).expect("a flow has both its records").flow();
         assert_eq!(answer.answer(other.rewrite()), *key, "each record leads to the other");
         assert_eq!(flow.control_session(), other.control_session());
         if flow.direction() == Direction::Original && key.zone() == Zone::Inside {
             let public = (key.protocol(), flow.rewrite().src(), flow.rewrite().sport());
             let inside = (key.src(), key.sport());
             assert_eq!(*owners.entry(public).or_insert(inside), inside, "one port, one owner");
+            let owner = state.ports[&endpoint(public.0, public.1, flow.rewrite().sport().number())];
+            assert!(owner.is(inside.0, inside.1) && !owner.is_idle(), "a used port has its owner");
         }
         if let Some(session) = flow.control_session() {
             let record = &state.sessions[session.index().unwrap() as usize];
@@ -189,24 +272,21 @@ fn sound(state: &State) {
             assert!(record.original() == key || record.reply() == key);
         }
     }
-    for (key, mapping) in &state.mappings {
-        let public = endpoint(key.inside().protocol(), key.public(), mapping.port().number());
-        let owner = state.ports.get(&public).expect("a mapped port has an owner");
-        assert!(owner.is(key.inside().address(), key.inside().port()));
-    }
+    let mut mapped = HashSet::new();
     for (public, owner) in &state.ports {
         if owner.owner() == Some(Owner::Masquerade) {
             let inside = Endpoint::new(public.protocol(), owner.inside(), owner.inside_port());
-            let mapping = state.mappings.get(&MappingKey::new(inside, public.address()));
-            assert_eq!(mapping.map(|m| m.port()), Some(public.port()), "no port is lost");
+            assert!(mapped.insert((inside, public.address())), "one end, one port");
         }
     }
+    assert_eq!(state.locks(), 0);
 }
 
 /// Records of sessions that are claimed and that no flow names. The agent frees them.
 fn sessions_lost(state: &State) -> usize {
     let flows = state.flows();
-    let named: HashSet<_> = flows.values().filter_map(|flow| flow.control_session()).collect();
+    let named: HashSet<_> =
+        flows.values().filter_map(|flow| flow.flow().control_session()).collect();
     let claimed = state.sessions.iter().filter(|session| session.claimed != 0).count();
     claimed - named.len()
 }
@@ -236,7 +316,22 @@ fn is_forwarded(ran: &Ran) -> bool {
     matches!(ran.verdict, Verdict::Forward(_))
 }
 
+const BUSY: Verdict = Verdict::Drop(Reason::FlowBusy);
+
+/// Whether one was dropped because the other had its lock for too long, as only a plan of turns here
+/// or a stopped CPU makes it; that other one got through.
+fn is_one_held_out(ran: &[Ran; 2]) -> bool {
+    let held_out = ran.iter().position(|ran| ran.held_out);
+    if let Some(who) = held_out {
+        assert!(is_forwarded(&ran[1 - who]));
+    }
+    held_out.is_some()
+}
+
 fn left_the_same(ran: &[Ran; 2]) {
+    if is_one_held_out(ran) {
+        return;
+    }
     assert!(is_forwarded(&ran[0]) && is_forwarded(&ran[1]));
     assert_eq!(ran[0].frame, ran[1].frame);
     assert_eq!(sums::residues(&ran[0].frame).transport, Some(0));
@@ -266,6 +361,9 @@ fn an_inside_endpoint_has_one_public_port_for_all_destinations() {
     let a = (INSIDE, Spec::udp((HOST, 5000), (REMOTE, 53)));
     let b = (INSIDE, Spec::udp((HOST, 5000), (FAR, 123)));
     in_every_order(&empty(), &[a, b], |_, ran| {
+        if is_one_held_out(ran) {
+            return;
+        }
         assert!(is_forwarded(&ran[0]) && is_forwarded(&ran[1]));
         assert_eq!(public_port(&ran[0]), public_port(&ran[1]));
     });
@@ -276,6 +374,9 @@ fn two_hosts_never_share_a_port() {
     let a = (INSIDE, Spec::udp((HOST, 40000), (REMOTE, 53)));
     let b = (INSIDE, Spec::udp(([10, 0, 1, 3], 40000), (REMOTE, 53)));
     in_every_order(&empty(), &[a, b], |_, ran| {
+        if is_one_held_out(ran) {
+            return;
+        }
         assert!(is_forwarded(&ran[0]) && is_forwarded(&ran[1]));
         assert_ne!(public_port(&ran[0]), public_port(&ran[1]));
     });
@@ -289,6 +390,9 @@ fn the_last_port_goes_to_one() {
     let a = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
     let b = (INSIDE, Spec::udp(([10, 0, 1, 3], 6000), (REMOTE, 53)));
     in_every_order(&after(&taken), &[a, b], |_, ran| {
+        if is_one_held_out(ran) {
+            return;
+        }
         assert_eq!(ran.iter().filter(|ran| is_forwarded(ran)).count(), 1);
         let refused = Verdict::Drop(Reason::PortsExhausted);
         assert!(ran.iter().any(|ran| ran.verdict == refused));
@@ -305,7 +409,7 @@ fn a_syn_that_is_there_twice_begins_one_connection_anew() {
     let syn = (INSIDE, Spec::tcp((HOST, 40000), (REMOTE, 80), SYN));
     in_every_order(&after(&ended), &[syn.clone(), syn], |state, ran| {
         assert!(ran.iter().any(is_forwarded));
-        assert!(state.flows().values().all(|flow| flow.seen & 12 == 0));
+        assert!(state.flows().values().all(|flow| flow.state().seen() & 12 == 0));
     });
 }
 
@@ -334,8 +438,9 @@ fn a_control_connection_that_is_begun_anew_twice_has_one_session() {
     state.settings.heartbeat = 0;
     let syn = (INSIDE, Spec::tcp((HOST, 40000), (REMOTE, 21), SYN));
     let pair = [syn.clone(), syn];
-    in_every_order(&state, &pair, |state, _| {
-        // One that was given up is begun anew by the next SYN.
+    in_any_order(&state, &pair, |state, _| {
+        // One that was given up is begun anew by the next SYN, also where the records of two sessions
+        // met and the one that gave up has left a record alone.
         let (state, ran, _) = run(state, &pair, 0, &[]);
         sound(&state);
         assert!(is_forwarded(&ran[1]));
@@ -394,6 +499,113 @@ fn answers_and_packets_of_a_flow_do_not_disturb_each_other() {
     in_every_order(&after(&begun), &[there, back], |state, ran| {
         assert!(ran.iter().all(is_forwarded));
         let key = FlowKey::new(Zone::Inside, TCP, HOST, Port::new(40000), REMOTE, Port::new(80));
-        assert_eq!(state.flow(&key).unwrap().packets, 2);
+        assert_eq!(state.flow(&key).unwrap().packets(), 2);
     });
+}
+
+/// The state after some packets, a good while later.
+fn idle(packets: &[(Zone, Spec)]) -> State {
+    let mut state = after(packets);
+    state.now += 100;
+    state.settings.heartbeat = state.now;
+    state
+}
+
+#[test]
+fn a_packet_is_dropped_when_its_lock_is_taken_at_every_look_and_only_then() {
+    let udp = (INSIDE, Spec::udp((HOST, 5000), (REMOTE, 53)));
+    let (held_out, through) = (Cell::new(0), Cell::new(0));
+    let pair = [udp.clone(), udp];
+    in_every_order(&empty(), &pair, |state, ran| {
+        for ran in ran {
+            assert_eq!(ran.verdict == BUSY, ran.held_out);
+            let count = if ran.held_out { &held_out } else { &through };
+            count.set(count.get() + 1);
+        }
+        let dropped = ran.iter().filter(|ran| ran.held_out).count();
+        assert_eq!(state.dropped(Reason::FlowBusy), dropped as u64);
+        // What was dropped gets through when it is repeated.
+        let (_, again, _) = run(state, &pair, 0, &[]);
+        assert!(again.iter().all(is_forwarded));
+    });
+    assert!(held_out.get() > 0 && through.get() > held_out.get());
+}
+
+#[test]
+fn a_flow_that_a_packet_uses_is_not_swept_away() {
+    let port = 40000;
+    let tcp = [
+        (Zone::Inside, Spec::tcp((HOST, port), (REMOTE, 80), SYN)),
+        (Zone::Outside, Spec::tcp((REMOTE, 80), (PUBLIC, port), SYN | ACK)),
+    ];
+    let key = |protocol, dport| {
+        FlowKey::new(Zone::Inside, protocol, HOST, Port::new(port), REMOTE, Port::new(dport))
+    };
+    let udp = [(Zone::Inside, Spec::udp((HOST, port), (REMOTE, 53)))];
+    let nothing = Spec::udp((HOST, 1), (REMOTE, 1));
+    let cases = [
+        (&udp[..], INSIDE, Spec::udp((HOST, port), (REMOTE, 53)), key(17, 53), BUSY),
+        (
+            &udp[..],
+            OUTSIDE,
+            Spec::udp((REMOTE, 53), (PUBLIC, port)),
+            key(17, 53),
+            Verdict::Drop(Reason::Unsolicited),
+        ),
+        (
+            &tcp[..],
+            INSIDE,
+            Spec::tcp((HOST, port), (REMOTE, 80), ACK),
+            key(TCP, 80),
+            Verdict::Drop(Reason::NoSyn),
+        ),
+    ];
+    for (begun, hook, spec, key, afterwards) in cases {
+        let seen = RefCell::new(HashSet::new());
+        let answer = idle(begun).flow(&key).unwrap();
+        let answer = key.answer(answer.flow().rewrite());
+        // The sweep may come upon either record first.
+        for swept in [key, answer] {
+            let pair = [(hook, spec.clone()), (Hook::Sweep(swept), nothing.clone())];
+            in_every_order(&idle(begun), &pair, |state, ran| {
+                let flows = state.flows().len();
+                match ran[0].verdict {
+                    Verdict::Forward(_) => assert_eq!(flows, 2, "what is used lives"),
+                    verdict => assert!(verdict == BUSY || verdict == afterwards, "{verdict:?}"),
+                }
+                assert!(flows == 0 || flows == 2);
+                let is_forwarded = is_forwarded(&ran[0]);
+                seen.borrow_mut().insert((is_forwarded, ran[0].verdict == BUSY, flows));
+            });
+        }
+        // Used before, and swept while it was on its way. What the sweep puts back was never gone.
+        let seen = seen.into_inner();
+        assert!(seen.contains(&(true, false, 2)) && seen.contains(&(false, true, 0)), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_about_to_be_released_is_kept_by_whoever_uses_it() {
+    for (sport, public) in [(40000, 40000), (5000, 0)] {
+        let begun = [(Zone::Inside, Spec::udp((HOST, sport), (REMOTE, 53)))];
+        let mut state = after(&begun);
+        for key in state.flows().keys() {
+            state.remove_flow(key);
+        }
+        let owner = PortOwner::new(Owner::Masquerade, HOST, Port::new(sport));
+        let (port, word) = state.ports.iter_mut().find(|(_, word)| **word == owner).unwrap();
+        *word = word.idle(true);
+        let port = *port;
+        assert!(public == 0 || port.port().number() == public);
+        let udp = (INSIDE, Spec::udp((HOST, sport), (FAR, 53)));
+        let release = (Hook::Release(port), Spec::udp((HOST, 1), (REMOTE, 1)));
+        let kept = Cell::new(0);
+        in_every_order(&state, &[udp, release], |state, ran| {
+            // Nobody else wants a port: the flow has it, whether kept or claimed anew.
+            assert!(is_forwarded(&ran[0]));
+            assert_eq!(state.ports[&port], owner);
+            kept.set(kept.get() + 1);
+        });
+        assert!(kept.get() > 0);
+    }
 }

@@ -7,20 +7,25 @@ use crate::{
         generate::{self, packet, port},
         sums,
     },
-    compare::{counted, endpoint, key, same_tables},
-    gateway::{self, Gateway, LAN, PUBLIC, REMOTE, SERVER, WAN},
-    model::{End, Expectation, Expected, Holder, Owned},
+    compare::{counted, endpoint, filled, key, link, place, same_tables},
+    gateway::{self, Gateway, LAN, OWN, PUBLIC, REMOTE, SERVER, WAN},
+    model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
 };
 use nat_common::{
     expectation::{self, ExpectationKey},
-    flow::Zone,
-    port::{MappingKey, Owner, Port, PortOwner},
+    flow::{FlowKey, Zone},
+    hop::{self, Hop, HopReference},
+    port::{Endpoint, Owner, Port, PortOwner},
+    record::FlowRecord,
     rule::RuleId,
     session::{Session, SessionId},
 };
-use nat_ebpf::host::{self, Checksum, HostPacket, Memory, State, Verdict};
+use nat_ebpf::{
+    host::{self, Checksum, HostPacket, Memory, State, Verdict},
+    packet::NextHop,
+};
 use proptest::{prelude::*, sample::Index};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -30,21 +35,38 @@ enum Step {
     Known(Index, Spec),
     Wait(u32),
     /// The agent announces a connection of a session: inbound or outbound.
-    Expect(bool, u16, u32),
-    /// The agent removes a connection that has expired, and what nobody uses any more.
+    Expect(bool, End, u32),
+    /// The agent removes a connection that has expired.
     Expire(Index),
+    /// The agent marks ports that nobody uses, and releases those that it has marked before.
+    Sweep,
+    /// The agent writes what it knows of the hops that came up.
+    Fill(Filled),
+    /// The agent is about to free a hop.
+    Close(Index),
+    /// Routes have changed, or the agent says so; it frees what it has closed.
+    Reroute,
     Beat,
 }
 
 fn step() -> BoxedStrategy<Step> {
+    let address = prop_oneof![3 => Just(PUBLIC), 1 => Just(OWN)];
+    // Less than packets here have, what the routes take, and more than they do.
+    let mtu = prop_oneof![1 => Just(100usize), 4 => Just(1500), 1 => Just(1501)];
     prop_oneof![
         10 => packet(Zone::Inside).prop_map(|spec| Step::Packet(Zone::Inside, spec)),
         6 => packet(Zone::Outside).prop_map(|spec| Step::Packet(Zone::Outside, spec)),
         10 => (any::<Index>(), packet(Zone::Inside))
             .prop_map(|(index, spec)| Step::Known(index, spec)),
         1 => prop_oneof![Just(1u32), Just(4), Just(5), Just(300)].prop_map(Step::Wait),
-        2 => (any::<bool>(), port(), 0u32..20).prop_map(|(inbound, port, life)| Step::Expect(inbound, port, life)),
+        2 => (any::<bool>(), address, port(), 0u32..20)
+            .prop_map(|(inbound, address, port, life)| Step::Expect(inbound, (address, port), life)),
         1 => any::<Index>().prop_map(Step::Expire),
+        2 => Just(Step::Sweep),
+        2 => (prop::bool::weighted(0.8), mtu)
+            .prop_map(|(resolved, mtu)| Step::Fill(Filled { resolved, mtu })),
+        1 => any::<Index>().prop_map(Step::Close),
+        1 => Just(Step::Reroute),
         1 => Just(Step::Beat),
     ]
     .boxed()
@@ -60,8 +82,11 @@ fn mapped(state: &State, spec: &Spec) -> Option<u16> {
     let at = transport + if spec.protocol() == 1 { 4 } else { 0 };
     let frame = spec.build();
     let port = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
-    let key = MappingKey::new(endpoint(spec.protocol(), (spec.src, port)), PUBLIC);
-    state.mappings.get(&key).map(|mapping| mapping.port().number())
+    let owns = PortOwner::new(Owner::Masquerade, spec.src, Port::new(port));
+    let is_its = |public: &&Endpoint| {
+        public.protocol() == spec.protocol() && state.ports[public].idle(false) == owns
+    };
+    state.ports.keys().find(is_its).map(|public| public.port().number())
 }
 
 /// The source port or identifier that a packet left with.
@@ -106,8 +131,8 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
             assert_eq!(*bytes, frame[ETHERNET..ETHERNET + spec.length()]);
             assert_eq!((header.length(), header.ifindex()), (spec.length(), ifindex));
         }
-        (Expected::Forward(out, place), Verdict::Forward(hop)) => {
-            assert_eq!(hop.ifindex, gateway::interface(*place));
+        (Expected::Forward(out, way), Verdict::Forward(hop)) => {
+            assert_eq!(hop, next_hop(way));
             let wanted = out.build();
             assert_eq!(unsummed(out, &packet.frame), unsummed(out, &wanted));
             if !spec.is_fragment() {
@@ -124,6 +149,19 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
     early_hook(gateway, &early, &before, zone, &frame, verdict, &packet.frame);
 }
 
+/// The hop that a packet leaves by which goes this way.
+fn next_hop(way: &Way) -> NextHop {
+    let ifindex = gateway::interface(way.place);
+    let link = match way.by_agent {
+        None => Some([[2, 0, 0, 0, 1, ifindex as u8], [2, 0, 0, 0, 0, ifindex as u8]]),
+        Some(Filled { resolved: true, .. }) => {
+            Some([link(way.neighbour), [6, 0, 0, 0, 0, ifindex as u8]])
+        }
+        Some(Filled { resolved: false, .. }) => None,
+    };
+    NextHop { ifindex, neighbour: way.neighbour, link }
+}
+
 /// A packet whose checksum was left to a device still needs one, and only that.
 fn left_to_device(gateway: &Gateway, memory: &Memory, zone: Zone, spec: &Spec, out: &Spec) {
     if !matches!(spec.body, Body::Tcp { .. } | Body::Udp { summed: true, .. }) {
@@ -135,9 +173,7 @@ fn left_to_device(gateway: &Gateway, memory: &Memory, zone: Zone, spec: &Spec, o
     memory.state().random = [3].into();
     host::tc_ingress(&mut packet, &mut memory.tables(), zone);
     let (Body::Tcp { sport, .. } | Body::Udp { sport, .. }) = out.body else { return };
-    if chosen(spec, &packet.frame) != Some(sport) {
-        return;
-    }
+    assert_eq!(chosen(spec, &packet.frame), Some(sport), "lots fall the same");
     let at =
         ETHERNET + 20 + usize::from(spec.options) * 4 + if spec.protocol() == TCP { 16 } else { 6 };
     let sum = [packet.frame[at], packet.frame[at + 1]];
@@ -169,12 +205,26 @@ fn early_hook(
                 assert!(flows == before.flows() || flows == gateway.memory.state().flows());
             }
         }
-        Verdict::Forward(_) => {
-            assert_eq!(early, verdict);
+        Verdict::Forward(way) => {
+            let Verdict::Forward(wanted) = verdict else { panic!("{early:?}, not {verdict:?}") };
+            // Where the agent knows no link address, TC leaves that to the kernel; XDP has asked.
+            assert_eq!(way, NextHop { link: wanted.link.or(way.link), ..wanted });
+            assert!(way.link.is_some());
             assert_eq!(packet.frame[ETHERNET - 2..ETHERNET + 10], out[ETHERNET - 2..ETHERNET + 10]);
             let (a, b) = (sums::residues(&packet.frame), sums::residues(out));
             assert_eq!(a.network, b.network);
-            assert_eq!(after.flows(), gateway.memory.state().flows());
+            let (ours, theirs) = (after.flows(), gateway.memory.state().flows());
+            if wanted.link.is_some() {
+                assert_eq!(ours, theirs);
+            } else {
+                // And has led the flow by what the kernel said.
+                let unled = |flows: HashMap<FlowKey, FlowRecord>| -> HashMap<_, _> {
+                    let unled =
+                        |(key, record): (_, FlowRecord)| (key, record.led(HopReference::NONE));
+                    flows.into_iter().map(unled).collect()
+                };
+                assert_eq!(unled(ours), unled(theirs));
+            }
             // A checksum that looks as if it was left to a device was made anew.
             assert!(a.transport == b.transport || a.transport == Some(0));
         }
@@ -182,26 +232,25 @@ fn early_hook(
         Verdict::Punted => panic!("XDP hands nothing to the agent"),
     }
     assert_eq!(after.ports, before.ports);
-    assert_eq!(after.mappings, before.mappings);
     assert_eq!(after.expectations, before.expectations);
 }
 
 /// What the agent does when it announces a connection.
-fn expect(gateway: &mut Gateway, inbound: bool, port: u16, life: u32) {
+fn expect(gateway: &mut Gateway, inbound: bool, end: End, life: u32) {
     let Gateway { memory, model, .. } = gateway;
     let mut state = memory.state();
     let expires = state.now + life;
     let (session, rule) = (9, 3);
     let (zone, src, dst, to) = if inbound {
-        (Zone::Outside, REMOTE, (PUBLIC, port), (SERVER, 2000))
+        (Zone::Outside, REMOTE, end, (SERVER, 2000))
     } else {
-        (Zone::Inside, SERVER, (REMOTE, port), (PUBLIC, 0))
+        (Zone::Inside, SERVER, (REMOTE, end.1), (end.0, 0))
     };
     let key = ExpectationKey::new(zone, TCP, src, dst.0, Port::new(dst.1));
     let session_id = SessionId::new(session);
     let value = if inbound {
         let public = endpoint(TCP, dst);
-        let owner = PortOwner::new(Owner::Expectation, to.0, Port::new(to.1), state.now);
+        let owner = PortOwner::new(Owner::Expectation, to.0, Port::new(to.1));
         if state.ports.contains_key(&public) {
             return;
         }
@@ -211,6 +260,7 @@ fn expect(gateway: &mut Gateway, inbound: bool, port: u16, life: u32) {
             public: dst,
             holder: Holder::Expectation,
             inside: to,
+            idle: false,
         });
         expectation::Expectation::inbound(
             to.0,
@@ -227,37 +277,88 @@ fn expect(gateway: &mut Gateway, inbound: bool, port: u16, life: u32) {
     model.expectations.push(Expectation { zone, src, dst, to, session, rule, expires });
 }
 
-/// What the agent does with connection number `index`, and with what nobody uses any more.
+/// What the agent does with connection number `index`.
 fn expire(gateway: &mut Gateway, index: usize) {
     let Gateway { memory, model, .. } = gateway;
     let mut state = memory.state();
     let gone = model.connections.remove(index);
     state.remove_flow(&key(gone.from, gone.protocol, gone.arrives));
     state.remove_flow(&key(gone.from.other(), gone.protocol, (gone.leaves.1, gone.leaves.0)));
+}
+
+/// What the agent does with ports that no connection has: marked at first, free the next time.
+/// Expectations here keep none.
+fn sweep(gateway: &mut Gateway) {
+    let Gateway { memory, model, .. } = gateway;
+    let mut state = memory.state();
     let connections = model.connections.clone();
-    let in_use = |protocol, public: End| {
-        connections.iter().any(|connection| {
-            let end = match connection.from {
-                Zone::Inside => connection.leaves.0,
-                Zone::Outside => connection.arrives.1,
-            };
-            (connection.protocol, end) == (protocol, public)
-        })
+    let in_use = |owned: &Owned| {
+        owned.holder == Holder::Forward
+            || connections.iter().any(|connection| {
+                let end = match connection.from {
+                    Zone::Inside => connection.leaves.0,
+                    Zone::Outside => connection.arrives.1,
+                };
+                (connection.protocol, end) == (owned.protocol, owned.public)
+            })
     };
-    model.mapped.retain(|mapped| in_use(mapped.protocol, mapped.public));
-    model.owned.retain(|o| o.holder == Holder::Forward || in_use(o.protocol, o.public));
-    let (mapped, owned) = (&model.mapped, &model.owned);
-    state.mappings.retain(|key, _| {
-        mapped.iter().any(|m| MappingKey::new(endpoint(m.protocol, m.inside), m.public.0) == *key)
-    });
-    state.ports.retain(|public, _| owned.iter().any(|o| endpoint(o.protocol, o.public) == *public));
+    model.owned.retain(|owned| in_use(owned) || !owned.idle);
+    for owned in &mut model.owned {
+        // One in use that still has the mark keeps it: the next pass does not ask the mark alone.
+        owned.idle |= !in_use(owned);
+    }
+    let idle = |public: &Endpoint| {
+        let owned = model.owned.iter().find(|o| endpoint(o.protocol, o.public) == *public);
+        owned.map(|owned| owned.idle)
+    };
+    state.ports.retain(|public, _| idle(public).is_some());
+    for (public, owner) in &mut state.ports {
+        *owner = owner.idle(idle(public) == Some(true));
+    }
+}
+
+/// What the agent does with the hops that it keeps.
+fn keep_hops(gateway: &mut Gateway, step: &Step) {
+    let Gateway { memory, model, .. } = gateway;
+    let mut state = memory.state();
+    match step {
+        Step::Fill(said) => {
+            model.hops.iter_mut().filter(|hop| !hop.closed && !hop.freed).for_each(|hop| {
+                hop.filled = Some(*said);
+            });
+            state.hops.values_mut().filter(|hop| !hop.is_closed()).for_each(|hop| {
+                *hop = filled(hop, *said);
+            });
+        }
+        Step::Close(index) => {
+            let is_open = |at: &usize| !model.hops[*at].closed && !model.hops[*at].freed;
+            let open: Vec<usize> = (0..model.hops.len()).filter(is_open).collect();
+            if open.is_empty() {
+                return;
+            }
+            let at = *index.get(&open);
+            model.hops[at].closed = true;
+            let hop = state.hops.get_mut(&place(model, &model.hops[at])).expect("a hop");
+            let mut words = hop.words();
+            (words[hop::LINK], words[hop::OWN]) = (Hop::CLOSED, 0);
+            *hop = Hop::from_words(words);
+        }
+        _ => {
+            model.epoch += 1;
+            state.settings.epoch += 1;
+            for hop in model.hops.iter_mut().filter(|hop| hop.closed) {
+                (hop.closed, hop.freed) = (false, true);
+            }
+            state.hops.retain(|_, hop| !hop.is_closed());
+        }
+    }
 }
 
 /// Frees the records of control connections that no flow names.
 fn free_sessions(memory: &Memory) {
     let mut state = memory.state();
     let named: HashSet<_> =
-        state.flows().values().filter_map(|flow| flow.control_session()).collect();
+        state.flows().values().filter_map(|record| record.flow().control_session()).collect();
     for (index, session) in state.sessions.iter_mut().enumerate() {
         if !named.contains(&SessionId::new(index as u32)) {
             *session = Session::default();
@@ -280,7 +381,9 @@ fn play(mut gateway: Gateway, steps: &[Step]) {
                 gateway.model.now += seconds;
                 gateway.memory.state().now += seconds;
             }
-            Step::Expect(inbound, port, life) => expect(&mut gateway, *inbound, *port, *life),
+            Step::Expect(inbound, end, life) => expect(&mut gateway, *inbound, *end, *life),
+            Step::Sweep => sweep(&mut gateway),
+            Step::Fill(_) | Step::Close(_) | Step::Reroute => keep_hops(&mut gateway, step),
             Step::Expire(index) => {
                 if !gateway.model.connections.is_empty() {
                     let index = index.index(gateway.model.connections.len());
