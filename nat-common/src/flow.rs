@@ -250,13 +250,14 @@ const RELATED: u8 = 4;
 
 /// One direction of a flow, as packets see it: the part of its [`crate::record::FlowRecord`] that
 /// says what to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Flow {
     rewrite: Rewrite,
     address_delta: Delta,
     port_delta: Delta,
     origin: u16,
     flags: u8,
+    state: State,
     /// Bits of [`crate::tcp`] that were seen in this direction.
     pub seen: u8,
     /// Seconds of the monotonic clock at its last packet.
@@ -264,6 +265,18 @@ pub struct Flow {
     /// Where its packets leave.
     pub hop: HopReference,
 }
+
+/// The same flow: it does not matter in which state its line was when it was read.
+impl PartialEq for Flow {
+    fn eq(&self, other: &Self) -> bool {
+        self.rewrite == other.rewrite
+            && (self.address_delta, self.port_delta) == (other.address_delta, other.port_delta)
+            && (self.origin, self.flags, self.seen) == (other.origin, other.flags, other.seen)
+            && (self.last_seen, self.hop) == (other.last_seen, other.hop)
+    }
+}
+
+impl Eq for Flow {}
 
 /// What made a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +316,7 @@ impl Flow {
                 Direction::Original => flags,
                 Direction::Reply => flags | REPLY,
             },
+            state: State::from_word(0),
             seen: 0,
             last_seen: now,
             hop: HopReference::NONE,
@@ -324,10 +338,17 @@ impl Flow {
             port_delta,
             origin,
             flags: state.flags(),
+            state,
             seen: state.seen(),
             last_seen: state.last_seen(),
             hop,
         }
+    }
+
+    /// The state of the line that it was read from, when it was read.
+    #[inline(always)]
+    pub const fn state(&self) -> State {
+        self.state
     }
 
     #[inline(always)]

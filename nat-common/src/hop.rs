@@ -12,7 +12,10 @@
 //! ```
 //!
 //! The data plane takes a free place for a new hop, by compare-and-swap of its first word; the agent
-//! fills in the rest, and frees places that no epoch of late refers to.
+//! fills in the rest, and frees places that no epoch of late refers to: it closes them first
+//! ([`Hop::CLOSED`], and no MTU), so that packets under way refer to nothing that is about to become
+//! another hop; frees them when every packet of that time is long gone; and moves the epoch on in
+//! between.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -20,6 +23,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const HOPS: u32 = 16384;
 /// Places that are tried for a hop.
 pub const HOP_PROBES: u32 = 8;
+
+/// Where the search for the hop of the word `who` begins.
+#[inline(always)]
+pub const fn start(who: u64) -> u32 {
+    ((who ^ who >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}
+
+/// The place number `probe` of such a search; never the first one, which stands for no hop.
+#[inline(always)]
+pub const fn index(start: u32, probe: u32) -> u32 {
+    start.wrapping_add(probe) % (HOPS - 1) + 1
+}
 
 /// A value of the map `hops`.
 #[derive(
@@ -76,6 +91,27 @@ impl Hop {
         zerocopy::transmute!(words)
     }
 
+    /// The second word of a hop that the agent is about to free: the data plane makes no reference to
+    /// it any more.
+    pub const CLOSED: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 2, 0]);
+
+    /// Whether the agent is about to free it.
+    #[inline(always)]
+    pub const fn is_closed(&self) -> bool {
+        self.resolved == 2
+    }
+
+    /// Its words.
+    pub const fn words(&self) -> [u64; WORDS] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// The same, when a flow was led here in `epoch`.
+    #[must_use]
+    pub const fn in_epoch(self, epoch: u32) -> Self {
+        Self { epoch, ..self }
+    }
+
     /// Whether the place is taken.
     #[inline(always)]
     pub const fn is_taken(&self) -> bool {
@@ -98,7 +134,7 @@ impl Hop {
     /// them.
     #[inline(always)]
     pub const fn link(&self) -> Option<[[u8; 6]; 2]> {
-        if self.resolved == 0 { None } else { Some([self.link, self.own]) }
+        if self.resolved == 1 { Some([self.link, self.own]) } else { None }
     }
 
     /// Longest packet from the IP header on; 0 while the agent has not written it.

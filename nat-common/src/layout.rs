@@ -1,8 +1,84 @@
 //! The names and the version of what is pinned under `/sys/fs/bpf/nat-ctl/NAME/`.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
 pub const VERSION: u32 = 2;
+
+/// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
+/// read-only global of the same value in every program.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Geometry {
+    /// Drawn by lot at a fresh start, so that nobody outside can choose where flows lie.
+    pub seeds: [u64; 2],
+    /// Places that a key may have for its home; the map has some more behind the last one.
+    pub homes: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<Geometry>() == 24);
+
+/// Places that one run of the program `flows_move` looks at.
+pub const MOVES: u32 = 256;
+
+/// A place in the map `stages`, for the TC program of that name; and in the map `xdp_stages`, for the
+/// XDP program, where that stage has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// Ingress of an inside interface.
+    Inside = 0,
+    /// Ingress of a way out.
+    Outside = 1,
+    /// Packets from inside without a flow.
+    InsideNew = 2,
+    /// Packets from outside without a flow.
+    OutsideNew = 3,
+    /// Packets from inside of control connections.
+    InsideControl = 4,
+    /// Packets from outside of control connections.
+    OutsideControl = 5,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Inside,
+        Self::Outside,
+        Self::InsideNew,
+        Self::OutsideNew,
+        Self::InsideControl,
+        Self::OutsideControl,
+    ];
+
+    /// Name of the XDP program.
+    pub const fn xdp_program(self) -> Option<&'static str> {
+        match self {
+            Self::Inside => Some("xdp_inside"),
+            Self::InsideNew => Some("xdp_inside_new"),
+            // Whether a socket waits for a packet only TC can ask for sure, and control connections
+            // go by one hook.
+            Self::Outside | Self::OutsideNew | Self::InsideControl | Self::OutsideControl => None,
+        }
+    }
+
+    /// Name of the TC program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Inside => "tc_inside",
+            Self::Outside => "tc_outside",
+            Self::InsideNew => "tc_inside_new",
+            Self::OutsideNew => "tc_outside_new",
+            Self::InsideControl => "tc_inside_control",
+            Self::OutsideControl => "tc_outside_control",
+        }
+    }
+}
 
 /// Where bpffs is expected, and mounted if it isn't.
 pub const BPFFS: &str = "/sys/fs/bpf";

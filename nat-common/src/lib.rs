@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod checksum;
+pub mod clock;
 pub mod counter;
 pub mod expectation;
 pub mod flow;

@@ -17,6 +17,7 @@ pod!(
     crate::hop::Hop,
     crate::interface::Interface,
     crate::journal::Journal,
+    crate::layout::Geometry,
     crate::port::Endpoint,
     crate::port::PortOwner,
     crate::record::FlowRecord,

@@ -85,6 +85,18 @@ impl Endpoint {
         Self { address, port, protocol, padding: 0 }
     }
 
+    /// As a word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        zerocopy::transmute!(self)
+    }
+
+    /// From a word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        zerocopy::transmute!(word)
+    }
+
     /// IPv4 address.
     pub const fn address(&self) -> [u8; 4] {
         self.address

@@ -95,6 +95,10 @@ reasons! {
     TupleTaken = 28, "tuple-taken", "Two rules lead to the same inside port and the remote host uses one source port for both; it will try again with another.";
     /// Masquerade is turned off and no rule gives the inside host a public address.
     NotMasqueraded = 29, "not-masqueraded", "Turn `masquerade` on, or add a one-to-one rule for the host.";
+    /// The flow was being made or removed by another CPU or the agent at the same instant. The sender repeats it.
+    FlowBusy = 30, "flow-busy", "Harmless when rare.";
+    /// The program that goes on with the packet was not in its place in the map `stages`.
+    NoStage = 31, "no-stage", "Packets of the moment in which the gateway starts. Later ones: restart `nat-ctl run`.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -18,6 +18,7 @@
 use crate::{
     checksum::Delta,
     flow::{Flow, FlowKey, Rewrite},
+    hop::HopReference,
     port::Port,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -149,6 +150,13 @@ impl State {
         )
     }
 
+    /// A flow goes on in a line that was claimed in the state `claimed`.
+    #[inline(always)]
+    pub const fn moved_to(self, claimed: Self) -> Self {
+        let version = 0xff << Self::VERSION;
+        Self(self.0 & !version | claimed.0 & version).with_phase(Phase::Live)
+    }
+
     /// The line is free for the next generation.
     #[inline(always)]
     pub const fn freed(self) -> Self {
@@ -261,8 +269,37 @@ impl FlowRecord {
             self.origin,
             self.rewrite,
             [self.address_delta, self.port_delta],
-            crate::hop::HopReference::from_parts(self.hop, self.epoch),
+            HopReference::from_parts(self.hop, self.epoch),
         )
+    }
+
+    /// The line after a packet of `bytes` at `now` that adds `seen`: what the data plane does word by
+    /// word.
+    #[must_use]
+    pub const fn used(mut self, now: u32, bytes: u32, seen: u8) -> Self {
+        let packets = self.packets() + 1;
+        self.state = self.state().touched(now, seen).word();
+        self.packets_low = packets as u32;
+        self.packets_high = (packets >> 32) as u16;
+        self.bytes += bytes as u64;
+        self
+    }
+
+    /// The line when its packets leave by `hop`.
+    #[must_use]
+    pub const fn led(mut self, hop: HopReference) -> Self {
+        self.hop = hop.index();
+        self.epoch = hop.epoch();
+        self
+    }
+
+    /// The line when its flow has ended: free, of the next version.
+    #[must_use]
+    pub const fn freed(self) -> Self {
+        let state = self.state().freed().word();
+        let mut words = [0; WORDS];
+        words[STATE] = state;
+        Self::from_words(words)
     }
 
     /// Seconds of the monotonic clock when it was made.

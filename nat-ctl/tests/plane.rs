@@ -18,9 +18,11 @@ use std::{
 
 use aya::programs::links::{FdLink, PinnedLink};
 use nat_common::{
-    flow::{Direction, Flow, FlowKey, Rewrite, TCP, Zone},
-    layout,
-    port::{Endpoint, Mapping, MappingKey, Owner, Port, PortOwner},
+    flow::{Direction, Flow, FlowKey, Origin as Made, Rewrite, TCP, Zone},
+    flow_table::{self, Hashed, Memory},
+    layout::{self, Geometry},
+    port::{Endpoint, Owner, Port, PortOwner},
+    record::REACH,
     rule::RuleId,
     session::{Session, SessionId},
 };
@@ -29,7 +31,7 @@ use nat_ctl::{
     error::Exit,
     options::{Instance, Mode, RunOptions},
     output::{FlowFilter, InterfaceMode},
-    plane::{self, Inspector, Plane, PlaneError, clock},
+    plane::{self, Inspector, Mapped, Plane, PlaneError, clock},
     rules::{ForwardDraft, Origin, Rule, RuleStore},
 };
 use nix::{
@@ -88,11 +90,74 @@ impl Lab {
         (info.id(), info.program_id())
     }
 
+    /// Makes a flow as a packet would.
+    fn insert(&self, plane: &Plane, key: &FlowKey, flow: &Flow) {
+        let lines = Mapped::open(&self.instance.pins(), "flows").unwrap();
+        let geometry = plane.maps().geometry.get(&0, 0).unwrap();
+        assert_eq!(geometry.homes, flow_table::homes(lines.entries()));
+        let packet = Packet { lines, geometry };
+        flow_table::insert(&packet, &Hashed::new(&packet, key), flow).unwrap();
+    }
+
     fn is_gone(&self) -> bool {
         let files =
             ["state", "sock", "lock"].map(|kind| self.instance.socket().with_extension(kind));
         !self.instance.pins().exists() && files.iter().all(|path| !path.exists())
     }
+}
+
+/// The flow table as the data plane works on it, alone.
+struct Packet {
+    lines: Mapped,
+    geometry: Geometry,
+}
+
+impl Memory for Packet {
+    type Place = u32;
+
+    fn place(&self, index: u32) -> Option<u32> {
+        (index < self.lines.entries()).then_some(index)
+    }
+
+    fn homes(&self) -> u32 {
+        self.geometry.homes
+    }
+
+    fn seeds(&self) -> [u64; 2] {
+        self.geometry.seeds
+    }
+
+    fn load(&self, place: u32, word: usize) -> u64 {
+        self.lines.load(place, word).unwrap()
+    }
+
+    fn store(&self, place: u32, word: usize, value: u64) {
+        self.lines.word(place, word).unwrap().store(value, Ordering::SeqCst);
+    }
+
+    fn store_created(&self, place: u32, created: u32) {
+        let reach = self.load(place, REACH) & 0xffff;
+        self.store(place, REACH, reach | u64::from(created) << 32);
+    }
+
+    fn swap(&self, place: u32, word: usize, old: u64, new: u64) -> bool {
+        let word = self.lines.word(place, word).unwrap();
+        word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn set_bits(&self, place: u32, word: usize, bits: u64) {
+        self.lines.word(place, word).unwrap().fetch_or(bits, Ordering::SeqCst);
+    }
+
+    fn clear_bits(&self, place: u32, word: usize, bits: u64) {
+        self.lines.word(place, word).unwrap().fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    fn lock(&self, _stripe: u32) -> bool {
+        true
+    }
+
+    fn unlock(&self, _stripe: u32) {}
 }
 
 impl Drop for Lab {
@@ -178,7 +243,8 @@ fn a_start_attaches_then_forwards_and_a_stop_leaves_nothing() {
         assert_eq!(forwarding(), "1");
         assert_eq!(plane.address_of("wan0"), Some(PUBLIC));
         assert_eq!(plane.maps().layout.get(&0, 0).unwrap(), layout::VERSION);
-        assert_eq!(plane.maps().addresses.get(&PUBLIC.octets(), 0).unwrap(), 2);
+        // In the high half the number of the address, plus one.
+        assert_eq!(plane.maps().addresses.get(&PUBLIC.octets(), 0).unwrap(), 0x1_0002);
         assert_eq!(plane.maps().addresses.get(&[10, 9, 0, 1], 0).unwrap(), 1);
         plane.stop(false).unwrap();
         assert!(lab.is_gone());
@@ -209,7 +275,7 @@ fn a_successor_keeps_links_and_flows_and_brings_its_own_programs() {
             assert_eq!(names.len(), if mode == Mode::Xdp { 5 } else { 3 });
             let before: Vec<_> = names.iter().map(|name| lab.link(name)).collect();
             let (key, flow) = flow(clock::now().seconds());
-            plane.maps_mut().flows.insert(key, flow, 0).unwrap();
+            lab.insert(&plane, &key, &flow);
             plane.stop(true).unwrap();
             assert_eq!(forwarding(), "1");
             let plane = lab.start(mode).await;
@@ -218,7 +284,8 @@ fn a_successor_keeps_links_and_flows_and_brings_its_own_programs() {
                 assert_eq!(link, link_now, "{name}");
                 assert_ne!(program, program_now, "{name}");
             }
-            assert_eq!(plane.maps().flows.get(&key, 0).unwrap(), flow);
+            let found = plane.maps().flows.find(&key).unwrap();
+            assert_eq!((found.key(), found.flow().rewrite()), (key, flow.rewrite()));
         }
         plane::down(&lab.instance).unwrap();
         assert_eq!(forwarding(), "0");
@@ -245,7 +312,7 @@ fn what_is_in_the_way_is_named() {
         let mut larger = lab.options(Mode::Tc);
         larger.config = config("[limits]\nflows = 8192\nexpectations = 256\n");
         let sizes = Plane::start(&larger).await.unwrap_err();
-        assert!(sizes.to_string().contains("flows has 8192 entries"), "{sizes}");
+        assert!(sizes.to_string().contains("flows has 12303 entries"), "{sizes}");
         assert_eq!(lab.links().len(), 3);
 
         let mut absent = lab.options(Mode::Tc);
@@ -278,23 +345,25 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
         let mut plane = lab.start(Mode::Tc).await;
         let now = clock::now().seconds();
         let (live, dead) = (flow(now), flow(0));
-        let idle = Endpoint::new(TCP, PUBLIC.octets(), Port::new(7000));
-        let owner = |kind| PortOwner::new(kind, HOST, Port::new(5000), 0);
-        let mapping = MappingKey::new(Endpoint::new(TCP, HOST, Port::new(5000)), PUBLIC.octets());
-        let announced = Endpoint::new(TCP, PUBLIC.octets(), Port::new(7001));
+        let at = |port| Endpoint::new(TCP, PUBLIC.octets(), Port::new(port));
+        let routed = Endpoint::new(TCP, [198, 51, 100, 200], Port::new(7002));
+        let owner = |kind| PortOwner::new(kind, HOST, Port::new(5000));
         let mut session = Session::default();
         session.claimed = 1;
         session.open(&live.0, &live.0.answer(live.1.rewrite()), RuleId::NONE, 0);
         let place = 77;
         {
-            let maps = plane.maps_mut();
             let other = FlowKey::new(Zone::Inside, TCP, HOST, Port::new(9), HOST, Port::new(10));
-            maps.flows.insert(live.0, live.1, 0).unwrap();
-            maps.flows.insert(other, dead.1, 0).unwrap();
-            maps.ports.insert(live_endpoint(), owner(Owner::Masquerade), 0).unwrap();
-            maps.ports.insert(idle, owner(Owner::Masquerade), 0).unwrap();
-            maps.mappings.insert(mapping, Mapping::new(Port::new(7000)), 0).unwrap();
-            maps.ports.insert(announced, owner(Owner::Expectation), 0).unwrap();
+            lab.insert(&plane, &live.0, &live.1);
+            lab.insert(&plane, &other, &dead.1);
+            let maps = plane.maps_mut();
+            assert!(maps.ports.claim(&live_endpoint(), &owner(Owner::Masquerade)).unwrap());
+            assert!(maps.ports.claim(&at(7000), &owner(Owner::Masquerade)).unwrap());
+            assert!(maps.ports.claim(&at(7001), &owner(Owner::Expectation)).unwrap());
+            assert!(maps.ports.claim(&routed, &owner(Owner::Expectation)).unwrap());
+            assert_eq!(maps.ports.owner(&routed).unwrap(), Some(owner(Owner::Expectation)));
+            assert_eq!(maps.ports.others().unwrap().len(), 1);
+            assert!(!maps.ports.claim(&at(7001), &owner(Owner::Masquerade)).unwrap());
             maps.sessions.set(place, session, 0).unwrap();
         }
         let mut ended = vec![];
@@ -302,7 +371,7 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
             if let Some(report) = plane.sweep_step(clock::now()).unwrap() {
                 ended.extend(report.ended);
             }
-            let count = plane.maps().ports.keys().count();
+            let count = plane.maps().ports.all().unwrap().len();
             if count == 1 && !ended.is_empty() {
                 break;
             }
@@ -311,15 +380,20 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
         assert_eq!(ended, [SessionId::new(place)]);
         let maps = plane.maps();
         assert_eq!(maps.sessions.get(&place, 0).unwrap(), Session::default());
-        assert_eq!(maps.flows.keys().map(Result::unwrap).collect::<Vec<_>>(), [live.0]);
-        let ports: Vec<Endpoint> = maps.ports.keys().map(Result::unwrap).collect();
-        assert_eq!(ports, [live_endpoint()]);
-        // The port that a flow uses has its mapping back.
-        let mapped = maps.mappings.get(&mapping, 0).unwrap();
-        assert_eq!(mapped.port(), Port::new(6000));
-        let views = Inspector::open(&lab.instance).unwrap().flows(&FlowFilter::default()).unwrap();
+        assert_eq!(maps.flows.used(), 1);
+        assert!(maps.flows.find(&live.0).is_some());
+        // Nobody's note is left at a port that a flow uses.
+        let left = maps.ports.all().unwrap();
+        assert_eq!(left, [(live_endpoint(), owner(Owner::Masquerade))]);
+        let mut inspector = Inspector::open(&lab.instance).unwrap();
+        let views = inspector.flows(&FlowFilter::default());
         assert_eq!(views.len(), 1);
         assert_eq!((views[0].original.dport, views[0].state.as_str()), (80, "syn-sent"));
+        assert_eq!(inspector.status(0).unwrap().flows.used, 1);
+        assert_eq!(inspector.status(0).unwrap().ports.used, 1);
+        assert_eq!(inspector.delete_flows(&FlowFilter::of_rule("web")), 0);
+        assert_eq!(inspector.delete_flows(&FlowFilter::default()), 1);
+        assert_eq!(plane.maps().flows.used(), 0);
     });
 }
 
@@ -344,7 +418,10 @@ fn addresses_and_interfaces_are_followed() {
         })
         .await;
         let index = plane.interfaces()[0].index;
-        assert_eq!(plane.maps().interfaces.get(&index, 0).unwrap().public(), Some(PUBLIC.octets()));
+        assert_eq!(
+            plane.maps().interfaces.get(&index, 0).unwrap().public(),
+            Some((PUBLIC.octets(), 0))
+        );
         assert!(plane.maps().interfaces.get(&before, 0).is_err());
         assert_eq!(lab.links().len(), 3);
     });
@@ -364,24 +441,25 @@ fn rules_are_put_in_force_by_difference() {
         };
         let (web, mail) = (rule("web", 80, "any"), rule("mail", 25, "198.51.100.0/24"));
         let at = |port| Endpoint::new(TCP, PUBLIC.octets(), Port::new(port));
-        let busy = PortOwner::new(Owner::Masquerade, HOST, Port::new(1), 0);
-        plane.maps_mut().ports.insert(at(25), busy, 0).unwrap();
+        let busy = PortOwner::new(Owner::Masquerade, HOST, Port::new(1));
+        assert!(plane.maps_mut().ports.claim(&at(25), &busy).unwrap());
         let both = lab.rules(&[web.clone(), mail]);
         assert_eq!(plane.apply(both.rules()).unwrap(), [at(25)]);
         let maps = plane.maps();
         assert_eq!(maps.forwards.get(&at(80), 0).unwrap().filter(), 0);
         assert_ne!(maps.forwards.get(&at(25), 0).unwrap().filter(), 0);
         assert_eq!(maps.allowed.keys().count(), 1);
-        assert_eq!(maps.ports.get(&at(80), 0).unwrap().owner(), Some(Owner::Forward));
-        assert_eq!(maps.ports.get(&at(25), 0).unwrap(), busy);
-        plane.maps_mut().ports.remove(&at(25)).unwrap();
+        let owner = |plane: &Plane, port| plane.maps().ports.owner(&at(port)).unwrap().unwrap();
+        assert_eq!(owner(&plane, 80).owner(), Some(Owner::Forward));
+        assert_eq!(owner(&plane, 25), busy);
+        assert!(plane.maps_mut().ports.release(&at(25), &busy).unwrap());
         plane.tend().await.unwrap();
-        assert_eq!(plane.maps().ports.get(&at(25), 0).unwrap().owner(), Some(Owner::Forward));
+        assert_eq!(owner(&plane, 25).owner(), Some(Owner::Forward));
         assert!(plane.apply(lab.rules(&[web]).rules()).unwrap().is_empty());
         let maps = plane.maps();
         assert_eq!(maps.forwards.keys().map(Result::unwrap).collect::<Vec<_>>(), [at(80)]);
         assert_eq!(maps.allowed.keys().count(), 0);
-        assert_eq!(maps.ports.keys().count(), 1);
+        assert_eq!(maps.ports.all().unwrap().len(), 1);
     });
 }
 
@@ -390,7 +468,7 @@ fn flow(then: u32) -> (FlowKey, Flow) {
     let remote = [198, 51, 100, 7];
     let key = FlowKey::new(Zone::Inside, TCP, HOST, Port::new(5000), remote, Port::new(80));
     let out = Rewrite::source(&key, PUBLIC.octets(), Port::new(6000));
-    (key, Flow::new(Direction::Original, &key, out, RuleId::NONE, then))
+    (key, Flow::new(Direction::Original, &key, out, Made::Rule(RuleId::NONE), then))
 }
 
 fn live_endpoint() -> Endpoint {

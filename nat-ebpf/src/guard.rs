@@ -78,10 +78,12 @@ fn claim<T: Tables>(tables: &mut T, headers: &Headers) {
         Some(owner) if owner.owner() == Some(Owner::Gateway) => {}
         Some(_) => tables.count(Counter::PortClash),
         None => {
-            let owner = PortOwner::new(Owner::Gateway, [0; 4], Port::NONE, tables.now());
+            let owner = PortOwner::new(Owner::Gateway, [0; 4], Port::NONE);
             match tables.claim_port(&public, &owner) {
                 Ok(()) => {}
-                Err(Refused::Exists | Refused::Full) => tables.count(Counter::PortClash),
+                Err(Refused::Exists | Refused::Full | Refused::Busy) => {
+                    tables.count(Counter::PortClash)
+                }
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn admit<P: Packet, T: Tables>(
     headers: &Headers,
     key: &FlowKey,
     now: u32,
-) -> Result<Admission<T::Slot>, Reason> {
+) -> Result<Admission, Reason> {
     let entry = match expected(tables, headers, key, now) {
         Some(entry) => entry,
         None => match forward(tables, headers, key) {
@@ -45,7 +45,7 @@ pub fn admit<P: Packet, T: Tables>(
     if headers.kind == Transport::Tcp {
         pair::make_room(tables, key, &entry.rewrite);
     }
-    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, now).map(Admission::Flow)
+    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, now).map(|_slot| Admission::Flow)
 }
 
 /// How a flow enters.
@@ -136,7 +136,7 @@ fn own<P: Packet, T: Tables>(
     packet: &P,
     tables: &T,
     headers: &Headers,
-) -> Result<Admission<T::Slot>, Reason> {
+) -> Result<Admission, Reason> {
     // A DHCP server speaks to an address that the interface does not have yet (RFC 2131 section 4.1).
     if headers.kind == Transport::Udp
         && (headers.sport.number(), headers.dport.number()) == (DHCP_SERVER, DHCP_CLIENT)
@@ -161,7 +161,7 @@ fn own<P: Packet, T: Tables>(
             | Transport::FirstFragment
             | Transport::LaterFragment => Ok(Admission::Stack),
         },
-        Route::Forward(hop) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
+        Route::Forward(hop, _) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
             Some(Role::Lan) => Err(Reason::Unsolicited),
             // Back to the outside, or to an interface that is not ours: as before the gateway came.
             Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Admission::Stack),

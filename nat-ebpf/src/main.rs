@@ -16,6 +16,12 @@ mod programs {
         bpf::xdp::ingress(context, Zone::Inside)
     }
 
+    /// XDP on an inside interface, packets without a flow.
+    #[xdp]
+    pub fn xdp_inside_new(context: XdpContext) -> u32 {
+        bpf::xdp::inside_new(context)
+    }
+
     /// XDP on a way out.
     #[xdp]
     pub fn xdp_outside(context: XdpContext) -> u32 {
@@ -34,10 +40,40 @@ mod programs {
         bpf::tc::ingress(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, packets without a flow.
+    #[classifier]
+    pub fn tc_inside_new(context: TcContext) -> i32 {
+        bpf::tc::new(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets without a flow.
+    #[classifier]
+    pub fn tc_outside_new(context: TcContext) -> i32 {
+        bpf::tc::new(context, Zone::Outside)
+    }
+
+    /// TC ingress of an inside interface, packets of control connections.
+    #[classifier]
+    pub fn tc_inside_control(context: TcContext) -> i32 {
+        bpf::tc::control(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets of control connections.
+    #[classifier]
+    pub fn tc_outside_control(context: TcContext) -> i32 {
+        bpf::tc::control(context, Zone::Outside)
+    }
+
     /// TC egress of a way out.
     #[classifier]
     pub fn tc_outside_egress(context: TcContext) -> i32 {
         bpf::tc::outside_egress(context)
+    }
+
+    /// Moves flows to a larger table; run by the agent, attached nowhere.
+    #[xdp]
+    pub fn flows_move(context: XdpContext) -> u32 {
+        bpf::grow::run(&context)
     }
 
     #[unsafe(link_section = "license")]

@@ -5,7 +5,6 @@ use crate::{
     packet::{Packet, Route},
     pair::{self, Kin},
     path::Admission,
-    public_port,
     tables::Tables,
 };
 use nat_common::{
@@ -29,9 +28,9 @@ pub fn admit<P: Packet, T: Tables>(
     headers: &Headers,
     key: &FlowKey,
     now: u32,
-) -> Result<Admission<T::Slot>, Reason> {
+) -> Result<Admission, Reason> {
     // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
-    let Route::Forward(hop) = packet.route(headers, headers.src, headers.dst) else {
+    let Route::Forward(hop, _) = packet.route(headers, headers.src, headers.dst) else {
         return Ok(Admission::Stack);
     };
     let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };
@@ -43,13 +42,15 @@ pub fn admit<P: Packet, T: Tables>(
     let plan = plan(tables, headers, key, &wan, now)?;
     let port = match plan.port {
         PublicPort::Own => key.sport(),
-        PublicPort::OwnIfFree if may_keep(tables, key, plan.address, now) => key.sport(),
-        PublicPort::OwnIfFree | PublicPort::Mapped => {
-            public_port::of(tables, key.source(), plan.address, now)?
+        PublicPort::OwnIfFree if may_keep(tables, key, plan.address) => key.sport(),
+        PublicPort::OwnIfFree => {
+            let number = tables.address_number(plan.address).ok_or(Reason::PortsExhausted)?;
+            tables.public_port(key.source(), plan.address, number)?
         }
+        PublicPort::Mapped(number) => tables.public_port(key.source(), plan.address, number)?,
     };
     let rewrite = Rewrite::source(key, plan.address, port);
-    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(Admission::Flow)
+    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(|_slot| Admission::Flow)
 }
 
 /// How a flow leaves.
@@ -66,8 +67,8 @@ enum PublicPort {
     Own,
     /// Its own where nobody else has it: an FTP server that dials out from port 20.
     OwnIfFree,
-    /// The one that the mapping gives.
-    Mapped,
+    /// The one that the mapping gives, on the address with this number.
+    Mapped(u32),
 }
 
 /// Announced by an FTP session, from a host with an address of its own, or masqueraded.
@@ -104,8 +105,8 @@ fn plan<T: Tables>(
     if settings.masquerade == 0 {
         return Err(Reason::NotMasqueraded);
     }
-    let address = wan.public().ok_or(Reason::NoPublicAddress)?;
-    Ok(Plan { address, port: PublicPort::Mapped, rule: RuleId::NONE, kin })
+    let (address, number) = wan.public().ok_or(Reason::NoPublicAddress)?;
+    Ok(Plan { address, port: PublicPort::Mapped(number), rule: RuleId::NONE, kin })
 }
 
 /// Whether the source port of `key` may be used on `address`.
@@ -113,7 +114,7 @@ fn plan<T: Tables>(
 /// System ports are never in the pool, so nobody claims them; several data connections of one host
 /// share port 20, told apart by their remote ends, as the flow table does. Any other port is claimed.
 #[inline(always)]
-fn may_keep<T: Tables>(tables: &mut T, key: &FlowKey, address: [u8; 4], now: u32) -> bool {
+fn may_keep<T: Tables>(tables: &mut T, key: &FlowKey, address: [u8; 4]) -> bool {
     // Only a hint, so that the SYN need not be repeated: the insertion decides.
     let answer = key.answer(&Rewrite::source(key, address, key.sport()));
     if tables.flow(&answer).is_some() {
@@ -125,7 +126,7 @@ fn may_keep<T: Tables>(tables: &mut T, key: &FlowKey, address: [u8; 4], now: u32
         Some(owner) => owner.is(key.src(), key.sport()),
         None if key.sport().is_system() => key.sport() != Port::NONE,
         None => {
-            let owner = PortOwner::new(Owner::Expectation, key.src(), key.sport(), now);
+            let owner = PortOwner::new(Owner::Expectation, key.src(), key.sport());
             tables.claim_port(&public, &owner).is_ok()
         }
     }

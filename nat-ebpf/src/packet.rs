@@ -48,6 +48,10 @@ pub trait Packet {
     /// Where the kernel's routing sends a packet from `src` to `dst` that arrives as this one does.
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route;
 
+    /// Bytes from the IP header on of the longest packet that will leave for this one; the segments
+    /// that a super-packet will be cut to count alone.
+    fn longest(&self, headers: &Headers) -> u32;
+
     /// Whether this hook can rewrite the packet and send it to `hop`; asked before the first write.
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool;
 
@@ -97,8 +101,8 @@ pub struct NextHop {
 /// What the kernel's routing says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Forward it.
-    Forward(NextHop),
+    /// Forward it; on that route packets of up to so many bytes are taken.
+    Forward(NextHop, u32),
     /// It is for the gateway itself, or a broadcast.
     Local,
     /// It is too large for the interface it would leave by.

@@ -8,7 +8,7 @@
 use crate::tables::{Refused, Slot, Tables};
 use nat_common::{
     counter::Counter,
-    flow::{Direction, Flow, FlowKey, Rewrite},
+    flow::{Direction, Flow, FlowKey, Origin, Rewrite},
     reason::Reason,
     rule::RuleId,
     session::SessionId,
@@ -30,7 +30,7 @@ pub enum Kin {
 ///
 /// # Errors
 /// [`Reason::TupleTaken`] when the answers are those of another flow already, [`Reason::TableFull`],
-/// [`Reason::AlgSessionsFull`], [`Reason::AlgBusy`].
+/// [`Reason::FlowBusy`], [`Reason::AlgSessionsFull`], [`Reason::AlgBusy`].
 #[inline(always)]
 pub fn make<T: Tables>(
     tables: &mut T,
@@ -41,42 +41,48 @@ pub fn make<T: Tables>(
     now: u32,
 ) -> Result<T::Slot, Reason> {
     let answer = key.answer(&rewrite);
-    let mut claimed = SessionId::NONE;
-    if let Kin::Control = kin {
-        claimed = tables.claim_session(key, &answer, rule).ok_or(Reason::AlgSessionsFull)?;
-    }
-    // One record after the other, for there is little stack.
-    let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(key), rule, now);
-    let session = match tables.insert_flow(&answer, &tie(back, kin, claimed)) {
-        Ok(()) => claimed,
-        Err(refused) => {
-            // Given back here only, where no record names it yet.
-            if claimed != SessionId::NONE {
-                tables.release_session(claimed);
-            }
-            match refused {
-                Refused::Full => return Err(Reason::TableFull),
-                Refused::Exists => adopt(tables, key, &answer, kin)?,
-            }
-        }
+    let mut origin = match kin {
+        Kin::Plain => Origin::Rule(rule),
+        Kin::Related(session) => Origin::Related(session),
+        Kin::Control => Origin::Control(
+            tables.claim_session(key, &answer, rule).ok_or(Reason::AlgSessionsFull)?,
+        ),
     };
-    let there = Flow::new(Direction::Original, key, rewrite, rule, now);
-    match tables.insert_flow(key, &tie(there, kin, session)) {
-        Ok(()) => tables.count(Counter::Flows),
-        // Another CPU was faster; its record is as good.
-        Err(Refused::Exists) => {}
-        Err(Refused::Full) => return Err(Reason::TableFull),
-    }
-    let slot = tables.flow(key).ok_or(Reason::TableFull)?;
-    if let Kin::Control = kin {
-        // Records of two sessions in one flow: two CPUs began it anew at the same time. The SYN is
-        // repeated and finds the way free.
-        if slot.load().control_session() != Some(session) {
-            remove(tables, key, &rewrite);
-            return Err(Reason::AlgBusy);
+    // One record after the other, for there is little stack.
+    let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(key), origin, now);
+    if let Err(refused) = tables.insert_flow(&answer, &back) {
+        // Given back here only, where no record names it yet.
+        if let Origin::Control(claimed) = origin {
+            tables.release_session(claimed);
+        }
+        match refused {
+            Refused::Full => return Err(Reason::TableFull),
+            Refused::Busy => return Err(Reason::FlowBusy),
+            Refused::Exists => origin = adopt(tables, key, &answer, origin)?,
         }
     }
-    Ok(slot)
+    let there = Flow::new(Direction::Original, key, rewrite, origin, now);
+    match tables.insert_flow(key, &there) {
+        Ok(slot) => {
+            tables.count(Counter::Flows);
+            Ok(slot)
+        }
+        Err(Refused::Full) => Err(Reason::TableFull),
+        Err(Refused::Busy) => Err(Reason::FlowBusy),
+        // Another CPU was faster; its record is as good.
+        Err(Refused::Exists) => {
+            let slot = tables.flow(key).ok_or(Reason::FlowBusy)?;
+            if let Origin::Control(session) = origin {
+                // Records of two sessions in one flow: two CPUs began it anew at the same time. The
+                // SYN is repeated and finds the way free.
+                if slot.load().and_then(|flow| flow.control_session()) != Some(session) {
+                    remove(tables, key, &rewrite);
+                    return Err(Reason::AlgBusy);
+                }
+            }
+            Ok(slot)
+        }
+    }
 }
 
 /// The answer's record is there already: of the same flow, made by another CPU this instant or left
@@ -86,24 +92,17 @@ fn adopt<T: Tables>(
     tables: &mut T,
     key: &FlowKey,
     answer: &FlowKey,
-    kin: Kin,
-) -> Result<SessionId, Reason> {
-    let other = tables.flow(answer).ok_or(Reason::TupleTaken)?.load();
+    origin: Origin,
+) -> Result<Origin, Reason> {
+    let other = tables.flow(answer).and_then(|slot| slot.load()).ok_or(Reason::FlowBusy)?;
     if *other.rewrite() != Rewrite::answer(key) {
         return Err(Reason::TupleTaken);
     }
-    match kin {
-        Kin::Plain | Kin::Related(_) => Ok(SessionId::NONE),
-        Kin::Control => other.control_session().ok_or(Reason::TupleTaken),
-    }
-}
-
-#[inline(always)]
-fn tie(flow: Flow, kin: Kin, claimed: SessionId) -> Flow {
-    match kin {
-        Kin::Plain => flow,
-        Kin::Control => flow.control(claimed),
-        Kin::Related(session) => flow.related(session),
+    match origin {
+        Origin::Rule(_) | Origin::Related(_) => Ok(origin),
+        Origin::Control(_) => {
+            other.control_session().map(Origin::Control).ok_or(Reason::TupleTaken)
+        }
     }
 }
 
@@ -113,13 +112,14 @@ fn tie(flow: Flow, kin: Kin, claimed: SessionId) -> Flow {
 #[inline(always)]
 pub fn make_room<T: Tables>(tables: &mut T, key: &FlowKey, rewrite: &Rewrite) {
     let answer = key.answer(rewrite);
-    let Some(other) = tables.flow(&answer) else { return };
-    let (old, seen) = (*other.load().rewrite(), other.load().seen);
+    let Some(other) = tables.flow(&answer).and_then(|slot| slot.load()) else { return };
+    let (old, seen) = (*other.rewrite(), other.seen);
     if old == Rewrite::answer(key) {
         return;
     }
     // One without its pair may be in the making on another CPU.
-    let peer = tables.flow(&answer.answer(&old)).map_or(0, |peer| peer.load().seen);
+    let peer = tables.flow(&answer.answer(&old)).and_then(|slot| slot.load());
+    let peer = peer.map_or(0, |peer| peer.seen);
     if tcp::ends(seen | peer) {
         remove(tables, &answer, &old);
     }

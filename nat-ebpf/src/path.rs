@@ -6,11 +6,13 @@
 //! before the first write, and the TC program on the interface begins anew.
 //!
 //! ```text
-//!   frame -> headers -> flow? --yes--------------------------+-> route -> rewrite -> Forward
-//!                        | no (TC only)                      |     |
-//!                        +-> inside:  outbound (masquerade)  |     +-> control connection:
-//!                        +-> outside: inbound  (forward,     |         payload to the agent,
-//!                                     expectation) ----------+         the rest shifted
+//!   frame -> headers -> flow? --yes--> next hop --> rewrite -> Forward
+//!                        |                   |
+//!                        | no (TC only)      +-> of a control connection (TC only): control
+//!                        +-> admit                   payload to the agent, the rest shifted
+//!                              inside:  outbound (masquerade, one-to-one, expectation)
+//!                              outside: inbound  (forward, expectation)
+//!                              and ingress again
 //! ```
 
 use crate::{
@@ -38,15 +40,40 @@ pub enum Outcome {
     Forward(NextHop),
     /// The agent has it, and will send it on.
     Punted,
+    /// It has no flow. Untouched; [`admit`] says whether it begins one.
+    Unknown,
+    /// It is of a control connection. Untouched; [`control`] goes on.
+    Control,
 }
 
 /// What an arriving packet without a flow turned out to be.
-#[derive(Clone, Copy, Debug)]
-pub enum Admission<S> {
-    /// It has one now.
-    Flow(S),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has one now: [`ingress`] again.
+    Flow,
     /// It is none of ours.
     Stack,
+}
+
+/// A packet arrives from `zone` for which [`ingress`] found no flow.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn admit<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Admission, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Admission::Stack);
+    };
+    let now = tables.now();
+    let key = headers.key(zone);
+    match zone {
+        Zone::Inside => outbound::admit(packet, tables, &headers, &key, now),
+        Zone::Outside => inbound::admit(packet, tables, &headers, &key, now),
+    }
 }
 
 /// A packet arrives from `zone`.
@@ -59,52 +86,94 @@ pub fn ingress<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let Some(headers) = Headers::read(packet)? else {
+    let arrival = match arrive(packet, tables, zone)? {
+        Ok(arrival) => arrival,
+        Err(outcome) => return Ok(outcome),
+    };
+    if arrival.flow.control_session().is_some() {
+        return Ok(Outcome::Control);
+    }
+    if !packet.can_finish(&arrival.headers, &arrival.hop) {
         return Ok(Outcome::Stack);
+    }
+    arrival.touch()?;
+    rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
+    Ok(Outcome::Forward(arrival.hop))
+}
+
+/// A packet arrives from `zone` that [`ingress`] found to belong to a control connection. One hook
+/// does this, TC, so that nothing overtakes a line that the agent holds.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn control<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    let arrival = match arrive(packet, tables, zone)? {
+        Ok(arrival) => arrival,
+        Err(outcome) => return Ok(outcome),
+    };
+    // It has ended meanwhile, and the next one has the same tuple: the packet is repeated.
+    let session = arrival.flow.control_session().ok_or(Reason::FlowBusy)?;
+    arrival.touch()?;
+    let Arrival { headers, flow, hop, now, .. } = arrival;
+    control::pass(packet, tables, &headers, &flow, session, hop, now)
+}
+
+/// A packet that has a flow, and what is known of it.
+struct Arrival<S> {
+    headers: Headers,
+    slot: S,
+    flow: Flow,
+    hop: NextHop,
+    now: u32,
+}
+
+impl<S: Slot> Arrival<S> {
+    #[inline(always)]
+    fn touch(&self) -> Result<(), Reason> {
+        let (bytes, seen) = (self.headers.length as u32, tcp::seen(self.headers.tcp.flags));
+        if self.slot.touch(&self.flow, self.now, bytes, seen) {
+            Ok(())
+        } else {
+            Err(Reason::FlowBusy)
+        }
+    }
+}
+
+/// Everything that has to be known before a packet with a flow is written to; or what becomes of it
+/// else.
+#[inline(always)]
+fn arrive<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Result<Arrival<T::Slot>, Outcome>, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Err(Outcome::Stack));
     };
     let now = tables.now();
     // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
     // fresh; when it is gone everything goes through TC, where the kernel does.
-    if !P::COMPLETE && !tables.settings().agent_alive(now) {
-        return Ok(Outcome::Stack);
+    let settings = tables.settings();
+    let alive = settings.agent_alive(now);
+    if !P::COMPLETE && !alive {
+        return Ok(Err(Outcome::Stack));
     }
-
-    let key = headers.key(zone);
-    let slot = match find(tables, &key, &headers) {
-        Some(slot) => slot,
-        None if !P::COMPLETE => return Ok(Outcome::Stack),
-        None => {
-            let admission = match zone {
-                Zone::Inside => outbound::admit(packet, tables, &headers, &key, now)?,
-                Zone::Outside => inbound::admit(packet, tables, &headers, &key, now)?,
-            };
-            match admission {
-                Admission::Flow(slot) => slot,
-                Admission::Stack => return Ok(Outcome::Stack),
-            }
-        }
+    let Some(slot) = find(tables, &headers.key(zone), &headers) else {
+        return Ok(Err(Outcome::Unknown));
     };
-    let flow = slot.load();
+    let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;
-
-    let hop = match next_hop(packet, tables, &headers, &flow, zone)? {
-        Some(hop) => hop,
-        None => return Ok(Outcome::Stack),
-    };
-    if let Some(session) = flow.control_session() {
-        // One hook for control connections, so that nothing overtakes a line that the agent holds.
-        if !P::COMPLETE {
-            return Ok(Outcome::Stack);
-        }
-        slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
-        return control::pass(packet, tables, &headers, &flow, session, hop, now);
+    // So what is known of next hops counts only while the agent keeps it true.
+    let epoch = if alive { Some(settings.epoch) } else { None };
+    match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {
+        Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
+        None => Ok(Err(Outcome::Stack)),
     }
-    if !packet.can_finish(&headers, &hop) {
-        return Ok(Outcome::Stack);
-    }
-    slot.record(now, headers.length as u32, tcp::seen(headers.tcp.flags));
-    rewrite::apply(packet, &headers, &flow, Numbers::Kept)?;
-    Ok(Outcome::Forward(hop))
 }
 
 /// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.
@@ -114,12 +183,14 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
         return None;
     }
     let slot = tables.flow(key)?;
-    if tcp::opens(headers.tcp.flags) {
-        let rewrite = *slot.load().rewrite();
+    if tcp::opens(headers.tcp.flags)
+        && let Some(flow) = slot.load()
+    {
+        let rewrite = *flow.rewrite();
         // A record that has lost its pair gets both anew.
-        let answered =
-            tables.flow(&key.answer(&rewrite)).map_or(tcp::RST, |answer| answer.load().seen);
-        if tcp::ends(slot.load().seen | answered) {
+        let answer = tables.flow(&key.answer(&rewrite)).and_then(|slot| slot.load());
+        let answered = answer.map_or(tcp::RST, |answer| answer.seen);
+        if tcp::ends(flow.seen | answered) {
             pair::remove(tables, key, &rewrite);
             return None;
         }
@@ -133,18 +204,36 @@ fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T
 #[inline(always)]
 fn next_hop<P: Packet, T: Tables>(
     packet: &P,
-    tables: &T,
+    tables: &mut T,
     headers: &Headers,
+    slot: &T::Slot,
     flow: &Flow,
     zone: Zone,
+    epoch: Option<u32>,
 ) -> Result<Option<NextHop>, Reason> {
     let refused = if headers.ttl <= 1 {
         Reason::TtlExpired
     } else {
+        if let Some(epoch) = epoch
+            && let Some(index) = flow.hop.in_epoch(epoch)
+            && let Some(known) = tables.hop(index)
+            && packet.longest(headers) <= known.mtu
+            && (P::COMPLETE || known.hop.link.is_some())
+        {
+            return Ok(Some(known.hop));
+        }
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
-            Route::Forward(hop) if leads_out(tables, &hop, zone) => return Ok(Some(hop)),
+            Route::Forward(hop, mtu) if leads_out(tables, &hop, zone) => {
+                if let Some(epoch) = epoch {
+                    let reference = tables.refer(&hop, mtu, epoch);
+                    if reference != flow.hop {
+                        slot.lead(flow, reference);
+                    }
+                }
+                return Ok(Some(hop));
+            }
             // Where the inside network is gone, a default route must not carry it to the outside.
-            Route::Forward(_) => Reason::NoRoute,
+            Route::Forward(..) => Reason::NoRoute,
             Route::TooBig => Reason::TooBig,
             Route::Local | Route::Unreachable => Reason::NoRoute,
         }

@@ -4,130 +4,141 @@
 //! address, for every destination. So the record of an answer depends on the inside endpoint alone,
 //! and two CPUs that make the same flow cannot differ.
 //!
+//! Allocator, mapping and owner are one word in an array that the port is the index of:
+//!
 //! ```text
-//!   mappings  (10.0.1.2:5000, on 203.0.113.1) ----> 41000
-//!   ports     203.0.113.1:41000 -----------------> owner 10.0.1.2:5000
+//!   ports   203.0.113.1  udp  ... | 5000: 10.0.1.2:5000 | 5001: nobody | 5002: 10.0.1.9:5000 | ...
 //! ```
 //!
-//! The port is claimed first, then the mapping. Who loses the mapping to another CPU gives back the
-//! port that nobody else knew of, and takes the winner's.
+//! An endpoint has its own port where the pool has it and it is free, else the first free one from a
+//! place on that is its own by lot. So it is found again by looking at the same few words, whose
+//! number its stripe remembers; the lock of the stripe makes one endpoint come one at a time.
 
-use crate::tables::{Refused, Tables, Turn};
+use crate::tables::{Tables, Turn};
 use nat_common::{
-    port::{Endpoint, Mapping, MappingKey, Owner, Port, PortOwner},
+    port::{Endpoint, Owner, Port, PortOwner},
     reason::Reason,
 };
 
-/// Probes before a new flow is refused, one of which the wrap at the end of a small pool may cost: a
-/// pool of 128 ports is used to the last one.
+/// Ports that are tried before a new flow is refused, one of which the wrap at the end of the pool may
+/// cost: a pool of 128 ports is used to the last one.
 pub const PROBES: u32 = 129;
 
-/// The public port of `inside` on `public`, claimed now if it has none.
+/// The public port of `inside` on the public address with this number, claimed now if it has none.
 ///
 /// # Errors
-/// [`Reason::PortsExhausted`] and [`Reason::TableFull`].
+/// [`Reason::PortsExhausted`], and [`Reason::FlowBusy`] when another CPU has the endpoint in hand.
 #[inline(always)]
 pub fn of<T: Tables>(
     tables: &mut T,
     inside: Endpoint,
     public: [u8; 4],
-    now: u32,
+    number: u32,
 ) -> Result<Port, Reason> {
-    let key = MappingKey::new(inside, public);
-    if let Some(mapping) = tables.mapping(&key) {
-        return Ok(mapping.port());
-    }
-    let port = claim(tables, inside, public, now)?;
-    match tables.insert_mapping(&key, &Mapping::new(port)) {
-        Ok(()) => Ok(port),
-        Err(refused) => {
-            tables.release_port(&Endpoint::new(inside.protocol(), public, port));
-            match refused {
-                Refused::Exists => {
-                    tables.mapping(&key).map(|mapping| mapping.port()).ok_or(Reason::PortsExhausted)
-                }
-                Refused::Full => Err(Reason::TableFull),
-            }
-        }
-    }
+    let stripe = tables.lock_mappings(&inside).ok_or(Reason::FlowBusy)?;
+    let port = find_or_claim(tables, inside, public, number, stripe);
+    tables.unlock_mappings(stripe);
+    if port == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(port) }
 }
 
-/// Claims a port: the inside one where the pool has it free (RFC 4787 section 4.2.1), else the next
-/// free one from a random place on.
 #[inline(always)]
-fn claim<T: Tables>(
+fn find_or_claim<T: Tables>(
     tables: &mut T,
     inside: Endpoint,
     public: [u8; 4],
-    now: u32,
-) -> Result<Port, Reason> {
-    let pool = tables.settings().pool;
-    let owner = PortOwner::new(Owner::Masquerade, inside.address(), inside.port(), now);
-    let protocol = inside.protocol();
-    if pool.contains(inside.port())
-        && tables.claim_port(&Endpoint::new(protocol, public, inside.port()), &owner).is_ok()
-    {
-        return Ok(inside.port());
+    number: u32,
+    stripe: u32,
+) -> Port {
+    let own = tables.settings().pool.contains(inside.port());
+    let Some(first) = tables.lot(&inside).checked_rem(tables.settings().pool.len()) else {
+        return Port::NONE;
+    };
+    let place = Place { inside, public, number };
+    if own && place.is_mapped(tables, inside.port()) {
+        return inside.port();
     }
-    let index = tables.random().checked_rem(pool.len()).ok_or(Reason::PortsExhausted)?;
-    let (size, stride) = (pool.len(), stride(pool.len()));
-    let mut search =
-        Search { public, protocol, owner, index, size, stride, found: Port::NONE, full: 0 };
-    tables.repeat(PROBES, &mut search);
-    if search.found != Port::NONE {
-        Ok(search.found)
-    } else if search.full != 0 {
-        Err(Reason::TableFull)
-    } else {
-        Err(Reason::PortsExhausted)
+    let reach = tables.mapping_reach(stripe);
+    let mut walk = Walk { place, index: first, turn: 0, claims: 0, found: Port::NONE };
+    if reach != 0 {
+        tables.repeat(reach, &mut walk);
+        if walk.found != Port::NONE {
+            return walk.found;
+        }
     }
+    if own && place.claim(tables, inside.port()) {
+        return inside.port();
+    }
+    walk.index = first;
+    walk.turn = 0;
+    walk.claims = 1;
+    tables.repeat(PROBES, &mut walk);
+    if walk.found != Port::NONE && walk.turn > reach {
+        tables.set_mapping_reach(stripe, walk.turn);
+    }
+    walk.found
 }
 
-/// How far apart ports are tried: a small pool is walked through to its last port; in a large one the
-/// steps leave the runs of ports that hosts have kept. A prime that does not divide the size comes
-/// by every port.
-#[inline(always)]
-fn stride(size: u32) -> u32 {
-    const PRIMES: [u32; 2] = [1031, 1033];
-    if size < PROBES {
-        1
-    } else if !size.is_multiple_of(PRIMES[0]) {
-        PRIMES[0] % size
-    } else {
-        PRIMES[1] % size
-    }
-}
-
-/// The search for a free port, one port a turn.
-struct Search {
+/// Who is to be mapped, and on which public address.
+#[derive(Clone, Copy)]
+struct Place {
+    inside: Endpoint,
     public: [u8; 4],
-    protocol: u8,
-    owner: PortOwner,
-    index: u32,
-    size: u32,
-    stride: u32,
-    found: Port,
-    full: u32,
+    number: u32,
 }
 
-impl<T: Tables> Turn<T> for Search {
+impl Place {
+    #[inline(always)]
+    fn owner(&self) -> PortOwner {
+        PortOwner::new(Owner::Masquerade, self.inside.address(), self.inside.port())
+    }
+
+    /// Whether `port` is the endpoint's already.
+    #[inline(always)]
+    fn is_mapped<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
+        let public = Endpoint::new(self.inside.protocol(), self.public, port);
+        let word = tables.port_word(self.number, &public);
+        // What the sweep has marked is about to be released, unless it is used before.
+        word == self.owner()
+            || word == self.owner().idle(true)
+                && tables.swap_port(self.number, &public, word, self.owner())
+    }
+
+    /// Takes `port` for the endpoint, if nobody has it.
+    #[inline(always)]
+    fn claim<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
+        let public = Endpoint::new(self.inside.protocol(), self.public, port);
+        tables.port_word(self.number, &public).is_none()
+            && tables.swap_port(self.number, &public, PortOwner::NONE, self.owner())
+    }
+}
+
+/// A walk along the pool, one port a turn.
+struct Walk {
+    place: Place,
+    index: u32,
+    turn: u32,
+    /// 1 when free ports are claimed, 0 when the endpoint's own is looked for.
+    claims: u32,
+    found: Port,
+}
+
+impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
+        self.turn += 1;
         let Some(port) = tables.settings().pool.port(self.index) else {
-            self.index = self.index.wrapping_sub(self.size);
+            // Past the end; the next turn goes on at the beginning.
+            self.index = 0;
             return true;
         };
-        self.index += self.stride;
-        match tables.claim_port(&Endpoint::new(self.protocol, self.public, port), &self.owner) {
-            Ok(()) => {
-                self.found = port;
-                false
-            }
-            Err(Refused::Exists) => true,
-            Err(Refused::Full) => {
-                self.full = 1;
-                false
-            }
+        self.index += 1;
+        let taken = match self.claims {
+            0 => self.place.is_mapped(tables, port),
+            _ => self.place.claim(tables, port),
+        };
+        if taken {
+            self.found = port;
         }
+        !taken
     }
 }

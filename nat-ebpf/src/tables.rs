@@ -4,13 +4,18 @@
 //! gets an owner. Nothing is inserted over another, and nobody removes what another CPU may already
 //! rely on.
 
-use crate::control::{MSS_FLOOR, MSS_HEADROOM};
+use crate::{
+    control::{MSS_FLOOR, MSS_HEADROOM},
+    packet::NextHop,
+    public_port,
+};
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    hop::HopReference,
     interface::Interface,
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    port::{Endpoint, Port, PortOwner},
     reason::Reason,
     rule::{Forward, OneToOne, RuleId},
     session::{SessionId, Side},
@@ -25,15 +30,31 @@ pub enum Refused {
     Exists,
     /// No room.
     Full,
+    /// Another CPU, or the agent, has the key in hand at this instant.
+    Busy,
 }
 
 /// The place of a flow record.
 pub trait Slot: Copy {
-    /// The record as it is now.
-    fn load(&self) -> Flow;
+    /// The flow as it is now; `None` when it has ended.
+    fn load(&self) -> Option<Flow>;
 
-    /// Counts a packet of `bytes`, seen at `now` with the bits `seen` of [`nat_common::tcp`].
-    fn record(&self, now: u32, bytes: u32, seen: u8);
+    /// Uses the flow that was loaded from here, for a packet of `bytes` at `now` with the bits `seen`
+    /// of [`nat_common::tcp`]: from here on it lives for its whole lifetime again. `false` when it has
+    /// ended meanwhile, and the packet must not go on.
+    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool;
+
+    /// Notes where packets of the flow that was loaded from here leave.
+    fn lead(&self, flow: &Flow, hop: HopReference);
+}
+
+/// A hop that the agent keeps true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownHop {
+    /// Where it leads.
+    pub hop: NextHop,
+    /// Longest packet from the IP header on.
+    pub mtu: u32,
 }
 
 /// A sequence number and an acknowledgement, translated.
@@ -70,21 +91,58 @@ pub trait Tables {
     /// The record for packets with this key.
     fn flow(&self, key: &FlowKey) -> Option<Self::Slot>;
     /// Adds a record.
-    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused>;
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Self::Slot, Refused>;
     /// Removes a record.
     fn remove_flow(&mut self, key: &FlowKey);
 
-    /// The mapping of an inside endpoint.
-    fn mapping(&self, key: &MappingKey) -> Option<Mapping>;
-    /// Adds a mapping.
-    fn insert_mapping(&mut self, key: &MappingKey, mapping: &Mapping) -> Result<(), Refused>;
+    /// A hop that the agent has filled in.
+    fn hop(&self, index: u32) -> Option<KnownHop>;
+    /// Reference to the hop that the kernel's routing has led to in `epoch`, for packets of up to
+    /// `mtu` bytes; [`HopReference::NONE`] until the agent has filled it in, and where that hop would
+    /// take longer packets.
+    fn refer(&mut self, hop: &NextHop, mtu: u32, epoch: u32) -> HopReference;
+
+    /// Number of a public address whose ports are in the map `ports`.
+    fn address_number(&self, address: [u8; 4]) -> Option<u32>;
 
     /// Who owns a public port.
     fn port_owner(&self, public: &Endpoint) -> Option<PortOwner>;
     /// Reserves a public port.
     fn claim_port(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<(), Refused>;
-    /// Gives a public port back that this very packet has claimed and that nothing refers to.
-    fn release_port(&mut self, public: &Endpoint);
+
+    /// The word of a port of the numbered public address; that of nobody where there is none.
+    fn port_word(&self, number: u32, public: &Endpoint) -> PortOwner;
+    /// Exchanges the word of a port, if it is `old`.
+    fn swap_port(&mut self, number: u32, public: &Endpoint, old: PortOwner, new: PortOwner)
+    -> bool;
+    /// Takes the lock on the mappings of an inside endpoint; gives its stripe, or `None` when others
+    /// have it for too long.
+    fn lock_mappings(&mut self, inside: &Endpoint) -> Option<u32>;
+    /// Gives the lock back.
+    fn unlock_mappings(&mut self, stripe: u32);
+    /// How far from the first choice mappings of a stripe lie; under its lock.
+    fn mapping_reach(&self, stripe: u32) -> u32;
+    /// Sets that.
+    fn set_mapping_reach(&mut self, stripe: u32, reach: u32);
+    /// A number that follows from an inside endpoint, and that nobody outside can know.
+    fn lot(&self, inside: &Endpoint) -> u32;
+
+    /// The public port of `inside` on the numbered address; see [`public_port::of`].
+    ///
+    /// # Errors
+    /// Those of [`public_port::of`].
+    #[inline(always)]
+    fn public_port(
+        &mut self,
+        inside: Endpoint,
+        public: [u8; 4],
+        number: u32,
+    ) -> Result<Port, Reason>
+    where
+        Self: Sized,
+    {
+        public_port::of(self, inside, public, number)
+    }
 
     /// Takes an expectation out; of two packets that ask, one gets it.
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation>;

@@ -4,7 +4,7 @@
 //! can't be found any more. Who was stopped between the two steps leaves a line that stays ending;
 //! the sweep that sees it unchanged for long ends it by [`finish`].
 
-use super::{CHOICES, Hashed, Line, Memory, WINDOW};
+use super::{CHOICES, Hashed, Line, Memory, WINDOW, distance};
 use crate::record::{KEY, Phase, REACH, STATE, State};
 
 /// Ends the flow in `line` if it is live and still in the state `observed`: whether it was. No
@@ -67,13 +67,25 @@ pub fn finish<M: Memory>(memory: &M, line: Line<M::Place>, ending: State) -> boo
     // can be nobody's.
     for choice in 0..CHOICES {
         let home = key.home(memory, choice);
-        let offset = line.index.wrapping_sub(home);
-        if offset < WINDOW
+        let bit = bit(home, line.index);
+        if bit != 0
             && let Some(place) = memory.place(home)
-            && memory.load(place, REACH) & 1 << offset != 0
+            && memory.load(place, REACH) & bit != 0
         {
-            memory.clear_bits(place, REACH, 1 << offset);
+            memory.clear_bits(place, REACH, bit);
         }
     }
     memory.swap(line.place, STATE, ending.word(), ending.freed().word())
+}
+
+/// The bit in the reach of a home that stands for the record number `index`; 0 if none does.
+#[inline(always)]
+fn bit(home: u32, index: u32) -> u64 {
+    let mut bit = 0;
+    for offset in 0..WINDOW {
+        if home.wrapping_add(distance(offset)) == index {
+            bit = 1 << offset;
+        }
+    }
+    bit
 }

@@ -1,6 +1,6 @@
 //! Finding the line of a key, and reading what it says.
 
-use super::{CHOICES, Found, Hashed, Memory, SPILLED, WINDOW};
+use super::{CHOICES, Found, Hashed, Memory, SPILLED, WINDOW, distance};
 use crate::{
     flow::Flow,
     record::{ACTION, FlowRecord, KEY, KEY_MASK, PACKETS_LOW, REACH, STATE, State, WORDS},
@@ -31,7 +31,7 @@ fn probe<M: Memory>(memory: &M, key: &Hashed, home: u32, reach: u64) -> Option<F
             return None;
         }
         if bits & 1 != 0 {
-            let place = memory.place(home.wrapping_add(offset))?;
+            let place = memory.place(home.wrapping_add(distance(offset)))?;
             let state = State::from_word(memory.load(place, STATE));
             if state.has_key()
                 && memory.load(place, KEY) == key.words[0]

@@ -3,7 +3,7 @@
 //! Invariant: a table of a million flows never holds up a segment: whoever reads one does so on a
 //! thread of its own, with handles of its own.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use crate::{
     api::{Gateway, Request, Response},
@@ -60,17 +60,17 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
         Job::Status { ftp_sessions } => {
             Response::Status(Box::new(inspector.status(*ftp_sessions)?))
         }
-        Job::Flows(filter) => Response::Flows(inspector.flows(filter)?),
-        Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)?),
+        Job::Flows(filter) => Response::Flows(inspector.flows(filter)),
+        Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)),
         Job::EndRule(filter) => {
-            inspector.delete_flows(filter)?;
+            inspector.delete_flows(filter);
             Response::Done
         }
         Job::Expectations => Response::Expectations(inspector.expectations()?),
         Job::Drops => Response::Drops(inspector.drops_view()?),
         Job::FtpSessions(sessions) => {
             let mut sessions = sessions.clone();
-            let bytes = data_bytes(&inspector)?;
+            let bytes = data_bytes(&inspector);
             for session in &mut sessions {
                 session.bytes = bytes.get(&session.id).copied().unwrap_or_default();
             }
@@ -80,12 +80,13 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
 }
 
 /// Bytes over the data connections of each session.
-fn data_bytes(inspector: &Inspector) -> Result<HashMap<u64, u64>, Failure> {
+fn data_bytes(inspector: &Inspector) -> HashMap<u64, u64> {
     let mut bytes = HashMap::new();
-    for flow in inspector.flows(&FlowFilter::default())? {
+    inspector.each_flow(&FlowFilter::default(), &mut |flow| {
         if let Some(session) = flow.related_to {
             *bytes.entry(session).or_insert(0) += flow.original.bytes + flow.reply.bytes;
         }
-    }
-    Ok(bytes)
+        ControlFlow::Continue(())
+    });
+    bytes
 }

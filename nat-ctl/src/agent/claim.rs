@@ -1,7 +1,7 @@
 //! Which public port an announced data connection gets.
 //!
-//! Invariant: a port is owned by inserting its key, which fails where the key exists; nothing is
-//! looked up first to be inserted later. The ports that are tried are a function of the request, so
+//! Invariant: a port is owned by one step that fails where it has an owner; nothing is looked up
+//! first to be claimed later. The ports that are tried are a function of the request, so
 //! that an announcement that is made again finds the port that it was given.
 //!
 //! ```text
@@ -44,7 +44,7 @@ pub trait Ports {
     fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError>;
 }
 
-/// Claims a port for a request at `now` (seconds of the monotonic clock); `None` where all that
+/// Claims a port for a request; `None` where all that
 /// were tried are taken.
 ///
 /// # Errors
@@ -53,7 +53,6 @@ pub fn claim(
     ports: &mut impl Ports,
     pool: &Pool,
     request: &PortRequest,
-    now: u32,
 ) -> Result<Option<u16>, PlaneError> {
     let inside = request.inside.octets();
     let wanted = request.port.map(Port::new);
@@ -66,7 +65,7 @@ pub fn claim(
             }
         }
     }
-    let owner = PortOwner::new(Owner::Expectation, inside, wanted.unwrap_or(Port::NONE), now);
+    let owner = PortOwner::new(Owner::Expectation, inside, wanted.unwrap_or(Port::NONE));
     for port in candidates(ports, pool, request)? {
         if ports.claim(&public(request, port), &owner)? {
             return Ok(Some(port.number()));
@@ -164,7 +163,7 @@ mod tests {
         pool: &Pool,
         request: &PortRequest,
     ) -> Option<u16> {
-        super::claim(ports, pool, request, 7).unwrap()
+        super::claim(ports, pool, request).unwrap()
     }
 
     #[test]
@@ -195,7 +194,7 @@ mod tests {
         for (port, kind) in [(20000, Owner::Masquerade), (20001, Owner::Gateway)] {
             let endpoint = Endpoint::new(TCP, OWN.octets(), Port::new(port));
             // Even where it is masquerade of that very endpoint.
-            ports.insert(endpoint, PortOwner::new(kind, HOST.octets(), Port::new(port), 1));
+            ports.insert(endpoint, PortOwner::new(kind, HOST.octets(), Port::new(port)));
         }
         assert_eq!(claim(&mut ports, &pool, &request(OWN, Some(20000))), None);
         assert_eq!(claim(&mut ports, &pool, &request(OWN, None)), None);
@@ -206,11 +205,11 @@ mod tests {
         let mut ports = HashMap::new();
         let pool = pool(20000, 20999);
         let endpoint = |port| Endpoint::new(TCP, OWN.octets(), Port::new(port));
-        let host = |port| PortOwner::new(Owner::Forward, HOST.octets(), Port::new(port), 1);
+        let host = |port| PortOwner::new(Owner::Forward, HOST.octets(), Port::new(port));
         ports.insert(endpoint(50000), host(50000));
         ports.insert(
             endpoint(50001),
-            PortOwner::new(Owner::Forward, [10, 0, 1, 9], Port::new(50001), 1),
+            PortOwner::new(Owner::Forward, [10, 0, 1, 9], Port::new(50001)),
         );
         assert_eq!(claim(&mut ports, &pool, &request(OWN, Some(50000))), Some(50000));
         let other = claim(&mut ports, &pool, &request(OWN, Some(50001))).unwrap();

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     alg,
-    plane::{Maps, Plane, PlaneError, clock, maps},
+    plane::{Maps, Plane, PlaneError, maps},
 };
 
 /// The data plane at work, and the socket back to the wire.
@@ -55,11 +55,8 @@ impl Kernel for World {
 
     fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError> {
         let flows = &self.maps().flows;
-        let seen = |key| {
-            let found = maps::optional(flows.get(key, 0));
-            Ok(found.map_err(refused("look up a flow"))?.map(|flow| flow.seen))
-        };
-        Ok(match (seen(record.original())?, seen(record.reply())?) {
+        let seen = |key| flows.find(key).map(|flow| flow.state().seen());
+        Ok(match (seen(record.original()), seen(record.reply())) {
             (Some(original), Some(reply)) => {
                 matches!(State::of(original, reply), State::TimeWait | State::Closed)
             }
@@ -72,14 +69,9 @@ impl Kernel for World {
         self.maps().expectations.insert(key, value, 0).map_err(refused(what))?;
         if key.zone() == Zone::Outside {
             // The sweep may have released a port that was claimed long before it is announced.
-            let owner = PortOwner::new(
-                Owner::Expectation,
-                value.address(),
-                value.port(),
-                clock::now().seconds(),
-            );
+            let owner = PortOwner::new(Owner::Expectation, value.address(), value.port());
             let public = Endpoint::new(TCP, key.dst(), key.dport());
-            maps::claim(&mut self.maps().ports, &public, &owner).map_err(refused(what))?;
+            self.maps().ports.claim(&public, &owner).map_err(refused(what))?;
         }
         Ok(())
     }
@@ -140,8 +132,7 @@ impl Kernel for World {
 impl alg::Gateway for World {
     fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
         let pool = self.plane.settings().pool;
-        let now = clock::now().seconds();
-        claim::claim(self.maps(), &pool, request, now).unwrap_or_else(|error| {
+        claim::claim(self.maps(), &pool, request).unwrap_or_else(|error| {
             report::failed(&error);
             None
         })
@@ -166,11 +157,11 @@ fn is_shared(address: Ipv4Addr) -> bool {
 
 impl Ports for Maps {
     fn owner(&mut self, public: &Endpoint) -> Result<Option<PortOwner>, PlaneError> {
-        maps::optional(self.ports.get(public, 0)).map_err(refused("look up a public port"))
+        self.ports.owner(public).map_err(refused("look up a public port"))
     }
 
     fn claim(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<bool, PlaneError> {
-        maps::claim(&mut self.ports, public, owner).map_err(refused("claim a public port"))
+        self.ports.claim(public, owner).map_err(refused("claim a public port"))
     }
 
     fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError> {

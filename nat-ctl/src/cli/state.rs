@@ -17,7 +17,8 @@ use super::written;
 
 /// `flows list`
 pub fn flows(instance: &Instance, filter: &FlowFilter, printer: &Printer) -> Result<(), Failure> {
-    printer.flows(&source(instance)?.flows(filter)?).map_err(written)
+    let mut source = source(instance)?;
+    printer.flows(|each| source.flows(filter, each))?.map_err(written)
 }
 
 /// `flows count`
@@ -26,8 +27,8 @@ pub fn count_flows(
     filter: &FlowFilter,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let count = source(instance)?.flows(filter)?.len();
-    printer.count(count as u64).map_err(written)
+    let count = source(instance)?.count_flows(filter)?;
+    printer.count(count).map_err(written)
 }
 
 /// `flows delete`

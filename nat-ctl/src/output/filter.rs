@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{End, FlowView};
+use super::{flow_line::FlowLine, view::End};
 use crate::rules::{Cidr, Protocol};
 
 /// Conditions that must all hold.
@@ -53,7 +53,7 @@ impl FlowFilter {
 
     /// Whether every condition holds. `src`, `dst` and ports are those of the original direction,
     /// as in conntrack.
-    pub fn matches(&self, flow: &FlowView) -> bool {
+    pub fn matches(&self, flow: &FlowLine<'_>) -> bool {
         let End { src, sport, dst, dport, .. } = flow.original;
         let anywhere = [src, dst, flow.reply.src, flow.reply.dst];
         self.proto.is_none_or(|proto| proto == flow.protocol)
@@ -62,7 +62,7 @@ impl FlowFilter {
             && self.sport.is_none_or(|port| port == sport)
             && self.dport.is_none_or(|port| port == dport)
             && self.host.is_none_or(|cidr| anywhere.iter().any(|&a| cidr.contains(a)))
-            && self.state.as_ref().is_none_or(|state| *state == flow.state)
-            && self.rule.as_ref().is_none_or(|rule| flow.rule.as_ref() == Some(rule))
+            && self.state.as_ref().is_none_or(|state| state == flow.state)
+            && self.rule.as_ref().is_none_or(|rule| flow.rule == Some(rule))
     }
 }

@@ -4,6 +4,9 @@
 //! `"version": 1` in front. A closed pipe ends the output without an error.
 
 mod filter;
+mod flow_json;
+mod flow_line;
+mod flow_list;
 mod printer;
 mod source;
 mod tables;
@@ -13,6 +16,8 @@ mod units;
 mod view;
 
 pub use filter::FlowFilter;
+pub use flow_line::FlowLine;
+pub use flow_list::Each;
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use view::{

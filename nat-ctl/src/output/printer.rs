@@ -50,13 +50,13 @@ pub struct Printer {
 }
 
 #[derive(Serialize)]
-struct Versioned<'a, T> {
+pub(super) struct Versioned<'a, T> {
     version: u32,
     #[serde(flatten)]
     view: &'a T,
 }
 
-fn versioned<T>(view: &T) -> Versioned<'_, T> {
+pub(super) fn versioned<T>(view: &T) -> Versioned<'_, T> {
     Versioned { version: VERSION, view }
 }
 
@@ -146,27 +146,39 @@ impl Printer {
 
     fn write(&self, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut out = BufWriter::new(io::stdout().lock());
-        match body(&mut out).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                // The rest of the buffer has no reader either: it must not be tried again.
-                let _ = out.into_parts();
-                Ok(())
-            }
-            result => result,
+        let written = body(&mut out).and_then(|()| out.flush());
+        if written.is_err() {
+            // The rest of the buffer has no reader either: it must not be tried again.
+            let _ = out.into_parts();
         }
+        without_broken_pipe(written)
+    }
+}
+
+/// Whoever reads the output may have seen enough.
+pub(super) fn without_broken_pipe(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 
 #[derive(Clone, Copy)]
-enum Pretty {
+pub(super) enum Pretty {
     Yes,
     No,
 }
 
 fn json_line(out: &mut dyn Write, view: &impl Serialize, pretty: Pretty) -> io::Result<()> {
-    match pretty {
-        Pretty::Yes => serde_json::to_writer_pretty(&mut *out, view)?,
-        Pretty::No => serde_json::to_writer(&mut *out, view)?,
-    }
+    json(out, view, pretty)?;
     out.write_all(b"\n")
+}
+
+/// JSON without a line break at its end.
+pub(super) fn json(out: &mut dyn Write, view: &impl Serialize, pretty: Pretty) -> io::Result<()> {
+    match pretty {
+        Pretty::Yes => serde_json::to_writer_pretty(out, view)?,
+        Pretty::No => serde_json::to_writer(out, view)?,
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 //!
 //! Invariant: both sources give the same view of the same gateway.
 
-use super::{DropsView, ExpectationView, FlowFilter, FlowView, StatusView};
+use std::ops::ControlFlow;
+
+use super::{DropsView, Each, ExpectationView, FlowFilter, StatusView};
 use crate::{
     api::{Client, Request, Response},
     error::{Exit, Failure},
@@ -10,11 +12,24 @@ use crate::{
 
 /// Reads the state of a gateway.
 pub trait StateSource {
-    /// The flows that match.
+    /// Hands over the flows that match, as they are read.
     ///
     /// # Errors
     /// Where the source can't be read; the same goes for all of these.
-    fn flows(&mut self, filter: &FlowFilter) -> Result<Vec<FlowView>, Failure>;
+    fn flows(&mut self, filter: &FlowFilter, each: Each<'_>) -> Result<(), Failure>;
+
+    /// How many flows match.
+    ///
+    /// # Errors
+    /// See [`StateSource::flows`].
+    fn count_flows(&mut self, filter: &FlowFilter) -> Result<u64, Failure> {
+        let mut count = 0;
+        self.flows(filter, &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    }
 
     /// Every expectation.
     ///
@@ -30,9 +45,13 @@ pub trait StateSource {
 }
 
 impl StateSource for Client {
-    fn flows(&mut self, filter: &FlowFilter) -> Result<Vec<FlowView>, Failure> {
+    fn flows(&mut self, filter: &FlowFilter, each: Each<'_>) -> Result<(), Failure> {
         match self.call(&Request::Flows { filter: filter.clone() })? {
-            Response::Flows(flows) => Ok(flows),
+            Response::Flows(flows) => {
+                // Nobody may want more than the first ones.
+                let _ = flows.iter().try_for_each(|flow| each(&flow.line()));
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

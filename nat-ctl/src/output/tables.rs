@@ -8,28 +8,21 @@ use nat_common::reason::Reason;
 use serde::Serialize;
 
 use super::{
+    flow_line::FlowLine,
     printer::{Format, Printer, Tabular},
     units::{bytes, seconds},
     view::{
-        DropsView, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
+        DropsView, ExpectationView, ForwardView, FtpMode, FtpSessionView, InboundView,
         InterfaceMode, OneToOneView, PortsView, Role, RuleView, StatusView, Usage,
     },
 };
 use crate::rules::{Alg, Cidr, Origin, RuleKind};
 
 impl Printer {
-    /// `flows list`.
-    ///
-    /// # Errors
-    /// Where stdout can't be written; a closed pipe is fine. The same goes for all of these.
-    pub fn flows(&self, flows: &[FlowView]) -> io::Result<()> {
-        self.rows(flows)
-    }
-
     /// `flows count`, `flows delete`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// Where stdout can't be written; a closed pipe is fine. The same goes for all of these.
     pub fn count(&self, count: u64) -> io::Result<()> {
         #[derive(Serialize)]
         struct Count {
@@ -41,7 +34,7 @@ impl Printer {
     /// `expectations list`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn expectations(&self, expectations: &[ExpectationView]) -> io::Result<()> {
         self.rows(expectations)
     }
@@ -49,7 +42,7 @@ impl Printer {
     /// `ftp sessions`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn ftp_sessions(&self, sessions: &[FtpSessionView]) -> io::Result<()> {
         self.rows(sessions)
     }
@@ -57,7 +50,7 @@ impl Printer {
     /// `forward list` and `one-to-one list`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn rules(&self, kind: RuleKind, rules: &[RuleView]) -> io::Result<()> {
         match kind {
             RuleKind::Forward => self.rows(&rules.iter().map(ForwardRow).collect::<Vec<_>>()),
@@ -68,7 +61,7 @@ impl Printer {
     /// `forward show`, `one-to-one show`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn rule(&self, rule: &RuleView) -> io::Result<()> {
         self.object(rule, |out| {
             let lines = match rule {
@@ -82,7 +75,7 @@ impl Printer {
     /// `drops`: for people the reasons that have occurred, most frequent first.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn drops(&self, drops: &DropsView) -> io::Result<()> {
         self.object(drops, |out| {
             let mut seen: Vec<_> = drops.0.iter().filter(|(_, count)| **count > 0).collect();
@@ -101,7 +94,7 @@ impl Printer {
     /// `drops explain`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn reason(&self, reason: Reason, packets: Option<u64>) -> io::Result<()> {
         #[derive(Serialize)]
         struct Explained {
@@ -128,7 +121,7 @@ impl Printer {
     /// `status`.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn status(&self, status: &StatusView) -> io::Result<()> {
         self.object(status, |out| {
             let ready = if status.ready { "ready" } else { "starting" };
@@ -179,7 +172,7 @@ impl Printer {
     /// Text for people; nothing in the formats for scripts, whose answer is the exit status.
     ///
     /// # Errors
-    /// See [`Printer::flows`].
+    /// See [`Printer::count`].
     pub fn note(&self, text: &str) -> io::Result<()> {
         match self.format() {
             Format::Table => self.object(&(), |out| writeln!(out, "{text}")),
@@ -214,7 +207,7 @@ fn optional(value: Option<&impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-impl Tabular for FlowView {
+impl Tabular for FlowLine<'_> {
     const COLUMNS: &'static [&'static str] = &[
         "PROTO",
         "STATE",
@@ -235,7 +228,7 @@ impl Tabular for FlowView {
         let (there, back) = (&self.original, &self.reply);
         vec![
             self.protocol.to_string(),
-            self.state.clone(),
+            self.state.to_owned(),
             endpoint(there.src, there.sport),
             endpoint(there.dst, there.dport),
             endpoint(back.src, back.sport),

@@ -1,21 +1,39 @@
 //! The maps `interfaces` and `addresses`: what the gateway's own addresses are, now.
 //!
 //! Invariant: the public address of a WAN is its first global address; an address that was just
-//! added is in the map before one that was removed is taken out.
+//! added is in the map before one that was removed is taken out; a number is in the maps only while
+//! its ports are that address's.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use nat_common::interface::Interface;
+use nat_common::{interface::Interface, port::PORT_ADDRESSES};
 
+use super::Plane;
 use super::error::{PlaneError, Result};
 use super::links::Address;
 use super::maps::Maps;
-use super::state::Attached;
+use super::numbers::Numbers;
+use super::state::{Attached, State};
 use crate::output::Role;
 
-/// Code of an address in the map `addresses`, by the interface that it is on.
+/// Low half of a value of the map `addresses`, by the interface that the address is on.
 const ON_LAN: u32 = 1;
-pub(super) const ON_WAN: u32 = 2;
+const ON_WAN: u32 = 2;
+
+/// Whether an address with this value in the map `addresses` is on a WAN.
+pub(super) const fn is_outside(code: u32) -> bool {
+    code & 0xffff == ON_WAN
+}
+
+/// The number of an address with this value: the high half, less one.
+pub(super) const fn number(code: u32) -> Option<u32> {
+    (code >> 16).checked_sub(1)
+}
+
+/// The value of an address on a WAN with that number.
+const fn numbered(number: u32) -> u32 {
+    number.saturating_add(1) << 16 | ON_WAN
+}
 
 /// Addresses of the managed interfaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,29 +69,149 @@ impl Addresses {
 
     /// The gateway's own addresses on its WANs.
     pub fn outside(&self) -> impl Iterator<Item = [u8; 4]> {
-        self.own.iter().filter(|(_, code)| **code == ON_WAN).map(|(address, _)| *address)
+        self.own.iter().filter(|(_, code)| is_outside(**code)).map(|(address, _)| *address)
+    }
+
+    /// The first addresses of the WANs among `interfaces`, which inside hosts are hidden behind.
+    fn hiding(&self, interfaces: &[Attached]) -> Vec<Ipv4Addr> {
+        let wans = interfaces.iter().filter(|interface| interface.role == Role::Wan);
+        wans.filter_map(|interface| self.of_interface(&interface.name)).collect()
+    }
+
+    /// Gives the addresses on WANs their numbers; gives back those that were another's before.
+    fn number(&self, numbers: &mut Numbers, interfaces: &[Attached]) -> Vec<u32> {
+        let outside: Vec<_> = self.outside().map(Ipv4Addr::from).collect();
+        numbers.assign(&self.hiding(interfaces), &outside)
+    }
+
+    /// The values of the map `addresses`.
+    fn codes(&self, numbers: &Numbers) -> BTreeMap<[u8; 4], u32> {
+        let code = |address: [u8; 4], code: u32| match numbers.of(address.into()) {
+            Some(number) if is_outside(code) => numbered(number),
+            Some(_) | None => code,
+        };
+        self.own.iter().map(|(address, own)| (*address, code(*address, *own))).collect()
+    }
+
+    /// The values of the map `interfaces`. An address without a number is none to hide behind.
+    fn records(&self, numbers: &Numbers, interfaces: &[Attached]) -> BTreeMap<u32, Interface> {
+        let wan = |interface: &Attached| {
+            let public = self.of_interface(&interface.name);
+            let found = public.and_then(|public| {
+                Some((public.octets(), u16::try_from(numbers.of(public)?).ok()?))
+            });
+            let (public, number) = found.unwrap_or_default();
+            Interface::wan(public, number)
+        };
+        let record = |interface: &Attached| match interface.role {
+            Role::Lan => Interface::LAN,
+            Role::Wan => wan(interface),
+        };
+        interfaces.iter().map(|interface| (interface.index, record(interface))).collect()
     }
 
     /// Writes both maps by difference.
+    fn write(&self, maps: &mut Maps, numbers: &Numbers, interfaces: &[Attached]) -> Result<()> {
+        let records = self.records(numbers, interfaces);
+        super::difference::apply(&mut maps.interfaces, &records).map_err(PlaneError::refused::<
+            aya::maps::MapError,
+        >(
+            "write the map interfaces",
+        ))?;
+        super::difference::apply(&mut maps.addresses, &self.codes(numbers))
+            .map_err(PlaneError::refused("write the map addresses"))
+    }
+}
+
+impl Plane {
+    /// Tells the data plane which addresses there are now.
+    pub(super) fn write_addresses(&mut self) -> Result<()> {
+        let mut numbers = self.state.numbers.clone();
+        let passed_on = self.addresses.number(&mut numbers, &self.state.interfaces);
+        if numbers != self.state.numbers {
+            self.state.numbers = numbers;
+            self.state.write(&self.instance)?;
+        }
+        for number in passed_on {
+            self.maps.ports.clear(number);
+        }
+        for address in self.unnumbered() {
+            tracing::warn!("{}", unnumbered(address));
+        }
+        let State { numbers, interfaces, .. } = &self.state;
+        self.addresses.write(&mut self.maps, numbers, interfaces)
+    }
+
+    /// Refuses to start where inside hosts would have nothing to be hidden behind.
     ///
     /// # Errors
-    /// Where the kernel refuses.
-    pub fn write(&self, maps: &mut Maps, interfaces: &[Attached]) -> Result<()> {
-        let what = "write the map interfaces";
-        let records: BTreeMap<u32, Interface> = interfaces
-            .iter()
-            .map(|interface| {
-                let public = self.of_interface(&interface.name);
-                let record = match interface.role {
-                    Role::Lan => Interface::LAN,
-                    Role::Wan => Interface::wan(public.map_or([0; 4], |public| public.octets())),
-                };
-                (interface.index, record)
-            })
-            .collect();
-        super::difference::apply(&mut maps.interfaces, &records)
-            .map_err(PlaneError::refused::<aya::maps::MapError>(what))?;
-        super::difference::apply(&mut maps.addresses, &self.own)
-            .map_err(PlaneError::refused("write the map addresses"))
+    /// [`PlaneError::Refused`] names the address.
+    pub(super) fn check_numbers(&self) -> Result<()> {
+        match self.unnumbered().first() {
+            Some(address) if self.settings.masquerade != 0 => Err(PlaneError::Refused {
+                what: "masquerade".to_owned(),
+                why: unnumbered(*address),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn unnumbered(&self) -> Vec<Ipv4Addr> {
+        let hiding = self.addresses.hiding(&self.state.interfaces);
+        hiding.into_iter().filter(|address| self.state.numbers.of(*address).is_none()).collect()
+    }
+}
+
+fn unnumbered(address: Ipv4Addr) -> String {
+    format!(
+        "there is no room for the ports of {address}: {PORT_ADDRESSES} public addresses of WANs are \
+         the most that hosts can be hidden behind: name fewer with --wan"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::InterfaceMode;
+
+    fn interface(name: &str, index: u32, role: Role) -> Attached {
+        let reason = String::new();
+        Attached { name: name.to_owned(), index, role, mode: InterfaceMode::Tc, reason }
+    }
+
+    fn listed(index: u32, last: u8) -> Address {
+        Address { index, address: Ipv4Addr::new(203, 0, 113, last), global: true }
+    }
+
+    #[test]
+    fn the_first_address_of_a_wan_is_hidden_behind_and_all_of_them_have_numbers() {
+        let interfaces = [interface("wan0", 3, Role::Wan), interface("lan0", 4, Role::Lan)];
+        let addresses =
+            Addresses::of(&interfaces, &[listed(3, 9), listed(3, 1), listed(4, 5), listed(7, 6)]);
+        let mut numbers = Numbers::default();
+        assert!(addresses.number(&mut numbers, &interfaces).is_empty());
+        let codes = addresses.codes(&numbers);
+        let code = |last: u8| codes.get(&[203, 0, 113, last]).copied();
+        assert_eq!(code(9).and_then(number), Some(0));
+        assert_eq!(code(1).and_then(number), Some(1));
+        assert_eq!((code(5), code(6)), (Some(ON_LAN), None));
+        assert!([9, 1].iter().all(|last| code(*last).is_some_and(is_outside)));
+        let records = addresses.records(&numbers, &interfaces);
+        assert_eq!(records[&3].public(), Some(([203, 0, 113, 9], 0)));
+        assert_eq!(records[&4], Interface::LAN);
+    }
+
+    #[test]
+    fn an_address_beyond_the_numbers_is_not_hidden_behind() {
+        let interfaces: Vec<_> =
+            (1..=9).map(|index| interface(&format!("wan{index}"), index, Role::Wan)).collect();
+        let all: Vec<_> = (1..=9u8).map(|last| listed(last.into(), last)).collect();
+        let addresses = Addresses::of(&interfaces, &all);
+        let mut numbers = Numbers::default();
+        addresses.number(&mut numbers, &interfaces);
+        let records = addresses.records(&numbers, &interfaces);
+        assert_eq!(records[&8].public(), Some(([203, 0, 113, 8], 7)));
+        assert_eq!(records[&9].public(), None);
+        assert_eq!(addresses.codes(&numbers)[&[203, 0, 113, 9]], ON_WAN);
     }
 }

@@ -3,34 +3,46 @@
 //! Invariant: reads only, but for the flows that it is told to delete. It opens its own handles, so
 //! that a long table is read on any thread.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    net::Ipv4Addr,
+    ops::ControlFlow,
+    sync::atomic::Ordering,
+};
 
 use aya::maps::MapError;
 use nat_common::{
     counter::Counter,
-    flow::{Direction, FlowKey},
+    flow::{Direction, FlowKey, Origin},
     lifetime::Timeouts,
-    port::Owner,
+    port::{Owner, PortOwner},
     reason::Reason,
+    session::SessionId,
 };
 
-use super::addresses::ON_WAN;
+use super::addresses;
 use super::clock::{self, Now};
+use super::dump;
 use super::error::{PlaneError, Result};
-use super::maps::{self, Maps};
+use super::maps::Maps;
 use super::pair::{Pair, Record};
 use super::pins::{self, Pinned};
 use super::state::State;
 use crate::error::Failure;
 use crate::options::Instance;
 use crate::output::{
-    DropsView, End, ExpectationView, FlowFilter, FlowView, InterfaceView, PacketsView, StateSource,
-    StatusView, Usage,
+    DropsView, Each, End, ExpectationView, FlowFilter, FlowLine, FlowView, InterfaceView,
+    PacketsView, StateSource, StatusView, Usage,
 };
 use crate::rules::{Alg, Protocol};
 
 /// Protocols that have ports or identifiers.
 const PROTOCOLS: u64 = 3;
+
+/// How often the end of a flow is tried that packets use meanwhile: each of its lines changes once a
+/// second, and with every new flag of TCP.
+const TRIES: u32 = 16;
 
 /// Reads one instance.
 #[derive(Debug)]
@@ -77,7 +89,6 @@ impl Inspector {
             mode: interface.mode,
             reason: interface.reason.clone(),
         });
-        let records = count(self.maps.flows.keys()).map_err(refused("flows"))?;
         let expectations = count(self.maps.expectations.keys()).map_err(refused("expectations"))?;
         let counted = |counter| self.maps.counted(counter);
         Ok(StatusView {
@@ -86,7 +97,7 @@ impl Inspector {
             ready: self.state.forwarding.is_some(),
             uptime_s: uptime.into(),
             interfaces: interfaces.collect(),
-            flows: Usage { used: records.div_ceil(2), max: self.state.flows.into() },
+            flows: Usage { used: self.maps.flows.used().div_ceil(2), max: self.state.flows.into() },
             ports: self.ports(u64::from(settings.pool.len()))?,
             expectations: Usage { used: expectations, max: self.room("expectations")? },
             ftp_sessions,
@@ -100,45 +111,54 @@ impl Inspector {
         })
     }
 
+    /// Hands over the flows that match, as they are read.
+    pub fn each_flow(&self, filter: &FlowFilter, each: Each<'_>) {
+        let (now, names) = (clock::now(), Names::of(self));
+        // Nobody may want more than the first ones.
+        let _ = dump::flows(&self.maps.flows, |pair| {
+            self.with_line(pair, now, &names, |line| {
+                if filter.matches(line) { each(line) } else { ControlFlow::Continue(()) }
+            })
+        });
+    }
+
     /// The flows that match.
-    ///
-    /// # Errors
-    /// See [`Inspector::status`].
-    pub fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowView>> {
-        let now = clock::now();
+    pub fn flows(&self, filter: &FlowFilter) -> Vec<FlowView> {
         let mut views = vec![];
-        for key in self.maps.flows.keys() {
-            let key = key.map_err(refused("flows"))?;
-            let found = self.pair(&key).map_err(refused("flows"))?;
-            let view = found.and_then(|pair| self.flow(&pair, now));
-            views.extend(view.filter(|view| filter.matches(view)));
-        }
-        Ok(views)
+        self.each_flow(filter, &mut |line| {
+            views.push(FlowView::from(line));
+            ControlFlow::Continue(())
+        });
+        views
     }
 
     /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
-    ///
-    /// # Errors
-    /// See [`Inspector::status`].
-    pub fn delete_flows(&mut self, filter: &FlowFilter) -> Result<u64> {
-        let now = clock::now();
-        let keys: Vec<FlowKey> =
-            self.maps.flows.keys().collect::<Result<_, _>>().map_err(refused("flows"))?;
+    pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
+        let (now, names) = (clock::now(), Names::of(self));
         let mut deleted = 0;
-        for key in keys {
-            let Some(pair) = self.pair(&key).map_err(refused("flows"))? else { continue };
-            if self.flow(&pair, now).is_none_or(|view| !filter.matches(&view)) {
-                continue;
+        let _ = dump::flows(&self.maps.flows, |pair| {
+            self.with_line(pair, now, &names, |line| {
+                deleted += u64::from(filter.matches(line) && self.end(*pair));
+                ControlFlow::Continue(())
+            })
+        });
+        deleted
+    }
+
+    /// Ends a flow, as often as packets use it in between.
+    fn end(&self, mut pair: Pair) -> bool {
+        let flows = &self.maps.flows;
+        for _ in 0..TRIES {
+            if flows.end(&pair) {
+                return true;
             }
-            let what = || PlaneError::refused::<MapError>("delete a flow");
-            if maps::remove(&mut self.maps.flows, &pair.first.key).map_err(what())? {
-                deleted += 1;
-            }
-            if let Some(answer) = pair.answer {
-                maps::remove(&mut self.maps.flows, &answer.key).map_err(what())?;
+            let again = flows.find(&pair.first.key()).and_then(|first| flows.pair(first));
+            match again {
+                Some(again) => pair = again,
+                None => return false,
             }
         }
-        Ok(deleted)
+        false
     }
 
     /// The expectations that nobody has used yet.
@@ -185,55 +205,70 @@ impl Inspector {
         Ok(DropsView::new(|reason| counts.get(reason as usize).copied().unwrap_or(0)))
     }
 
-    fn pair(&self, key: &FlowKey) -> Result<Option<Pair>, MapError> {
-        let Some(flow) = maps::optional(self.maps.flows.get(key, 0))? else { return Ok(None) };
-        let first = Record { key: *key, flow };
-        let other = maps::optional(self.maps.flows.get(&first.answer(), 0))?;
-        Ok(Pair::of(first, |_| other))
-    }
-
-    fn flow(&self, pair: &Pair, now: Now) -> Option<FlowView> {
+    /// A flow as output has it.
+    fn with_line(
+        &self,
+        pair: &Pair,
+        now: Now,
+        names: &Names<'_>,
+        each: impl FnOnce(&FlowLine<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(protocol) = Protocol::from_number(pair.first.key().protocol()) else {
+            return ControlFlow::Continue(());
+        };
         // Of an orphaned answer the original is what it leads back to.
-        let (original, reply) = match (pair.first.flow.direction(), pair.answer) {
+        let flow = pair.first.flow();
+        let (original, reply) = match (flow.direction(), pair.answer) {
             (Direction::Original, answer) => (Ok(pair.first), answer.ok_or(pair.first.answer())),
             (Direction::Reply, _) => (Err(pair.first.answer()), Ok(pair.first)),
         };
-        let flow = pair.first.flow;
-        let control = flow.control_session().is_some();
-        Some(FlowView {
-            protocol: Protocol::from_number(pair.first.key.protocol())?,
-            state: pair.state().to_owned(),
+        let rule = names.rule(flow.origin());
+        let unknown = if rule.is_some_and(|(_, name)| name.is_none()) {
+            rule.map(|(number, _)| format!("#{number}"))
+        } else {
+            None
+        };
+        each(&FlowLine {
+            protocol,
+            state: pair.state(),
             original: end(original),
             reply: end(reply),
-            age_s: now.since(flow.created()).into(),
+            age_s: now.since(pair.first.created()).into(),
             idle_s: pair.idle(now).into(),
             expires_s: pair.expires(now, &self.timeouts).into(),
-            alg: control.then_some(Alg::Ftp),
-            rule: self.rule(flow.rule().number()),
+            alg: flow.control_session().is_some().then_some(Alg::Ftp),
+            // The number of a rule that is gone while its flows go on.
+            rule: rule.and_then(|(_, name)| name).or(unknown.as_deref()),
             related_to: flow.related_session().map(|session| session.number().into()),
         })
     }
 
-    /// The name of a rule; its number where the rule is gone and its flows go on.
-    fn rule(&self, number: u32) -> Option<String> {
-        let known = self.state.rules.get(&number).cloned();
-        (number != 0).then(|| known.unwrap_or_else(|| format!("#{number}")))
+    /// The number of the rule of a session that is open; 0 for none.
+    fn session_rule(&self, id: SessionId) -> u32 {
+        // What can't be read has no rule to be named.
+        let found = id.index().and_then(|place| self.maps.sessions.get(&place, 0).ok());
+        found.filter(|session| session.claimed != 0).map_or(0, |session| session.rule().number())
     }
 
     fn ports(&self, pool: u64) -> Result<Usage> {
-        let mut used = 0;
-        for entry in self.maps.ports.iter() {
-            let (_, owner) = entry.map_err(refused("ports"))?;
-            used += u64::from(owner.owner() != Some(Owner::Forward));
+        let owned = |owner: &PortOwner| owner.owner() != Some(Owner::Forward);
+        let others = self.maps.ports.others().map_err(refused("other ports"))?;
+        let mut used = others.iter().filter(|(_, owner)| owned(owner)).count();
+        for numbered in self.maps.ports.numbered().map_err(refused("addresses"))? {
+            let words = self.maps.ports.taken(numbered).map(|(_, _, word)| word);
+            used += words
+                .filter(|word| owned(&PortOwner::from_word(word.load(Ordering::Acquire))))
+                .count();
         }
         let mut public = BTreeSet::new();
         for entry in self.maps.addresses.iter() {
             let (address, code) = entry.map_err(refused("addresses"))?;
-            if code == ON_WAN {
+            if addresses::is_outside(code) {
                 public.insert(address);
             }
         }
-        Ok(Usage { used, max: pool * PROTOCOLS * (public.len() as u64).max(1) })
+        let max = pool * PROTOCOLS * (public.len() as u64).max(1);
+        Ok(Usage { used: used as u64, max })
     }
 
     fn room(&self, name: &str) -> Result<u64> {
@@ -242,10 +277,37 @@ impl Inspector {
     }
 }
 
+/// Names of the rules that flows came by.
+struct Names<'a> {
+    inspector: &'a Inspector,
+    /// Numbers of rules by session: it takes a system call to read one.
+    sessions: RefCell<HashMap<SessionId, u32>>,
+}
+
+impl<'a> Names<'a> {
+    fn of(inspector: &'a Inspector) -> Self {
+        Self { inspector, sessions: RefCell::default() }
+    }
+
+    /// The number of a rule, and its name where it has one.
+    fn rule(&self, origin: Origin) -> Option<(u32, Option<&'a str>)> {
+        let number = match origin {
+            Origin::Rule(rule) => rule.number(),
+            Origin::Control(session) | Origin::Related(session) => *self
+                .sessions
+                .borrow_mut()
+                .entry(session)
+                .or_insert_with(|| self.inspector.session_rule(session)),
+        };
+        let name = || self.inspector.state.rules.get(&number).map(String::as_str);
+        (number != 0).then(|| (number, name()))
+    }
+}
+
 /// A record, or the key of one that is missing.
 fn end(of: Result<Record, FlowKey>) -> End {
     let (key, packets, bytes) = match of {
-        Ok(record) => (record.key, record.flow.packets, record.flow.bytes),
+        Ok(record) => (record.key(), record.packets(), record.bytes()),
         Err(key) => (key, 0, 0),
     };
     End {
@@ -272,8 +334,9 @@ fn refused(table: &'static str) -> impl FnOnce(MapError) -> PlaneError {
 }
 
 impl StateSource for Inspector {
-    fn flows(&mut self, filter: &FlowFilter) -> Result<Vec<FlowView>, Failure> {
-        Ok(Inspector::flows(self, filter)?)
+    fn flows(&mut self, filter: &FlowFilter, each: Each<'_>) -> Result<(), Failure> {
+        self.each_flow(filter, each);
+        Ok(())
     }
 
     fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure> {

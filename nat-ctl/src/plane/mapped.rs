@@ -79,9 +79,8 @@ impl Mapped {
         let (stride, length) = layout(entries, value_size).expect("a size");
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the kernel chooses the place, so that no mapping of ours is replaced.
-        let start = unsafe {
-            nix::sys::mman::mmap_anonymous(None, length, access, MapFlags::MAP_SHARED)
-        };
+        let start =
+            unsafe { nix::sys::mman::mmap_anonymous(None, length, access, MapFlags::MAP_SHARED) };
         Self { start: start.expect("memory"), length, entries, stride }
     }
 

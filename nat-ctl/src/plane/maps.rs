@@ -11,10 +11,10 @@ use aya::maps::{
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
-    flow::{Flow, FlowKey},
     interface::Interface,
     journal::Journal,
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    layout::Geometry,
+    port::Endpoint,
     reason::Reason,
     rule::{AllowedKey, Forward, OneToOne},
     session::Session,
@@ -22,16 +22,21 @@ use nat_common::{
 };
 
 use super::error::{PlaneError, Result};
+use super::flow_memory::FlowMemory;
+use super::owners::Owners;
 
 /// Every pinned map: the name in the object, in the pin folder and for bpftool.
 pub const NAMES: &[&str] = &[
     "layout",
+    "geometry",
     "settings",
     "interfaces",
     "redirects",
     "flows",
+    "stripes",
+    "hops",
     "ports",
-    "mappings",
+    "other_ports",
     "expectations",
     "forwards",
     "one_to_one",
@@ -52,18 +57,18 @@ pub type Hash<K, V> = HashMap<MapData, K, V>;
 pub struct Maps {
     /// Version of the layout, at 0.
     pub layout: Array<MapData, u32>,
+    /// Where flows lie, at 0.
+    pub geometry: Array<MapData, Geometry>,
     /// Settings, at 0.
     pub settings: Array<MapData, Settings>,
     /// By interface number.
     pub interfaces: Hash<u32, Interface>,
     /// Interfaces that XDP may redirect to, by number.
     pub redirects: DevMapHash<MapData>,
-    /// Flow records by the tuple of the arriving packet.
-    pub flows: Hash<FlowKey, Flow>,
-    /// Owners by public endpoint.
-    pub ports: Hash<Endpoint, PortOwner>,
-    /// Endpoint-independent mappings.
-    pub mappings: Hash<MappingKey, Mapping>,
+    /// Flow records, in the memory of the data plane.
+    pub flows: FlowMemory,
+    /// Owners of public ports, in `ports` and `other_ports`.
+    pub ports: Owners,
     /// Announced connections.
     pub expectations: Hash<ExpectationKey, Expectation>,
     /// Forwards by public endpoint.
@@ -72,7 +77,7 @@ pub struct Maps {
     pub one_to_one: Hash<[u8; 4], OneToOne>,
     /// Remote networks of filters.
     pub allowed: LpmTrie<MapData, AllowedKey, u32>,
-    /// Addresses of the gateway itself.
+    /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
     /// Control connections by place.
     pub sessions: Array<MapData, Session>,
@@ -101,12 +106,12 @@ impl Maps {
     pub fn open(pins: &Path) -> Result<Self> {
         Ok(Self {
             layout: open(pins, "layout", Map::Array)?,
+            geometry: open(pins, "geometry", Map::Array)?,
             settings: open(pins, "settings", Map::Array)?,
             interfaces: open(pins, "interfaces", Map::HashMap)?,
             redirects: open(pins, "redirects", Map::DevMapHash)?,
-            flows: open(pins, "flows", Map::HashMap)?,
-            ports: open(pins, "ports", Map::HashMap)?,
-            mappings: open(pins, "mappings", Map::HashMap)?,
+            flows: FlowMemory::open(pins)?,
+            ports: Owners::open(pins)?,
             expectations: open(pins, "expectations", Map::HashMap)?,
             forwards: open(pins, "forwards", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
@@ -215,7 +220,7 @@ pub fn is(error: &MapError, code: i32) -> bool {
     }
 }
 
-fn open<T>(pins: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<T>
+pub(super) fn open<T>(pins: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<T>
 where
     T: TryFrom<Map, Error = MapError>,
 {

@@ -16,8 +16,10 @@ mod attach;
 pub mod clock;
 mod difference;
 pub mod down;
+mod dump;
 mod error;
 mod features;
+pub mod flow_memory;
 mod forwarding;
 mod hook;
 mod hops;
@@ -28,7 +30,9 @@ mod mapped;
 pub mod maps;
 mod neighbours;
 mod netns;
+mod numbers;
 mod object;
+pub mod owners;
 mod pair;
 mod pins;
 mod ports;
@@ -138,7 +142,7 @@ impl Plane {
             self.state.rules = names;
             self.state.write(&self.instance)?;
         }
-        self.waiting = wanted.write(&mut self.maps, clock::now())?;
+        self.waiting = wanted.write(&mut self.maps)?;
         self.rules = rules.clone();
         Ok(&self.waiting)
     }

@@ -3,13 +3,17 @@
 //! Invariant: a map that is pinned is used as it is, so that a successor goes on with its flows;
 //! [`super::pins`] has checked version and sizes before.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use nat_common::layout;
+use nat_common::{
+    flow_table,
+    layout::{self, Geometry},
+};
+use zerocopy::IntoBytes;
 
 use super::error::{PlaneError, Result};
 use super::maps;
@@ -17,48 +21,56 @@ use crate::config::Limits;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("NAT_EBPF_OBJECT"));
 
-/// Entries of the `forwards` map, and of what every forward needs in `ports`.
+/// Entries of the `forwards` map, and of what every forward needs in `other_ports` where its address
+/// has no number.
 const FORWARDS: u32 = 131_072;
 
-/// Protocols that have ports or identifiers: TCP, UDP, ICMP.
-const PROTOCOLS: u32 = 3;
+/// Lines that every flow has, one a direction.
+const LINES: u32 = 2;
 
 /// Entries of the maps whose size follows from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Two records a flow.
+    /// Places for flow records: two of three are taken at the limit.
     pub flows: u32,
-    /// Owners of public ports.
-    pub ports: u32,
-    /// Endpoint-independent mappings.
-    pub mappings: u32,
+    /// Owners of public ports on addresses without a number.
+    pub other_ports: u32,
     /// Expectations.
     pub expectations: u32,
 }
 
 impl Sizes {
-    /// Of `limits`, for a gateway with that many public addresses.
-    pub fn of(limits: &Limits, addresses: u32) -> Self {
-        let flows = limits.flows.get();
-        // No more mappings than flows, nor than there are ports on the public addresses.
-        let mappings = flows.min(addresses.max(1).saturating_mul(PROTOCOLS << 16));
+    /// Of `limits`.
+    pub fn of(limits: &Limits) -> Self {
+        let lines = limits.flows.get().saturating_mul(LINES);
         let expectations = limits.expectations.get();
         Self {
-            flows: flows.saturating_mul(2),
-            ports: mappings.saturating_add(expectations).saturating_add(FORWARDS),
-            mappings,
+            flows: lines.saturating_add(lines.div_ceil(2)).saturating_add(flow_table::WINDOW),
+            other_ports: FORWARDS.saturating_add(expectations),
             expectations,
         }
     }
 
     /// By name of the map.
-    pub fn each(&self) -> [(&'static str, u32); 4] {
+    pub fn each(&self) -> [(&'static str, u32); 3] {
         [
             ("flows", self.flows),
-            ("ports", self.ports),
-            ("mappings", self.mappings),
+            ("other_ports", self.other_ports),
             ("expectations", self.expectations),
         ]
+    }
+
+    /// What follows from them for where flows lie, with a lot of the system.
+    ///
+    /// # Errors
+    /// Where the system gives no random numbers.
+    pub fn geometry(&self) -> Result<Geometry> {
+        const LOT: &str = "/dev/urandom";
+        let mut seeds = [0; 2];
+        File::open(LOT)
+            .and_then(|mut lot| lot.read_exact(seeds.as_mut_bytes()))
+            .map_err(PlaneError::file("read", LOT))?;
+        Ok(Geometry { seeds, homes: flow_table::homes(self.flows), padding: 0 })
     }
 }
 
@@ -67,16 +79,18 @@ impl Sizes {
 pub struct Object(Ebpf);
 
 impl Object {
-    /// Makes the maps, or opens those that are pinned in `pins`.
+    /// Makes the maps, or opens those that are pinned in `pins`. `geometry` is that of the map
+    /// `flows`, which becomes a constant in the programs.
     ///
     /// # Errors
     /// Where the kernel refuses a map.
-    pub fn load(pins: &Path, sizes: &Sizes) -> Result<Self> {
+    pub fn load(pins: &Path, sizes: &Sizes, geometry: &Geometry) -> Result<Self> {
         let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pins.join(name))).collect();
         let mut loader = EbpfLoader::new();
         // The full log of a refused program is asked for with a growing buffer, and every time the
         // verifier starts over: minutes. This level holds the verdict and fits the first one.
         loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global("GEOMETRY", geometry, true);
         for (name, entries) in sizes.each() {
             loader.map_max_entries(name, entries);
         }
@@ -140,5 +154,29 @@ fn missing(name: &str) -> PlaneError {
              `cargo xtask build`",
             layout::VERSION
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_at_its_limit_is_full_by_two_thirds() {
+        let sizes = Sizes::of(&Limits::default());
+        let lines = 2 * u64::from(Limits::default().flows.get());
+        let homes = u64::from(flow_table::homes(sizes.flows));
+        assert!(homes * 2 >= lines * 3 && homes * 2 <= lines * 3 + 4, "{homes} homes");
+        // 64 bytes a line: what a flow costs, all in.
+        assert_eq!(u64::from(sizes.flows) * 64 / (lines / 2), 192);
+        assert_eq!(sizes.other_ports, 131_072 + sizes.expectations);
+    }
+
+    #[test]
+    fn seeds_are_drawn_anew() {
+        let sizes = Sizes::of(&Limits::default());
+        let [one, other] = [sizes.geometry().unwrap(), sizes.geometry().unwrap()];
+        assert_ne!(one.seeds, other.seeds);
+        assert_eq!((one.homes, one.padding), (flow_table::homes(sizes.flows), 0));
     }
 }

@@ -7,33 +7,74 @@ use nat_common::{
     flow::{Direction, Flow, FlowKey, TCP, Zone},
     lifetime::{Timeouts, lifetime},
     port::Endpoint,
+    record::{self, FlowRecord},
     tcp::State,
 };
 
 use super::clock::Now;
 
-/// A record with its key.
+/// One direction, as it was read from its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// The tuple of its packets on arrival.
-    pub key: FlowKey,
-    /// The record.
-    pub flow: Flow,
+    place: u32,
+    line: FlowRecord,
 }
 
 impl Record {
+    /// What was read at `place`.
+    pub fn new(place: u32, line: FlowRecord) -> Self {
+        Self { place, line }
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> u32 {
+        self.place
+    }
+
+    /// The state in which it was read.
+    pub fn state(&self) -> record::State {
+        self.line.state()
+    }
+
+    /// The tuple of its packets on arrival.
+    pub fn key(&self) -> FlowKey {
+        self.line.key()
+    }
+
+    /// What is done with them.
+    pub fn flow(&self) -> Flow {
+        self.line.flow()
+    }
+
+    /// Seconds of the monotonic clock when it was made.
+    pub fn created(&self) -> u32 {
+        self.line.created()
+    }
+
+    /// Packets that were translated.
+    pub fn packets(&self) -> u64 {
+        self.line.packets()
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.line.bytes()
+    }
+
     /// The key of the record of the other direction.
     pub fn answer(&self) -> FlowKey {
-        self.key.answer(self.flow.rewrite())
+        self.key().answer(self.flow().rewrite())
     }
 
     /// The end of the flow that the outside sees of the inside.
     pub fn public(&self) -> Endpoint {
-        match self.key.zone() {
-            Zone::Outside => self.key.destination(),
+        let key = self.key();
+        match key.zone() {
+            Zone::Outside => key.destination(),
             Zone::Inside => {
-                let rewrite = self.flow.rewrite();
-                Endpoint::new(self.key.protocol(), rewrite.src(), rewrite.sport())
+                let flow = self.flow();
+                let rewrite = flow.rewrite();
+                Endpoint::new(key.protocol(), rewrite.src(), rewrite.sport())
             }
         }
     }
@@ -51,48 +92,50 @@ pub struct Pair {
 impl Pair {
     /// The flow of a record that was met in the table, with what `find` gives for the key of its
     /// other direction. `None` for the answer of a flow: that is told of with its original record.
-    pub fn of(first: Record, find: impl FnOnce(&FlowKey) -> Option<Flow>) -> Option<Self> {
-        let key = first.answer();
-        let other = find(&key).map(|flow| Record { key, flow });
-        let answer = other.filter(|other| {
-            other.answer() == first.key && other.flow.direction() != first.flow.direction()
-        });
-        match (first.flow.direction(), answer) {
+    pub fn of(first: Record, find: impl FnOnce(&FlowKey) -> Option<Record>) -> Option<Self> {
+        let direction = first.flow().direction();
+        let answer = find(&first.answer())
+            .filter(|other| other.answer() == first.key() && other.flow().direction() != direction);
+        match (direction, answer) {
             (Direction::Reply, Some(_)) => None,
             (Direction::Original | Direction::Reply, answer) => Some(Self { first, answer }),
         }
     }
 
+    /// The record that is not the one at `place`.
+    pub fn other(&self, place: u32) -> Option<&Record> {
+        if self.first.place == place { self.answer.as_ref() } else { Some(&self.first) }
+    }
+
     /// What was seen of the initiator and of the answer.
     fn seen(&self) -> (u8, u8) {
-        match self.first.flow.direction() {
-            Direction::Original => {
-                (self.first.flow.seen, self.answer.map_or(0, |answer| answer.flow.seen))
-            }
-            Direction::Reply => (0, self.first.flow.seen),
+        let seen = self.first.state().seen();
+        match self.first.flow().direction() {
+            Direction::Original => (seen, self.answer.map_or(0, |answer| answer.state().seen())),
+            Direction::Reply => (0, seen),
         }
     }
 
     /// Seconds since the last packet of either direction.
     pub fn idle(&self, now: Now) -> u32 {
-        let first = now.since(self.first.flow.last_seen);
-        let answer = self.answer.map_or(u32::MAX, |answer| now.since(answer.flow.last_seen));
+        let first = now.since(self.first.state().last_seen());
+        let answer = self.answer.map_or(u32::MAX, |answer| now.since(answer.state().last_seen()));
         first.min(answer)
     }
 
     /// Seconds that it has left without another packet; 0 where it is over.
     pub fn expires(&self, now: Now, timeouts: &Timeouts) -> u32 {
         let (original, reply) = self.seen();
-        let class = lifetime(self.first.key.protocol(), original, reply);
+        let class = lifetime(self.first.key().protocol(), original, reply);
         timeouts.seconds(class).saturating_sub(self.idle(now))
     }
 
     /// Its state in one word.
     pub fn state(&self) -> &'static str {
         let (original, reply) = self.seen();
-        match (self.first.key.protocol(), self.answer) {
+        match (self.first.key().protocol(), self.answer) {
             (TCP, _) => State::of(original, reply).name(),
-            (_, Some(answer)) if answer.flow.packets > 0 => "replied",
+            (_, Some(answer)) if answer.packets() > 0 => "replied",
             (_, Some(_) | None) => "unreplied",
         }
     }
@@ -102,7 +145,7 @@ impl Pair {
 pub(super) mod tests {
     use super::*;
     use nat_common::{
-        flow::Rewrite,
+        flow::{Origin, Rewrite},
         port::Port,
         rule::RuleId,
         tcp::{ACK, FIN, SYN},
@@ -110,7 +153,12 @@ pub(super) mod tests {
 
     pub const PUBLIC: [u8; 4] = [203, 0, 113, 1];
 
-    /// A masqueraded TCP flow, made and last used at `then`.
+    /// The line of a flow in a place that was free.
+    pub fn record(place: u32, key: &FlowKey, flow: &Flow) -> Record {
+        Record::new(place, FlowRecord::new(record::State::default(), key, flow))
+    }
+
+    /// A masqueraded flow, made and last used at `then`.
     pub fn masqueraded(protocol: u8, then: u32) -> (Record, Record) {
         let key = FlowKey::new(
             Zone::Inside,
@@ -121,15 +169,21 @@ pub(super) mod tests {
             Port::new(80),
         );
         let out = Rewrite::source(&key, PUBLIC, Port::new(6000));
-        let flow = Flow::new(Direction::Original, &key, out, RuleId::NONE, then);
+        let origin = Origin::Rule(RuleId::NONE);
+        let flow = Flow::new(Direction::Original, &key, out, origin, then);
         let answer = key.answer(&out);
-        let back = Rewrite::answer(&key);
-        let reply = Flow::new(Direction::Reply, &answer, back, RuleId::NONE, then);
-        (Record { key, flow }, Record { key: answer, flow: reply })
+        let reply = Flow::new(Direction::Reply, &answer, Rewrite::answer(&key), origin, then);
+        (record(1, &key, &flow), record(2, &answer, &reply))
+    }
+
+    /// The same record, last used at `then` with `seen`.
+    pub fn used(before: Record, then: u32, seen: u8) -> Record {
+        let flow = Flow { last_seen: then, seen, ..before.flow() };
+        record(before.place(), &before.key(), &flow)
     }
 
     fn pair(original: Record, reply: Record) -> Pair {
-        Pair::of(original, |key| (*key == reply.key).then_some(reply.flow)).unwrap()
+        Pair::of(original, |key| (*key == reply.key()).then_some(reply)).unwrap()
     }
 
     #[test]
@@ -137,15 +191,17 @@ pub(super) mod tests {
         let (original, reply) = masqueraded(TCP, 10);
         let found = pair(original, reply);
         assert_eq!(found.answer, Some(reply));
-        assert_eq!(Pair::of(reply, |key| (*key == original.key).then_some(original.flow)), None);
+        assert_eq!(Pair::of(reply, |key| (*key == original.key()).then_some(original)), None);
         assert_eq!(Pair::of(reply, |_| None).map(|orphan| orphan.first), Some(reply));
     }
 
     #[test]
     fn a_record_that_leads_elsewhere_is_not_the_answer() {
         let (original, reply) = masqueraded(TCP, 10);
-        let other = Rewrite::source(&original.key, PUBLIC, Port::new(6001));
-        let moved = Flow::new(Direction::Original, &original.key, other, RuleId::NONE, 10);
+        let key = original.key();
+        let other = Rewrite::source(&key, PUBLIC, Port::new(6001));
+        let origin = Origin::Rule(RuleId::NONE);
+        let moved = record(3, &key, &Flow::new(Direction::Original, &key, other, origin, 10));
         let orphan = Pair::of(reply, |_| Some(moved)).unwrap();
         assert_eq!((orphan.first, orphan.answer), (reply, None));
     }
@@ -160,16 +216,13 @@ pub(super) mod tests {
     #[test]
     fn either_direction_keeps_a_flow_alive() {
         let timeouts = Timeouts::default();
-        let (mut original, mut reply) = masqueraded(TCP, 10);
-        original.flow.seen = SYN | ACK;
-        reply.flow.seen = SYN | ACK;
-        reply.flow.last_seen = 1000;
-        let found = pair(original, reply);
+        let (original, reply) = masqueraded(TCP, 10);
+        let original = used(original, 10, SYN | ACK);
+        let found = pair(original, used(reply, 1000, SYN | ACK));
         assert_eq!(found.state(), "established");
         assert_eq!(found.idle(Now::at(1500)), 500);
         assert_eq!(found.expires(Now::at(1500), &timeouts), timeouts.tcp_established - 500);
-        reply.flow.seen |= FIN;
-        let closing = pair(original, reply);
+        let closing = pair(original, used(reply, 1000, SYN | ACK | FIN));
         assert_eq!(closing.expires(Now::at(1000 + timeouts.tcp_transitory), &timeouts), 0);
     }
 }

@@ -1,16 +1,14 @@
 //! The pool of public ports, and those of it that the gateway itself listens on.
 //!
-//! Invariant: to own a port is to have inserted its key where there was none; a port that has an
-//! owner is never written to.
+//! Invariant: a port that has an owner is never written to.
 
 use std::fs;
 
 use aya::maps::MapError;
 use nat_common::port::{Owner, POOL_RANGES, Pool, PortOwner, PortRange};
 
-use super::clock::Now;
 use super::error::{PlaneError, Result};
-use super::maps::{self, Maps};
+use super::maps::Maps;
 use super::sockets::Sockets;
 use crate::config;
 
@@ -80,12 +78,11 @@ pub fn claim_own(
     pool: &Pool,
     sockets: &Sockets,
     outside: &[[u8; 4]],
-    now: Now,
 ) -> Result<(), MapError> {
     for endpoint in sockets.listening(outside) {
         if pool.contains(endpoint.port()) {
-            let owner = PortOwner::new(Owner::Gateway, [0; 4], endpoint.port(), now.seconds());
-            maps::claim(&mut maps.ports, &endpoint, &owner)?;
+            let owner = PortOwner::new(Owner::Gateway, [0; 4], endpoint.port());
+            maps.ports.claim(&endpoint, &owner)?;
         }
     }
     Ok(())

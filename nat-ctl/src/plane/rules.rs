@@ -14,7 +14,6 @@ use nat_common::{
     rule::{AllowedKey, Forward, OneToOne, RuleId},
 };
 
-use super::clock::Now;
 use super::difference;
 use super::error::{PlaneError, Result};
 use super::maps::{self, Maps};
@@ -78,11 +77,11 @@ impl Wanted {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn write(&self, maps: &mut Maps, now: Now) -> Result<Vec<Endpoint>> {
+    pub fn write(&self, maps: &mut Maps) -> Result<Vec<Endpoint>> {
         let forwards = self.forwards();
         let hosts = self.one_to_one();
         self.write_all(maps, &forwards, &hosts).map_err(PlaneError::refused("write the rules"))?;
-        self.claim_ports(maps, now).map_err(PlaneError::refused("claim the ports of the rules"))
+        self.claim_ports(maps).map_err(PlaneError::refused("claim the ports of the rules"))
     }
 
     fn write_all(
@@ -143,19 +142,19 @@ impl Wanted {
             .collect()
     }
 
-    fn claim_ports(&self, maps: &mut Maps, now: Now) -> Result<Vec<Endpoint>, MapError> {
+    fn claim_ports(&self, maps: &mut Maps) -> Result<Vec<Endpoint>, MapError> {
         let mut taken = vec![];
         for (&(protocol, address, port), &(to, to_port)) in &self.ports {
             let key = Endpoint::new(protocol, address, Port::new(port));
             let to_port = Port::new(to_port);
-            let owner = PortOwner::new(Owner::Forward, to.octets(), to_port, now.seconds());
-            if maps::claim(&mut maps.ports, &key, &owner)? {
+            let owner = PortOwner::new(Owner::Forward, to.octets(), to_port);
+            if maps.ports.claim(&key, &owner)? {
                 continue;
             }
-            match maps::optional(maps.ports.get(&key, 0))? {
+            match maps.ports.owner(&key)? {
                 Some(found) if found.owner() == Some(Owner::Forward) => {
-                    if !found.is(to.octets(), to_port) {
-                        maps.ports.insert(key, owner, 0)?;
+                    if found != owner {
+                        maps.ports.hand_over(&key, &found, &owner)?;
                     }
                 }
                 Some(_) | None => taken.push(key),
@@ -168,11 +167,10 @@ impl Wanted {
     /// Ports of forwards that are no more. Flows that came in by them go on: they are found by
     /// their records, and the sweep of masquerade does not meet these ports.
     fn release_ports(&self, maps: &mut Maps) -> Result<(), MapError> {
-        let present: Vec<(Endpoint, PortOwner)> = maps.ports.iter().collect::<Result<_, _>>()?;
-        for (key, owner) in present {
+        for (key, owner) in maps.ports.all()? {
             let place = (key.protocol(), key.address(), key.port().number());
             if owner.owner() == Some(Owner::Forward) && !self.ports.contains_key(&place) {
-                maps::remove(&mut maps.ports, &key)?;
+                maps.ports.release(&key, &owner)?;
             }
         }
         Ok(())

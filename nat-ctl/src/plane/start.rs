@@ -14,7 +14,7 @@ use super::{
     clock::{self, Now},
     down,
     error::{PlaneError, Result},
-    features,
+    features, flow_memory,
     forwarding::{self, Forwarding},
     hook::{self, Device},
     hops::Hops,
@@ -97,14 +97,18 @@ impl Preparing<'_> {
         let config = &options.config;
         let forwarded = state.forwarding.map_or_else(Forwarding::read, Ok)?;
         let settings = settings(config, forwarded, now)?;
-        let wans = u32::try_from(options.wan.len()).unwrap_or(u32::MAX);
-        let sizes = Sizes::of(&config.limits, wans);
-        if start == Start::Takeover {
-            pins::check_sizes(&instance, &sizes)?;
-        }
+        let sizes = Sizes::of(&config.limits);
+        let geometry = match start {
+            Start::Fresh => sizes.geometry()?,
+            Start::Takeover => {
+                pins::check_sizes(&instance, &sizes)?;
+                flow_memory::geometry(&instance.pins())?
+            }
+        };
         state.write(&instance)?;
         pins::make(&instance)?;
-        let object = Object::load(&instance.pins(), &sizes)?;
+        let object = Object::load(&instance.pins(), &sizes, &geometry)?;
+        flow_memory::set_geometry(&instance.pins(), &geometry)?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
@@ -144,10 +148,11 @@ impl Plane {
     async fn fill(&mut self, rules: &RuleSet) -> Result<()> {
         self.write_settings()?;
         self.read_addresses().await?;
+        self.check_numbers()?;
         self.apply(rules)?;
         let outside: Vec<_> = self.addresses.outside().collect();
         let pool = self.settings.pool;
-        ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside, clock::now())
+        ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside)
             .map_err(PlaneError::refused("claim the gateway's own ports"))?;
         self.maps
             .layout
@@ -166,7 +171,7 @@ impl Plane {
         for other in &others {
             attach::detach_filters(other)?;
         }
-        self.addresses.write(&mut self.maps, &self.state.interfaces)
+        self.write_addresses()
     }
 
     /// Attaches one interface and notes it, in the place of one of the same name.
@@ -274,6 +279,7 @@ fn plan(
         state.forwarding = before.forwarding;
         state.rules = before.rules;
         state.interfaces = before.interfaces;
+        state.numbers = before.numbers;
     }
     for (link, role) in links {
         let planned = Attached {

@@ -18,6 +18,7 @@ use super::error::{PlaneError, Result};
 use super::forwarding::Forwarding;
 use super::lifetimes::Lifetimes;
 use super::netns::Namespace;
+use super::numbers::Numbers;
 use crate::options::Instance;
 use crate::output::{InterfaceMode, Role};
 
@@ -55,6 +56,9 @@ pub struct State {
     pub started: u32,
     /// Names of rules by their number in maps.
     pub rules: BTreeMap<u32, String>,
+    /// Numbers of public addresses in the map `ports`.
+    #[serde(default)]
+    pub numbers: Numbers,
     /// Most flows.
     pub flows: u32,
     /// Lifetimes of flows, in seconds.
@@ -72,6 +76,7 @@ impl State {
             interfaces: vec![],
             started,
             rules: BTreeMap::new(),
+            numbers: Numbers::default(),
             flows: 0,
             timeouts: Lifetimes::default(),
         }

@@ -69,7 +69,7 @@ impl Plane {
     pub(super) async fn read_addresses(&mut self) -> Result<()> {
         let listed = self.netlink.addresses().await?;
         self.addresses = Addresses::of(&self.state.interfaces, &listed);
-        self.addresses.write(&mut self.maps, &self.state.interfaces)
+        self.write_addresses()
     }
 
     /// The interfaces that XDP may redirect to, now.

@@ -71,14 +71,19 @@ impl FibLookup {
             bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)
         };
         match found {
-            SUCCESS => Route::Forward(NextHop {
-                ifindex: self.ifindex,
-                neighbour: self.dst,
-                link: Some([self.neighbour_link, self.own_link]),
-            }),
+            // The helper has put the MTU of the route in place of the length.
+            SUCCESS => Route::Forward(
+                NextHop {
+                    ifindex: self.ifindex,
+                    neighbour: self.dst,
+                    link: Some([self.neighbour_link, self.own_link]),
+                },
+                self.length as u32,
+            ),
             // The helper has put the router, or the destination itself, in place of the destination.
             NO_NEIGHBOUR => {
-                Route::Forward(NextHop { ifindex: self.ifindex, neighbour: self.dst, link: None })
+                let hop = NextHop { ifindex: self.ifindex, neighbour: self.dst, link: None };
+                Route::Forward(hop, self.length as u32)
             }
             NOT_FORWARDED => Route::Local,
             FRAGMENTATION_NEEDED => Route::TooBig,

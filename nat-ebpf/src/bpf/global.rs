@@ -3,11 +3,22 @@
 //! Such a function has global linkage and takes numbers only; what it works on it finds in maps. The
 //! TCP options are those in [`maps::OPTIONS_SCRATCH`], where the caller has put them.
 
-use super::maps;
-use crate::control::{MSS_FLOOR, MSS_HEADROOM};
+use super::{
+    Maps, hops, maps,
+    memory::{self, BEFORE, NOW},
+};
+use crate::{
+    control::{MSS_FLOOR, MSS_HEADROOM},
+    public_port,
+};
 use core::ptr;
 use nat_common::{
     checksum::Sum,
+    flow::FlowKey,
+    flow_table::{self, Hashed},
+    port::Endpoint,
+    reason::Reason,
+    record::FlowRecord,
     session::{Session, Side},
     tcp_options,
 };
@@ -15,6 +26,111 @@ use nat_common::{
 /// Answer of [`nat_sequence`] and [`nat_acknowledgement`] that is no 32-bit number: the corrections
 /// were being written, or there are none.
 pub const BUSY: u64 = u64::MAX;
+
+/// From here on answers are not what was asked for.
+pub const NOTHING: u64 = 1 << 63;
+/// Answer of [`nat_find`] and [`nat_insert`]: there is none, or no room.
+pub const NONE: u64 = NOTHING;
+/// Answer of [`nat_insert`]: the key is there.
+pub const EXISTS: u64 = NOTHING + 1;
+/// Answer of [`nat_insert`] and [`nat_public_port`]: somebody else has the key in hand.
+pub const BUSY_KEY: u64 = NOTHING + 2;
+/// Answer of [`nat_public_port`]: no port is free.
+pub const EXHAUSTED: u64 = NOTHING + 3;
+
+/// The flow record for the key of these two words: its index, and from bit 32 on its version.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
+    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    match flow_table::find(&NOW, &key) {
+        Some(found) => answer(found),
+        None if memory::is_growing() => nat_move(first, second),
+        None => NONE,
+    }
+}
+
+/// Moves the record for the key of these two words from the table before; answers as [`nat_find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
+    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    let Some(found) = flow_table::find(&BEFORE, &key) else { return NONE };
+    match flow_table::relocate(&BEFORE, &NOW, found) {
+        Ok(moved) => answer(moved),
+        // Another CPU has moved it, or is about to: [`nat_insert`] refuses to make a second one, and
+        // the packet is repeated.
+        Err(_) => NONE,
+    }
+}
+
+/// Adds the record in [`maps::FLOW_SCRATCH`]; answers as [`nat_find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_insert() -> u64 {
+    let Some(record) = maps::FLOW_SCRATCH.get_ptr_mut(0) else { return NONE };
+    // SAFETY: this CPU's own value.
+    let record = unsafe { &*record };
+    let key = Hashed::new(&NOW, &record.key());
+    if memory::is_growing() {
+        let [first, second] = record.key().words();
+        if nat_has_before(first, second) != 0 {
+            return BUSY_KEY;
+        }
+    }
+    match flow_table::insert(&NOW, &key, &record.flow()) {
+        Ok(found) => answer(found),
+        Err(flow_table::Refused::Exists) => EXISTS,
+        Err(flow_table::Refused::Busy) => BUSY_KEY,
+        Err(flow_table::Refused::Full) => NONE,
+    }
+}
+
+/// Whether the table before still has the key of these two words: 1 or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
+    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    flow_table::find(&BEFORE, &key).is_some() as u64
+}
+
+/// Removes the record for the key of these two words.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
+    if memory::is_growing() {
+        nat_move(first, second);
+    }
+    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    match flow_table::find(&NOW, &key) {
+        Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn answer(found: flow_table::Found<*mut FlowRecord>) -> u64 {
+    found.line().index as u64 | (found.state.version() as u64) << 32
+}
+
+/// The public port of the inside endpoint of this word, on an address and its number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_public_port(inside: u64, public: u32, number: u32) -> u64 {
+    let inside = Endpoint::from_word(inside);
+    match public_port::of(&mut Maps, inside, public.to_ne_bytes(), number) {
+        Ok(port) => port.number() as u64,
+        Err(Reason::FlowBusy) => BUSY_KEY,
+        Err(_) => EXHAUSTED,
+    }
+}
+
+/// Reference to the hop of this word, as [`crate::tables::Tables::refer`] gives it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_refer(who: u64, mtu: u32, epoch: u32) -> u64 {
+    hops::refer(who, mtu, epoch).half() as u64
+}
 
 /// Maps a sequence number with the corrections of the side number `side` of a session.
 #[unsafe(no_mangle)]

@@ -2,20 +2,22 @@
 
 use super::fib::FibLookup;
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use nat_common::{
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
-    flow::{Flow, FlowKey},
+    flow_table::STRIPES,
+    hop::{HOPS, Hop},
     interface::Interface,
     journal::Journal,
-    layout,
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    layout::{self, Geometry, Stage},
+    port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, PortOwner},
     punt::{MAX_PACKET, PuntHeader},
     reason::REASONS,
+    record::FlowRecord,
     rule::{AllowedKey, Forward, OneToOne},
     session::Session,
     settings::Settings,
@@ -23,9 +25,31 @@ use nat_common::{
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+const PORTS_ENTRIES: usize = (PORT_ADDRESSES * PORTS_PER_ADDRESS) as usize;
 const SESSIONS: usize = layout::SESSIONS as usize;
 /// Bytes of a whole record of the ring buffer.
 pub const PUNT: usize = size_of::<PuntHeader>() + MAX_PACKET;
+
+/// Locks of what has the same stripe.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stripe {
+    /// Of the flows: 0 or 1.
+    pub flows: u64,
+    /// Of the mappings: 0 or 1.
+    pub mappings: u64,
+    /// How far from the first choice mappings lie.
+    pub reach: u64,
+}
+
+/// The same as in the map `geometry`, set at load: a constant to the verifier and the JIT.
+#[unsafe(no_mangle)]
+pub static GEOMETRY: Geometry = Geometry { seeds: [0; 2], homes: 65536, padding: 0 };
+
+/// That of `flows_before`, while the table grows; else no homes.
+#[unsafe(no_mangle)]
+pub static GEOMETRY_BEFORE: Geometry = Geometry { seeds: [0; 2], homes: 0, padding: 0 };
 
 /// Version of the layout of all of these.
 #[btf_map(name = "layout")]
@@ -39,18 +63,37 @@ pub static INTERFACES: HashMap<u32, Interface, 256, ON_DEMAND> = HashMap::new();
 /// Interfaces that XDP may redirect to, by number.
 #[btf_map(name = "redirects")]
 pub static REDIRECTS: DevMapHash<256> = DevMapHash::new();
-/// The gateway's own addresses: 1 on an inside interface, 2 on an outside one.
+/// The gateway's own addresses: in the low half 1 on an inside interface, 2 on an outside one; in the
+/// high half the number of an address whose ports are in `ports`, plus one.
 #[btf_map(name = "addresses")]
 pub static ADDRESSES: HashMap<[u8; 4], u32, 4096, ON_DEMAND> = HashMap::new();
-/// Flow records. Sized at load.
+/// Where flows lie in `flows`; programs have it as [`GEOMETRY`].
+#[btf_map(name = "geometry")]
+pub static GEOMETRIES: Array<Geometry, 1> = Array::new();
+/// Flow records, placed by [`nat_common::flow_table`]. Sized at load.
 #[btf_map(name = "flows")]
-pub static FLOWS: HashMap<FlowKey, Flow, 65536> = HashMap::new();
-/// Public ports and their owners. Sized at load.
+pub static FLOWS: Array<FlowRecord, 65551, MAPPED> = Array::new();
+/// The table that `flows` takes over from while it grows. Sized at load.
+#[btf_map(name = "flows_before")]
+pub static FLOWS_BEFORE: Array<FlowRecord, 1, MAPPED> = Array::new();
+/// Locks: whoever makes a flow or a mapping holds that of its stripe.
+#[btf_map(name = "stripes")]
+pub static LOCKS: Array<Stripe, { STRIPES as usize }> = Array::new();
+/// Next hops by number.
+#[btf_map(name = "hops")]
+pub static HOP_TABLE: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
+/// Owners of the ports of numbered public addresses, by [`nat_common::port::place`].
 #[btf_map(name = "ports")]
-pub static PORTS: HashMap<Endpoint, PortOwner, 65536> = HashMap::new();
-/// Public port of each inside endpoint. Sized at load.
-#[btf_map(name = "mappings")]
-pub static MAPPINGS: HashMap<MappingKey, Mapping, 65536> = HashMap::new();
+pub static PORTS: Array<PortOwner, PORTS_ENTRIES, MAPPED> = Array::new();
+/// Owners of the ports of other public addresses. Sized at load.
+#[btf_map(name = "other_ports")]
+pub static OTHER_PORTS: HashMap<Endpoint, PortOwner, 65536, ON_DEMAND> = HashMap::new();
+/// Programs that go on where another one ends, by [`super::stages`].
+#[btf_map(name = "stages")]
+pub static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
+/// The same for XDP.
+#[btf_map(name = "xdp_stages")]
+pub static XDP_STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 /// Announced connections. Sized at load.
 #[btf_map(name = "expectations")]
 pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();
@@ -90,6 +133,9 @@ pub static OPTIONS_SCRATCH: PerCpuArray<[u8; tcp_options::BUFFER], 1> = PerCpuAr
 /// Where XDP sums up a packet whose checksum was left to a device, and a word more.
 #[btf_map(name = "sum_scratch")]
 pub static SUM_SCRATCH: PerCpuArray<[u8; 520], 1> = PerCpuArray::new();
-/// Where TC asks for a route, for its stack is short.
+/// A flow record that is to be added.
+#[btf_map(name = "flow_scratch")]
+pub static FLOW_SCRATCH: PerCpuArray<FlowRecord, 1> = PerCpuArray::new();
+/// Where a route is asked for: the stack is short.
 #[btf_map(name = "fib_scratch")]
 pub static FIB_SCRATCH: PerCpuArray<FibLookup, 1> = PerCpuArray::new();

@@ -2,7 +2,11 @@
 
 mod fib;
 mod global;
+pub mod grow;
+mod hops;
 pub mod maps;
+mod memory;
+pub mod stages;
 mod tables;
 pub mod tc;
 pub mod xdp;

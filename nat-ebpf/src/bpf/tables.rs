@@ -1,7 +1,13 @@
 //! The tables in BPF maps.
 
-use super::{global, maps};
-use crate::tables::{Refused, Shifted, Slot, Tables, Turn};
+use super::{
+    global, hops, maps,
+    memory::{self, NOW},
+};
+use crate::{
+    packet::NextHop,
+    tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
+};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::lpm_trie::Key,
@@ -12,12 +18,16 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, intrinsics, ptr};
 use nat_common::{
+    clock,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    flow_table::{self, STRIPES},
+    hop::{Hop, HopReference},
     interface::Interface,
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    port::{Endpoint, Port, PortOwner, place},
     reason::Reason,
+    record::{FlowRecord, State},
     rule::{AllowedKey, Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
     settings::Settings,
@@ -25,36 +35,37 @@ use nat_common::{
 };
 
 const EEXIST: i32 = -17;
-const SECOND: u64 = 1_000_000_000;
 /// Places that are tried for the record of a control connection.
 const SESSION_PROBES: u32 = 16;
 
 /// The maps of this object.
 pub struct Maps;
 
-/// The place of a flow record in the map `flows`.
+/// The place of a flow record in the map `flows`, and the version of the line that was found there.
 #[derive(Clone, Copy)]
-pub struct FlowSlot(*mut Flow);
+pub struct FlowSlot(*mut FlowRecord, State);
 
 impl Slot for FlowSlot {
     #[inline(always)]
-    fn load(&self) -> Flow {
-        // SAFETY: a value of the preallocated map; the kernel never unmaps it under a program.
-        unsafe { *self.0 }
+    fn load(&self) -> Option<Flow> {
+        flow_table::load_flow(&NOW, self.0, self.1).map(|(flow, _state)| flow)
     }
 
     #[inline(always)]
-    fn record(&self, now: u32, bytes: u32, seen: u8) {
-        // SAFETY: as above. Only packets of this direction write it; two CPUs that do so at once
-        // may lose one count, never more.
-        let flow = unsafe { &mut *self.0 };
-        flow.packets = flow.packets.wrapping_add(1);
-        flow.bytes = flow.bytes.wrapping_add(bytes as u64);
-        if flow.last_seen != now {
-            flow.last_seen = now;
+    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
+        if flow_table::touch(&NOW, self.0, flow.state(), now, seen).is_none() {
+            return false;
         }
-        if flow.seen | seen != flow.seen {
-            flow.seen |= seen;
+        memory::count(self.0, bytes);
+        true
+    }
+
+    #[inline(always)]
+    fn lead(&self, _flow: &Flow, hop: HopReference) {
+        memory::lead(self.0, hop);
+        // The line may have become another flow's meanwhile: that one asks the kernel again.
+        if self.load().is_none() {
+            memory::lead(self.0, HopReference::NONE);
         }
     }
 }
@@ -74,7 +85,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: reads a clock.
-        (unsafe { bpf_ktime_get_coarse_ns() } / SECOND) as u32
+        clock::seconds(unsafe { bpf_ktime_get_coarse_ns() })
     }
 
     #[inline(always)]
@@ -97,49 +108,143 @@ impl Tables for Maps {
     #[inline(always)]
     fn is_inside_address(&self, address: [u8; 4]) -> bool {
         // SAFETY: as above.
-        unsafe { maps::ADDRESSES.get(address) }.is_some_and(|role| *role == 1)
+        unsafe { maps::ADDRESSES.get(address) }.is_some_and(|code| *code & 0xffff == 1)
     }
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<FlowSlot> {
-        maps::FLOWS.get_ptr_mut(key).map(FlowSlot)
+        let [first, second] = key.words();
+        slot(global::nat_find(first, second))
     }
 
     #[inline(always)]
-    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
-        refused(maps::FLOWS.insert(key, flow, BPF_NOEXIST.into()))
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<FlowSlot, Refused> {
+        let record = maps::FLOW_SCRATCH.get_ptr_mut(0).ok_or(Refused::Full)?;
+        // SAFETY: this CPU's own value.
+        unsafe { *record = FlowRecord::new(State::default(), key, flow) };
+        match global::nat_insert() {
+            global::EXISTS => Err(Refused::Exists),
+            global::BUSY_KEY => Err(Refused::Busy),
+            index => slot(index).ok_or(Refused::Full),
+        }
     }
 
     #[inline(always)]
     fn remove_flow(&mut self, key: &FlowKey) {
-        let _absent = maps::FLOWS.remove(key);
+        let [first, second] = key.words();
+        global::nat_remove(first, second);
     }
 
     #[inline(always)]
-    fn mapping(&self, key: &MappingKey) -> Option<Mapping> {
+    fn hop(&self, index: u32) -> Option<KnownHop> {
+        hops::known(index)
+    }
+
+    #[inline(always)]
+    fn refer(&mut self, hop: &NextHop, mtu: u32, epoch: u32) -> HopReference {
+        let who = Hop::who(hop.neighbour, hop.ifindex);
+        HopReference::from_half(global::nat_refer(who, mtu, epoch) as u32)
+    }
+
+    #[inline(always)]
+    fn address_number(&self, address: [u8; 4]) -> Option<u32> {
         // SAFETY: copied at once, four bytes.
-        unsafe { maps::MAPPINGS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn insert_mapping(&mut self, key: &MappingKey, mapping: &Mapping) -> Result<(), Refused> {
-        refused(maps::MAPPINGS.insert(key, mapping, BPF_NOEXIST.into()))
+        let code = unsafe { maps::ADDRESSES.get(address) }.copied()?;
+        (code >> 16).checked_sub(1)
     }
 
     #[inline(always)]
     fn port_owner(&self, public: &Endpoint) -> Option<PortOwner> {
+        if let Some(number) = self.address_number(public.address()) {
+            let owner = self.port_word(number, public);
+            return if owner.is_none() { None } else { Some(owner) };
+        }
         // SAFETY: copied at once; an owner is never replaced, only removed.
-        unsafe { maps::PORTS.get(public) }.copied()
+        unsafe { maps::OTHER_PORTS.get(public) }.copied()
     }
 
     #[inline(always)]
     fn claim_port(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<(), Refused> {
-        refused(maps::PORTS.insert(public, owner, BPF_NOEXIST.into()))
+        if let Some(number) = self.address_number(public.address()) {
+            let claimed = self.swap_port(number, public, PortOwner::NONE, *owner);
+            return if claimed { Ok(()) } else { Err(Refused::Exists) };
+        }
+        refused(maps::OTHER_PORTS.insert(public, owner, BPF_NOEXIST.into()))
     }
 
     #[inline(always)]
-    fn release_port(&mut self, public: &Endpoint) {
-        let _absent = maps::PORTS.remove(public);
+    fn port_word(&self, number: u32, public: &Endpoint) -> PortOwner {
+        match port_place(number, public) {
+            // SAFETY: a value of an array map, one word.
+            Some(word) => PortOwner::from_word(unsafe { ptr::read_volatile(word) }),
+            None => PortOwner::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn swap_port(
+        &mut self,
+        number: u32,
+        public: &Endpoint,
+        old: PortOwner,
+        new: PortOwner,
+    ) -> bool {
+        match port_place(number, public) {
+            Some(word) => memory::swap(word, old.word(), new.word()),
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn lock_mappings(&mut self, inside: &Endpoint) -> Option<u32> {
+        let stripe = (lot(inside) >> 32) as u32 & (STRIPES - 1);
+        let place = maps::LOCKS.get_ptr_mut(stripe)?;
+        // SAFETY: a value of an array map; only its address is taken.
+        let word = unsafe { &raw mut (*place).mappings };
+        if memory::lock(word) { Some(stripe) } else { None }
+    }
+
+    #[inline(always)]
+    fn unlock_mappings(&mut self, stripe: u32) {
+        if let Some(place) = maps::LOCKS.get_ptr_mut(stripe) {
+            // SAFETY: a value of an array map; ours since the lock was taken.
+            unsafe { memory::unlock(&raw mut (*place).mappings) };
+        }
+    }
+
+    #[inline(always)]
+    fn mapping_reach(&self, stripe: u32) -> u32 {
+        // SAFETY: a value of an array map, read under its lock.
+        maps::LOCKS.get_ptr_mut(stripe).map_or(0, |place| unsafe { (*place).reach } as u32)
+    }
+
+    #[inline(always)]
+    fn set_mapping_reach(&mut self, stripe: u32, reach: u32) {
+        if let Some(place) = maps::LOCKS.get_ptr_mut(stripe) {
+            // SAFETY: a value of an array map, written under its lock.
+            unsafe { (*place).reach = reach as u64 };
+        }
+    }
+
+    #[inline(always)]
+    fn lot(&self, inside: &Endpoint) -> u32 {
+        lot(inside) as u32
+    }
+
+    #[inline(always)]
+    fn public_port(
+        &mut self,
+        inside: Endpoint,
+        public: [u8; 4],
+        number: u32,
+    ) -> Result<Port, Reason> {
+        let [a, b, c, d] = public;
+        let public = u32::from_ne_bytes([a, b, c, d]);
+        match global::nat_public_port(inside.word(), public, number) {
+            global::EXHAUSTED => Err(Reason::PortsExhausted),
+            global::BUSY_KEY => Err(Reason::FlowBusy),
+            port => Ok(Port::new(port as u16)),
+        }
     }
 
     #[inline(always)]
@@ -285,6 +390,27 @@ impl Tables for Maps {
 unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
     // SAFETY: `repeat` gave the body.
     if unsafe { &mut *body }.turn(&mut Maps) { 0 } else { 1 }
+}
+
+/// The slot that a global function gave: its index, and above it the version.
+#[inline(always)]
+fn slot(answer: u64) -> Option<FlowSlot> {
+    if answer >= global::NOTHING {
+        return None;
+    }
+    let place = maps::FLOWS.get_ptr_mut(answer as u32)?;
+    Some(FlowSlot(place, State::from_word(answer & !0xffff_ffff)))
+}
+
+#[inline(always)]
+fn port_place(number: u32, public: &Endpoint) -> Option<*mut u64> {
+    maps::PORTS.get_ptr_mut(place(number, public)?).map(|owner| owner.cast())
+}
+
+/// What falls to an inside endpoint by lot: two halves, the first port and the stripe.
+#[inline(always)]
+fn lot(inside: &Endpoint) -> u64 {
+    flow_table::hash([inside.word(), 0], memory::seeds())
 }
 
 #[inline(always)]

@@ -1,12 +1,12 @@
 //! The TC host: a socket buffer, which may be a super-packet with its checksum left to a device.
 //! Its bytes are read and written through helpers, which know about both.
 
-use super::{Maps, barrier, fib::FibLookup, global, maps};
+use super::{Maps, barrier, fib::FibLookup, global, maps, stages};
 use crate::{
     guard,
     headers::{Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
-    path::{self, Outcome},
+    path::{self, Admission, Outcome},
     tables::Tables,
 };
 use aya_ebpf::{
@@ -51,11 +51,27 @@ pub struct TcPacket(TcContext);
 #[inline(always)]
 pub fn ingress(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket(context);
-    match path::ingress(&mut packet, &mut Maps, zone) {
+    let outcome = path::ingress(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+/// The program for packets of control connections.
+#[inline(always)]
+pub fn control(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket(context);
+    let outcome = path::control(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+#[inline(always)]
+fn finish(packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32 {
+    match outcome {
         Ok(Outcome::Stack) => {
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
+        Ok(Outcome::Unknown) => stages::go(&packet.0, stages::new(zone)),
+        Ok(Outcome::Control) => stages::go(&packet.0, stages::control(zone)),
         Ok(Outcome::Forward(hop)) => {
             Maps.count(Counter::Tc);
             packet.send(&hop)
@@ -65,6 +81,23 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
             // tcx knows no STOLEN and would hand the packet to the stack (tcx_action_code), which
             // answers for a connection that is not its own.
             TC_ACT_SHOT
+        }
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The program for packets without a flow.
+#[inline(always)]
+pub fn new(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket(context);
+    match path::admit(&mut packet, &mut Maps, zone) {
+        Ok(Admission::Flow) => stages::go(&packet.0, stages::ingress(zone)),
+        Ok(Admission::Stack) => {
+            Maps.count(Counter::Stack);
+            TC_ACT_UNSPEC
         }
         Err(reason) => {
             Maps.count_drop(reason);
@@ -236,18 +269,23 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn longest(&self, headers: &Headers) -> u32 {
+        // SAFETY: the program's context.
+        match unsafe { (*self.skb()).gso_size } {
+            0 => headers.length as u32,
+            size => headers.header_length() as u32 + size,
+        }
+    }
+
+    #[inline(always)]
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
             return Route::Unreachable;
         };
         // SAFETY: this CPU's own value, and the program's context.
         unsafe {
-            // The segments that a super-packet will be cut to have to fit.
-            let length = match (*self.skb()).gso_size as usize {
-                0 => headers.length,
-                size => headers.header_length() + size,
-            };
-            *lookup = FibLookup::new(headers, length as u16, self.ifindex(), src, dst);
+            let length = self.longest(headers) as u16;
+            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
             (*lookup).ask(self.0.as_ptr())
         }
     }

@@ -4,11 +4,11 @@
 //! way out whose driver takes redirected frames. Headers stand at fixed offsets (other frames are
 //! left to TC), so each access is one compare with the end of the frame.
 
-use super::{Maps, barrier, fib::FibLookup, maps};
+use super::{Maps, barrier, fib::FibLookup, maps, stages};
 use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
-    path::{self, Outcome},
+    path::{self, Admission, Outcome},
     tables::Tables,
 };
 use aya_ebpf::{
@@ -22,6 +22,7 @@ use nat_common::{
     checksum::{Delta, Sum},
     counter::Counter,
     flow::{Rewrite, Zone},
+    layout::Stage,
     punt::PuntHeader,
     reason::Reason,
 };
@@ -58,8 +59,26 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
             Maps.count_drop(Reason::WriteFailed);
             XDP_DROP
         }
+        Ok(Outcome::Unknown) => match zone {
+            Zone::Inside => stages::go_xdp(&packet.context, Stage::InsideNew),
+            Zone::Outside => XDP_PASS,
+        },
         // TC counts what it does with it.
-        Ok(Outcome::Stack | Outcome::Punted) => XDP_PASS,
+        Ok(Outcome::Stack | Outcome::Punted | Outcome::Control) => XDP_PASS,
+        Err(reason) => {
+            Maps.count_drop(reason);
+            XDP_DROP
+        }
+    }
+}
+
+/// The program for packets from inside without a flow.
+#[inline(always)]
+pub fn inside_new(context: XdpContext) -> u32 {
+    let mut packet = XdpPacket { context, unsummed: false };
+    match path::admit(&mut packet, &mut Maps, Zone::Inside) {
+        Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::Inside),
+        Ok(Admission::Stack) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP
@@ -178,11 +197,21 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn longest(&self, headers: &Headers) -> u32 {
+        headers.length as u32
+    }
+
+    #[inline(always)]
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+        let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
+            return Route::Unreachable;
+        };
         let length = headers.length as u16;
-        let mut lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
-        // SAFETY: the program's context.
-        unsafe { lookup.ask(self.context.as_ptr()) }
+        // SAFETY: this CPU's own value, and the program's context.
+        unsafe {
+            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
+            (*lookup).ask(self.context.as_ptr())
+        }
     }
 
     #[inline(always)]

@@ -12,10 +12,13 @@ pub use tables::{HostSlot, HostTables, Limits, Memory, Operation, Schedule, Stat
 use crate::{
     guard,
     packet::{NextHop, Packet as _},
-    path::{self, Outcome},
+    path::{self, Admission, Outcome},
     tables::Tables as _,
 };
 use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
+
+/// Jumps from program to program that the kernel follows (MAX_TAIL_CALL_CNT), half of them back.
+const JUMPS: u32 = 16;
 
 /// What a hook answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +39,27 @@ pub fn tc_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    match path::ingress(packet, tables, zone) {
-        Ok(Outcome::Stack) => {
-            tables.count(Counter::Stack);
-            Verdict::Pass
+    for _jump in 0..JUMPS {
+        match path::ingress(packet, tables, zone) {
+            Ok(Outcome::Unknown) => match path::admit(packet, tables, zone) {
+                Ok(Admission::Flow) => {}
+                Ok(Admission::Stack) => return pass(tables),
+                Err(reason) => return drop(tables, reason),
+            },
+            Ok(Outcome::Control) => {
+                let outcome = path::control(packet, tables, zone);
+                return finish(tables, outcome);
+            }
+            known => return finish(tables, known),
         }
+    }
+    drop(tables, Reason::NoStage)
+}
+
+fn finish(tables: &mut HostTables<'_>, outcome: Result<Outcome, Reason>) -> Verdict {
+    match outcome {
+        Ok(Outcome::Stack) => pass(tables),
+        Ok(Outcome::Unknown | Outcome::Control) => drop(tables, Reason::FlowBusy),
         Ok(Outcome::Forward(hop)) => {
             tables.count(Counter::Tc);
             Verdict::Forward(hop)
@@ -59,22 +78,34 @@ pub fn xdp_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    match path::ingress(packet, tables, zone) {
-        Ok(Outcome::Forward(hop)) => {
-            let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
-                packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
-            });
-            match written {
-                Some(Ok(())) => {
-                    tables.count(Counter::Xdp);
-                    Verdict::Forward(hop)
+    for _jump in 0..JUMPS {
+        return match path::ingress(packet, tables, zone) {
+            Ok(Outcome::Forward(hop)) => {
+                let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
+                    packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+                });
+                match written {
+                    Some(Ok(())) => {
+                        tables.count(Counter::Xdp);
+                        Verdict::Forward(hop)
+                    }
+                    Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
                 }
-                Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
             }
-        }
-        Ok(Outcome::Stack | Outcome::Punted) => Verdict::Pass,
-        Err(reason) => drop(tables, reason),
+            Ok(Outcome::Unknown) if zone == Zone::Inside => {
+                match path::admit(packet, tables, zone) {
+                    Ok(Admission::Flow) => continue,
+                    Ok(Admission::Stack) => Verdict::Pass,
+                    Err(reason) => drop(tables, reason),
+                }
+            }
+            Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => {
+                Verdict::Pass
+            }
+            Err(reason) => drop(tables, reason),
+        };
     }
+    Verdict::Pass
 }
 
 /// What the TC program does on the egress hook of a way out, with a packet that came in by the
@@ -96,6 +127,11 @@ pub fn outside_egress(
         Ok(()) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }
+}
+
+fn pass(tables: &mut HostTables<'_>) -> Verdict {
+    tables.count(Counter::Stack);
+    Verdict::Pass
 }
 
 fn drop(tables: &mut HostTables<'_>, reason: Reason) -> Verdict {

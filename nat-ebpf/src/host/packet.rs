@@ -70,10 +70,11 @@ impl World {
             .max_by_key(|route| route.network.1);
         match found.map(|found| (found.route, found.mtu)) {
             None => Route::Unreachable,
-            Some((Route::Forward(_), mtu)) if length > mtu => Route::TooBig,
-            Some((Route::Forward(hop), _)) if hop.neighbour == [0; 4] => {
-                Route::Forward(NextHop { neighbour: dst, ..hop })
+            Some((Route::Forward(..), mtu)) if length > mtu => Route::TooBig,
+            Some((Route::Forward(hop, _), mtu)) if hop.neighbour == [0; 4] => {
+                Route::Forward(NextHop { neighbour: dst, ..hop }, mtu as u32)
             }
+            Some((Route::Forward(hop, _), mtu)) => Route::Forward(hop, mtu as u32),
             Some((route, _)) => route,
         }
     }
@@ -231,12 +232,15 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         done.ok_or(Reason::WriteFailed)
     }
 
+    fn longest(&self, headers: &Headers) -> u32 {
+        match self.gso_size {
+            0 => headers.length as u32,
+            size => (headers.header_length() + size) as u32,
+        }
+    }
+
     fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
-        let length = match self.gso_size {
-            0 => headers.length,
-            size => headers.header_length() + size,
-        };
-        self.world.route(dst, length)
+        self.world.route(dst, self.longest(headers) as usize)
     }
 
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {

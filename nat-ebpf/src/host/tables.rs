@@ -5,44 +5,49 @@
 //! go first. Slots of flows that were removed are used again at once, as the kernel does with
 //! preallocated maps.
 
-use crate::tables::{Refused, Shifted, Slot, Tables, Turn};
+use crate::{
+    packet::NextHop,
+    tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
+};
 use nat_common::{
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    flow_table,
+    hop::{self, HOP_PROBES, Hop, HopReference, WORDS},
     interface::Interface,
-    port::{Endpoint, Mapping, MappingKey, PortOwner},
+    port::{Endpoint, PortOwner},
     reason::{REASONS, Reason},
+    record::FlowRecord,
     rule::{Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
     settings::Settings,
     tcp_options,
 };
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Places that are tried for the record of a control connection.
 const SESSION_PROBES: u32 = 16;
+/// Stripes of the locks on mappings; few, so that endpoints share them.
+const STRIPES: u32 = 8;
+/// Looks at a lock that another packet has.
+const LOCK_TRIES: u32 = 64;
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Flow records, two for each flow.
     pub flows: usize,
-    /// Public ports.
-    pub ports: usize,
-    /// Mappings.
-    pub mappings: usize,
     /// Control connections.
     pub sessions: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 65536, ports: 65536, mappings: 65536, sessions: 64 }
+        Self { flows: 65536, sessions: 64 }
     }
 }
 
@@ -53,14 +58,12 @@ pub enum Operation {
     Flow,
     /// A flow record is added or removed.
     WriteFlow,
-    /// A look at a mapping.
-    Mapping,
-    /// A mapping is added.
-    WriteMapping,
     /// A look at the owner of a port.
     Port,
-    /// A port is claimed or given back.
+    /// A port is claimed.
     WritePort,
+    /// The lock on mappings is taken or given back.
+    Lock,
     /// An expectation is looked at or taken.
     Expectation,
     /// A record of a control connection is claimed, given back, read or written.
@@ -78,18 +81,20 @@ pub trait Schedule: Sync {
 pub struct State {
     /// Seconds of the clock.
     pub now: u32,
+    /// What places and lots are drawn with, as in [`nat_common::layout::Geometry`].
+    pub seeds: [u64; 2],
     /// Next random numbers; when none are left they follow from a count.
     pub random: VecDeque<u32>,
     /// What the agent has set.
     pub settings: Settings,
     /// Managed interfaces by number.
     pub interfaces: HashMap<u32, Interface>,
-    /// Addresses of the gateway: 1 on an inside interface, 2 on an outside one.
+    /// Addresses of the gateway, as in the map of that name.
     pub addresses: HashMap<[u8; 4], u32>,
     /// Public ports and their owners.
     pub ports: HashMap<Endpoint, PortOwner>,
-    /// Public port of each inside endpoint.
-    pub mappings: HashMap<MappingKey, Mapping>,
+    /// Next hops by number.
+    pub hops: HashMap<u32, Hop>,
     /// Announced connections.
     pub expectations: HashMap<ExpectationKey, Expectation>,
     /// Forwards by public endpoint.
@@ -105,8 +110,10 @@ pub struct State {
     /// Counters.
     pub counters: [u64; COUNTERS],
     slots: HashMap<FlowKey, usize>,
-    records: Vec<Flow>,
+    records: Vec<FlowRecord>,
     free: Vec<usize>,
+    locked: HashSet<u32>,
+    reach: HashMap<u32, u32>,
     limits: Limits,
     drawn: u32,
 }
@@ -123,41 +130,42 @@ impl State {
     }
 
     /// A flow record.
-    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+    pub fn flow(&self, key: &FlowKey) -> Option<FlowRecord> {
         self.slots.get(key).map(|index| self.records[*index])
     }
 
     /// All flow records.
-    pub fn flows(&self) -> HashMap<FlowKey, Flow> {
+    pub fn flows(&self) -> HashMap<FlowKey, FlowRecord> {
         self.slots.iter().map(|(key, index)| (*key, self.records[*index])).collect()
     }
 
     /// Removes a flow record, as the sweep of the agent does.
     pub fn remove_flow(&mut self, key: &FlowKey) {
         if let Some(index) = self.slots.remove(key) {
+            self.records[index] = self.records[index].freed();
             self.free.push(index);
         }
     }
 
-    /// Adds a flow record.
+    /// Adds a flow record; its index.
     ///
     /// # Errors
     /// When the key exists, or there is no room.
-    pub fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+    pub fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<usize, Refused> {
         if self.slots.contains_key(key) {
             return Err(Refused::Exists);
         }
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.records.len() < self.limits.flows => {
-                self.records.push(Flow::default());
+                self.records.push(FlowRecord::default());
                 self.records.len() - 1
             }
             None => return Err(Refused::Full),
         };
-        self.records[index] = *flow;
+        self.records[index] = FlowRecord::new(self.records[index].state(), key, flow);
         self.slots.insert(*key, index);
-        Ok(())
+        Ok(index)
     }
 
     fn draw(&mut self) -> u32 {
@@ -168,23 +176,6 @@ impl State {
     fn session(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(id.index()? as usize)
     }
-}
-
-/// Adds to a map of limited size what it does not have yet.
-fn insert<K: Eq + Hash, V>(
-    map: &mut HashMap<K, V>,
-    limit: usize,
-    key: K,
-    value: V,
-) -> Result<(), Refused> {
-    if map.contains_key(&key) {
-        return Err(Refused::Exists);
-    }
-    if map.len() >= limit {
-        return Err(Refused::Full);
-    }
-    map.insert(key, value);
-    Ok(())
 }
 
 /// The memory behind the tables of any number of packets.
@@ -241,20 +232,32 @@ impl<'a> HostTables<'a> {
 pub struct HostSlot<'a> {
     tables: HostTables<'a>,
     index: usize,
+    version: u8,
 }
 
 impl Slot for HostSlot<'_> {
-    fn load(&self) -> Flow {
-        self.tables.at(Operation::Flow).records[self.index]
+    fn load(&self) -> Option<Flow> {
+        let record = self.tables.at(Operation::Flow).records[self.index];
+        let same = record.state().is_live() && record.state().version() == self.version;
+        same.then(|| record.flow())
     }
 
-    fn record(&self, now: u32, bytes: u32, seen: u8) {
+    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
         let mut state = self.tables.at(Operation::Flow);
-        let flow = &mut state.records[self.index];
-        flow.packets += 1;
-        flow.bytes += u64::from(bytes);
-        flow.last_seen = now;
-        flow.seen |= seen;
+        let record = &mut state.records[self.index];
+        if !record.state().is_live() || record.state().version() != flow.state().version() {
+            return false;
+        }
+        *record = record.used(now, bytes, seen);
+        true
+    }
+
+    fn lead(&self, flow: &Flow, hop: HopReference) {
+        let mut state = self.tables.at(Operation::Flow);
+        let record = &mut state.records[self.index];
+        if record.state().is_live() && record.state().version() == flow.state().version() {
+            *record = record.led(hop);
+        }
     }
 }
 
@@ -278,30 +281,58 @@ impl<'a> Tables for HostTables<'a> {
     }
 
     fn is_inside_address(&self, address: [u8; 4]) -> bool {
-        self.still().addresses.get(&address) == Some(&1)
+        self.still().addresses.get(&address).is_some_and(|code| code & 0xffff == 1)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<HostSlot<'a>> {
-        let index = *self.at(Operation::Flow).slots.get(key)?;
-        Some(HostSlot { tables: *self, index })
+        let state = self.at(Operation::Flow);
+        let index = *state.slots.get(key)?;
+        let version = state.records[index].state().version();
+        Some(HostSlot { tables: *self, index, version })
     }
 
-    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
-        self.at(Operation::WriteFlow).insert_flow(key, flow)
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<HostSlot<'a>, Refused> {
+        let mut state = self.at(Operation::WriteFlow);
+        let index = state.insert_flow(key, flow)?;
+        let version = state.records[index].state().version();
+        Ok(HostSlot { tables: *self, index, version })
     }
 
     fn remove_flow(&mut self, key: &FlowKey) {
         self.at(Operation::WriteFlow).remove_flow(key);
     }
 
-    fn mapping(&self, key: &MappingKey) -> Option<Mapping> {
-        self.at(Operation::Mapping).mappings.get(key).copied()
+    fn hop(&self, index: u32) -> Option<KnownHop> {
+        let hop = *self.still().hops.get(&index)?;
+        let way = NextHop { ifindex: hop.ifindex(), neighbour: hop.neighbour(), link: hop.link() };
+        (hop.mtu() != 0).then_some(KnownHop { hop: way, mtu: hop.mtu().into() })
     }
 
-    fn insert_mapping(&mut self, key: &MappingKey, mapping: &Mapping) -> Result<(), Refused> {
-        let mut state = self.at(Operation::WriteMapping);
-        let limit = state.limits.mappings;
-        insert(&mut state.mappings, limit, *key, *mapping)
+    fn refer(&mut self, hop: &NextHop, mtu: u32, epoch: u32) -> HopReference {
+        let who = Hop::who(hop.neighbour, hop.ifindex);
+        let mut state = self.still();
+        let start = hop::start(who);
+        for probe in 0..HOP_PROBES {
+            let index = hop::index(start, probe);
+            let place = state.hops.entry(index).or_default();
+            if place.is_taken() && Hop::who(place.neighbour(), place.ifindex()) != who
+                || place.is_closed()
+            {
+                continue;
+            }
+            let mut words: [u64; WORDS] = place.words();
+            words[hop::WHO] = who;
+            *place = Hop::from_words(words).in_epoch(epoch);
+            if place.mtu() == 0 || mtu < place.mtu().into() {
+                return HopReference::NONE;
+            }
+            return HopReference::new(index, epoch);
+        }
+        HopReference::NONE
+    }
+
+    fn address_number(&self, address: [u8; 4]) -> Option<u32> {
+        (self.still().addresses.get(&address)? >> 16).checked_sub(1)
     }
 
     fn port_owner(&self, public: &Endpoint) -> Option<PortOwner> {
@@ -309,13 +340,55 @@ impl<'a> Tables for HostTables<'a> {
     }
 
     fn claim_port(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<(), Refused> {
-        let mut state = self.at(Operation::WritePort);
-        let limit = state.limits.ports;
-        insert(&mut state.ports, limit, *public, *owner)
+        match self.swap_port(0, public, PortOwner::NONE, *owner) {
+            true => Ok(()),
+            false => Err(Refused::Exists),
+        }
     }
 
-    fn release_port(&mut self, public: &Endpoint) {
-        self.at(Operation::WritePort).ports.remove(public);
+    fn port_word(&self, _number: u32, public: &Endpoint) -> PortOwner {
+        self.at(Operation::Port).ports.get(public).copied().unwrap_or(PortOwner::NONE)
+    }
+
+    fn swap_port(
+        &mut self,
+        _number: u32,
+        public: &Endpoint,
+        old: PortOwner,
+        new: PortOwner,
+    ) -> bool {
+        let mut state = self.at(Operation::WritePort);
+        if state.ports.get(public).copied().unwrap_or(PortOwner::NONE) != old {
+            return false;
+        }
+        state.ports.insert(*public, new);
+        true
+    }
+
+    fn lock_mappings(&mut self, inside: &Endpoint) -> Option<u32> {
+        let stripe = self.lot(inside) % STRIPES;
+        for _try in 0..LOCK_TRIES {
+            if self.at(Operation::Lock).locked.insert(stripe) {
+                return Some(stripe);
+            }
+        }
+        None
+    }
+
+    fn unlock_mappings(&mut self, stripe: u32) {
+        self.at(Operation::Lock).locked.remove(&stripe);
+    }
+
+    fn mapping_reach(&self, stripe: u32) -> u32 {
+        self.still().reach.get(&stripe).copied().unwrap_or(0)
+    }
+
+    fn set_mapping_reach(&mut self, stripe: u32, reach: u32) {
+        self.still().reach.insert(stripe, reach);
+    }
+
+    fn lot(&self, inside: &Endpoint) -> u32 {
+        flow_table::hash([inside.word(), 0], self.still().seeds) as u32
     }
 
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {

@@ -1,6 +1,6 @@
 //! The hash spreads the keys that gateways see, whatever they have in common.
 
-use super::super::{Hashed, STRIPES, hash, host::HostMemory};
+use super::super::{Hashed, SPAN, STRIPES, hash, host::HostMemory};
 use crate::{
     flow::{FlowKey, TCP, UDP, Zone},
     port::Port,
@@ -81,7 +81,7 @@ fn excess(values: impl Iterator<Item = u32>, bins: u32) -> f64 {
 fn homes_and_stripes_of_like_keys_are_spread_as_by_chance() {
     for seeds in SEEDS {
         // A number of homes that no power of two divides.
-        let memory = HostMemory::new(9973 + 14, seeds);
+        let memory = HostMemory::new(9973 + SPAN, seeds);
         for (name, keys) in populations() {
             let hashed: Vec<Hashed> = keys.iter().map(|key| Hashed::new(&memory, key)).collect();
             let homes = |choice| excess(hashed.iter().map(|k| k.home(&memory, choice)), 9973);

@@ -1,3 +1,11 @@
 //! What the table promises, each in a file of its own.
 
 mod hash;
+mod invariants;
+mod load;
+mod mixes;
+mod model;
+mod races;
+mod samples;
+mod schedule;
+mod stepped;

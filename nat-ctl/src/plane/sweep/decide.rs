@@ -1,107 +1,84 @@
-//! What is to be removed, given the records.
+//! What is to be done, given the records.
 //!
 //! Invariant: pure: no map, no clock. Every answer errs on the side of keeping.
 
-use std::collections::HashSet;
-
 use nat_common::{
     expectation::{Expectation, ExpectationKey},
-    flow::Zone,
+    flow::{ICMP, TCP, Zone},
+    lifetime::Timeouts,
     port::{Endpoint, Owner, PortOwner},
     session::Session,
 };
 
 use crate::plane::clock::Now;
 
-/// Seconds that a claim is left alone: what it was made for may not be in the maps yet.
+/// Seconds that a session is left alone: its flow may not be in the table yet.
 const GRACE: u32 = 2;
 
-/// What to do with a record.
+/// Lines that are looked at in one step at least: 4 MiB, which takes less than a millisecond.
+const LEAST: u32 = 65_536;
+
+/// Steps for a whole large table, one a second, while it is empty and when it is full.
+const STEPS: (u32, u32) = (5, 3);
+
+/// What to do with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing.
     Keep,
-    /// Remove it.
-    Remove,
-    /// Put the mapping back that leads to this port: a flow came while it was being released.
-    Restore,
+    /// Note that this pass has not seen it in use.
+    Mark,
+    /// Take that note away.
+    Unmark,
+    /// Give it back.
+    Release,
 }
 
-/// Public endpoints by what was seen of them.
-#[derive(Debug, Clone, Default)]
-pub struct Uses {
-    used: HashSet<Endpoint>,
-    /// Unused in the pass before this one.
-    before: HashSet<Endpoint>,
-    /// Unused in this pass.
-    idle: HashSet<Endpoint>,
+/// Lines to look at in the next step of a table with so many places, of which so many were in use in
+/// the last pass.
+pub fn slice(used: u64, places: u32) -> u32 {
+    let (empty, full) = STEPS;
+    // Two thirds of the places are the limit.
+    let limit = u64::from(places / 3 * 2).max(1);
+    let sooner = u64::from(empty - full) * used.min(limit) / limit;
+    let steps = empty - u32::try_from(sooner).unwrap_or(0);
+    places.div_ceil(steps).max(LEAST)
 }
 
-impl Uses {
-    /// Begins a pass: what was idle in the last one is a candidate now.
-    pub fn begin(&mut self) {
-        self.before = std::mem::take(&mut self.idle);
-        self.used.clear();
-    }
+/// Most seconds between two looks at one line.
+pub fn interval(used: u64, places: u32) -> u32 {
+    places.div_ceil(slice(used, places)).max(1)
+}
 
-    /// A flow or an expectation uses the endpoint.
-    pub fn add(&mut self, endpoint: Endpoint) {
-        self.used.insert(endpoint);
-    }
+/// Whether a flow of `protocol` may be over, by one of its lines that has been idle for so long: its
+/// lifetime, whichever it has, came to its end within the last `window` seconds; or before, and this
+/// is one of the passes (`any`) that look at everything that was missed then.
+///
+/// A flow ends when the line that was used last has been idle for its lifetime, so one of the two
+/// lines says so in time, and all others of an old flow need no look at the other line.
+pub fn may_be_over(protocol: u8, idle: u32, timeouts: &Timeouts, window: u32, any: bool) -> bool {
+    let ends = match protocol {
+        TCP => [timeouts.tcp_transitory, timeouts.tcp_established],
+        ICMP => [timeouts.icmp; 2],
+        _ => [timeouts.udp; 2],
+    };
+    ends.iter().any(|end| idle >= *end && (any || idle - *end < window))
+}
 
-    /// Whether it was unused in this pass and in the one before.
-    fn unused_twice(&mut self, endpoint: &Endpoint) -> bool {
-        if self.used.contains(endpoint) {
-            return false;
-        }
-        self.idle.insert(*endpoint);
-        self.before.contains(endpoint)
-    }
-
-    /// What to do with the mapping that leads to the public `endpoint`.
-    pub fn mapping(&mut self, endpoint: &Endpoint) -> Verdict {
-        if self.unused_twice(endpoint) {
-            // The port is released in a later pass: it has to be idle for two more from now on.
-            self.idle.remove(endpoint);
-            return Verdict::Remove;
-        }
-        Verdict::Keep
-    }
-
-    /// What to do with a public port. `mapped`: a mapping leads to it. `socket`: a socket of the
-    /// gateway has it.
-    pub fn port(
-        &mut self,
-        endpoint: &Endpoint,
-        owner: &PortOwner,
-        mapped: impl FnOnce() -> bool,
-        socket: impl FnOnce() -> bool,
-        now: Now,
-    ) -> Verdict {
-        if now.since(owner.since()) < GRACE {
-            return Verdict::Keep;
-        }
-        match owner.owner() {
-            // A forward's port goes with the forward; a code of a later version is not ours.
-            Some(Owner::Forward) | None => Verdict::Keep,
-            Some(Owner::Masquerade) if mapped() => Verdict::Keep,
-            Some(Owner::Masquerade) if self.used.contains(endpoint) => Verdict::Restore,
-            // The sockets were looked at in this pass; a new one claims the port anew.
-            Some(Owner::Gateway) => {
-                if socket() {
-                    Verdict::Keep
-                } else {
-                    Verdict::Remove
-                }
-            }
-            Some(Owner::Masquerade | Owner::Expectation) => {
-                if self.unused_twice(endpoint) {
-                    Verdict::Remove
-                } else {
-                    Verdict::Keep
-                }
-            }
-        }
+/// What to do with a public port. `socket`: a socket of the gateway has it.
+pub fn port(owner: &PortOwner, used: bool, socket: impl FnOnce() -> bool) -> Verdict {
+    match owner.owner() {
+        // A forward's port goes with the forward; a code of a later version is not ours.
+        Some(Owner::Forward) | None => Verdict::Keep,
+        // The sockets were looked at in this pass; a new one claims the port anew.
+        Some(Owner::Gateway) if socket() => Verdict::Keep,
+        Some(Owner::Gateway) => Verdict::Release,
+        Some(Owner::Masquerade | Owner::Expectation) => match (used, owner.is_idle()) {
+            (true, false) => Verdict::Keep,
+            (true, true) => Verdict::Unmark,
+            (false, false) => Verdict::Mark,
+            (false, true) => Verdict::Release,
+        },
     }
 }
 
@@ -114,24 +91,20 @@ pub fn announced(key: &ExpectationKey) -> Option<Endpoint> {
 }
 
 /// Whether an expectation is over.
-pub fn expectation(expectation: &Expectation, now: Now) -> Verdict {
-    if now.seconds() >= expectation.expires() { Verdict::Remove } else { Verdict::Keep }
+pub fn is_over(expectation: &Expectation, now: Now) -> bool {
+    now.seconds() >= expectation.expires()
 }
 
-/// What to do with the record of a session. `controls`: a flow has it as its control session.
-pub fn session(session: &Session, controls: impl FnOnce() -> bool, now: Now) -> Verdict {
-    if session.claimed == 0 || now.since(session.created()) < GRACE || controls() {
-        Verdict::Keep
-    } else {
-        Verdict::Remove
-    }
+/// Whether a session has ended. `controls`: a flow has it as its control session.
+pub fn has_ended(session: &Session, controls: impl FnOnce() -> bool, now: Now) -> bool {
+    session.claimed != 0 && now.since(session.created()) >= GRACE && !controls()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nat_common::{
-        flow::{FlowKey, TCP},
+        flow::{FlowKey, UDP},
         port::Port,
         rule::RuleId,
         session::SessionId,
@@ -140,85 +113,55 @@ mod tests {
     const OLD: u32 = 10;
     const NOW: Now = Now::at(100);
 
-    fn endpoint() -> Endpoint {
-        Endpoint::new(TCP, [203, 0, 113, 1], Port::new(6000))
-    }
-
     fn owner(kind: Owner) -> PortOwner {
-        PortOwner::new(kind, [10, 0, 0, 2], Port::new(5000), OLD)
-    }
-
-    fn port(uses: &mut Uses, kind: Owner, mapped: bool) -> Verdict {
-        uses.port(&endpoint(), &owner(kind), || mapped, || false, NOW)
+        PortOwner::new(kind, [10, 0, 0, 2], Port::new(5000))
     }
 
     #[test]
-    fn a_mapping_goes_after_two_idle_passes_and_its_port_two_later() {
-        let mut uses = Uses::default();
-        let mut verdicts = vec![];
-        for pass in 0..5 {
-            uses.begin();
-            let mapped = pass < 2;
-            let mapping = if mapped { uses.mapping(&endpoint()) } else { Verdict::Keep };
-            let still = mapped && mapping == Verdict::Keep;
-            // In the pass that removes the mapping the port is not looked at.
-            let looked = mapping != Verdict::Remove;
-            let port =
-                if looked { port(&mut uses, Owner::Masquerade, still) } else { Verdict::Keep };
-            verdicts.push((mapping, port));
+    fn a_port_goes_after_two_passes_without_use() {
+        for kind in [Owner::Masquerade, Owner::Expectation] {
+            let (fresh, idle) = (owner(kind), owner(kind).idle(true));
+            assert_eq!(port(&fresh, true, || true), Verdict::Keep);
+            assert_eq!(port(&fresh, false, || true), Verdict::Mark);
+            assert_eq!(port(&idle, true, || false), Verdict::Unmark);
+            assert_eq!(port(&idle, false, || true), Verdict::Release);
         }
-        use Verdict::{Keep, Remove};
-        let wanted = [(Keep, Keep), (Remove, Keep), (Keep, Keep), (Keep, Remove), (Keep, Keep)];
-        assert_eq!(verdicts[..4], wanted[..4]);
     }
 
     #[test]
-    fn a_flow_that_came_in_between_gets_its_mapping_back() {
-        let mut uses = Uses::default();
-        for _ in 0..2 {
-            uses.begin();
-            uses.mapping(&endpoint());
-        }
-        uses.begin();
-        uses.add(endpoint());
-        assert_eq!(port(&mut uses, Owner::Masquerade, false), Verdict::Restore);
-    }
-
-    #[test]
-    fn use_in_one_of_two_passes_keeps_everything() {
-        let mut uses = Uses::default();
-        for pass in 0..6 {
-            uses.begin();
-            if pass % 2 == 0 {
-                uses.add(endpoint());
+    fn ports_of_forwards_are_left_alone_and_those_of_the_gateway_live_with_their_sockets() {
+        for used in [false, true] {
+            for kind in [owner(Owner::Forward), owner(Owner::Forward).idle(true), PortOwner::NONE] {
+                assert_eq!(port(&kind, used, || false), Verdict::Keep);
             }
-            assert_eq!(uses.mapping(&endpoint()), Verdict::Keep);
-            assert_eq!(port(&mut uses, Owner::Expectation, false), Verdict::Keep);
+            assert_eq!(port(&owner(Owner::Gateway), used, || true), Verdict::Keep);
+            assert_eq!(port(&owner(Owner::Gateway), used, || false), Verdict::Release);
         }
     }
 
     #[test]
-    fn ports_of_forwards_and_fresh_claims_are_left_alone() {
-        let mut uses = Uses::default();
-        for _ in 0..3 {
-            uses.begin();
-            assert_eq!(port(&mut uses, Owner::Forward, false), Verdict::Keep);
-            let fresh = PortOwner::new(Owner::Expectation, [10, 0, 0, 2], Port::NONE, 99);
-            let verdict = uses.port(&endpoint(), &fresh, || false, || false, NOW);
-            assert_eq!(verdict, Verdict::Keep);
+    fn a_line_says_that_its_flow_may_be_over_at_the_end_of_each_lifetime() {
+        let timeouts = Timeouts::default();
+        let over = |protocol, idle| may_be_over(protocol, idle, &timeouts, 10, false);
+        for (protocol, end) in [(TCP, 240), (TCP, 7440), (UDP, 300), (ICMP, 60), (47, 300)] {
+            assert!(!over(protocol, end - 1) && over(protocol, end) && over(protocol, end + 9));
+            assert!(!over(protocol, end + 10));
         }
+        // What was missed then is found later.
+        for idle in [250, 7000, 8000, u32::MAX] {
+            assert!(may_be_over(TCP, idle, &timeouts, 10, true));
+        }
+        assert!(!may_be_over(TCP, 239, &timeouts, 10, true));
     }
 
     #[test]
-    fn a_port_of_the_gateway_lives_as_long_as_its_socket() {
-        let mut uses = Uses::default();
-        for _ in 0..2 {
-            uses.begin();
-            let open = uses.port(&endpoint(), &owner(Owner::Gateway), || false, || true, NOW);
-            assert_eq!(open, Verdict::Keep);
-        }
-        uses.begin();
-        assert_eq!(port(&mut uses, Owner::Gateway, false), Verdict::Remove);
+    fn a_small_table_is_looked_at_in_one_step_and_a_large_one_sooner_the_fuller_it_is() {
+        assert_eq!((slice(0, 12_303), interval(0, 12_303)), (LEAST, 1));
+        let places = 3 * (1 << 20) + 15;
+        let intervals: Vec<u32> =
+            [0, 1 << 20, 2 << 20, u64::MAX].map(|used| interval(used, places)).to_vec();
+        assert_eq!(intervals, [5, 4, 3, 3]);
+        assert_eq!(slice(0, u32::MAX), u32::MAX / 5);
     }
 
     #[test]
@@ -230,10 +173,10 @@ mod tests {
             session.open(&key, &key, RuleId::NONE, created);
             session
         };
-        assert_eq!(session(&made(OLD), || true, NOW), Verdict::Keep);
-        assert_eq!(session(&made(99), || false, NOW), Verdict::Keep);
-        assert_eq!(session(&made(OLD), || false, NOW), Verdict::Remove);
-        assert_eq!(session(&Session::default(), || false, NOW), Verdict::Keep);
+        assert!(!has_ended(&made(OLD), || true, NOW));
+        assert!(!has_ended(&made(99), || false, NOW));
+        assert!(has_ended(&made(OLD), || false, NOW));
+        assert!(!has_ended(&Session::default(), || false, NOW));
     }
 
     #[test]
@@ -247,7 +190,7 @@ mod tests {
                 expires,
             )
         };
-        assert_eq!(expectation(&until(101), NOW), Verdict::Keep);
-        assert_eq!(expectation(&until(100), NOW), Verdict::Remove);
+        assert!(!is_over(&until(101), NOW));
+        assert!(is_over(&until(100), NOW));
     }
 }

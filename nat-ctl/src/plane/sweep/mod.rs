@@ -1,25 +1,29 @@
-//! What has come to its end is removed: flows, mappings, ports, expectations, sessions.
+//! What has come to its end is removed: flows, ports, expectations, sessions.
 //!
-//! Invariant: nothing that a packet in flight may rely on is removed on the word of one look. A
-//! mapping or a port goes when it was unused in two passes in a row, the mapping first and the port
-//! a pass later; a flow is looked at again right before it is removed.
+//! Invariant: nothing that a packet in flight may rely on is removed on the word of one look. A flow
+//! ends by the very state in which it was looked at; a port goes when it was unused in two passes in
+//! a row, and nobody has used it up to the instant in which it goes.
 //!
 //! ```text
-//!   agent --Now--> [thread] pass: flows -> mappings -> ports -> expectations -> sessions --Report-->
-//!                           (decide.rs says what, pass.rs does it)
+//!   agent --Now--> [thread] step: a slice of the flows (lines.rs)
+//!                           with the last slice: expectations, ports, sessions (pass.rs) --Report-->
+//!                           (decide.rs says what; marks.rs: which ports were seen in use)
 //! ```
 //!
-//! A thread of its own reads the tables, so that a million flows do not hold up the event loop; a
-//! pass is followed by a rest of four times its length.
+//! A thread of its own reads the tables, so that a million flows do not hold up the event loop. A
+//! step is a few milliseconds long, whatever is in the table; a whole table has a few steps, the
+//! fewer the fuller it is; and while there is nothing to sweep, no line is read.
 
 pub mod decide;
+mod lines;
+mod marks;
 mod pass;
 
 use std::{path::Path, sync::mpsc, thread};
 
 use nat_common::{lifetime::Timeouts, session::SessionId};
 
-use super::clock::{self, Now};
+use super::clock::Now;
 use super::error::{PlaneError, Result};
 use super::maps::Maps;
 use pass::Pass;
@@ -41,9 +45,8 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Sweeper {
     orders: mpsc::Sender<Now>,
-    reports: mpsc::Receiver<Result<Report>>,
+    reports: mpsc::Receiver<Result<Option<Report>>>,
     busy: bool,
-    rest_until: Now,
     begun: Now,
 }
 
@@ -60,7 +63,7 @@ impl Sweeper {
             let mut pass = Pass::new(maps, timeouts);
             // Ends with the sweeper on the other side.
             while let Ok(now) = incoming.recv() {
-                if outgoing.send(pass.run(now)).is_err() {
+                if outgoing.send(pass.step(now)).is_err() {
                     return;
                 }
             }
@@ -69,37 +72,21 @@ impl Sweeper {
             .name("sweep".to_owned())
             .spawn(run)
             .map_err(PlaneError::refused("start the sweep"))?;
-        let now = Now::at(0);
-        Ok(Self { orders, reports, busy: false, rest_until: now, begun: now })
+        Ok(Self { orders, reports, busy: false, begun: Now::at(0) })
     }
 
-    /// Begins a pass when it is time for one; gives the report of one that has finished. Never
-    /// waits.
+    /// Begins a step when the last one has finished and a second has passed; gives the report of a
+    /// pass that has come to its end. Never waits.
     ///
     /// # Errors
-    /// Where the pass met a refusal of the kernel; the next one tries again.
+    /// Where the step met a refusal of the kernel; the next one goes on.
     pub fn step(&mut self, now: Now) -> Result<Option<Report>> {
         let report = self.reports.try_recv().ok();
-        if report.is_some() {
-            self.busy = false;
-            let length = now.since(self.begun.seconds());
-            self.rest_until = Now::at(now.seconds().saturating_add(rest(length)));
-        }
-        if !self.busy && now >= self.rest_until && now > self.begun {
+        self.busy &= report.is_none();
+        if !self.busy && now > self.begun {
             self.begun = now;
             self.busy = self.orders.send(now).is_ok();
         }
-        report.transpose()
+        report.transpose().map(Option::flatten)
     }
-}
-
-/// Seconds of rest after a pass that took so long: at most a fifth of a CPU is spent. Less than a
-/// second counts as nothing: the caller comes by once a second.
-const fn rest(length: u32) -> u32 {
-    length.saturating_sub(1).saturating_mul(4)
-}
-
-/// The moment at which a record is looked at again, inside a pass that may take seconds.
-fn again() -> Now {
-    clock::now()
 }

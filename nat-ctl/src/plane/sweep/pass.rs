@@ -1,138 +1,138 @@
-//! One pass over the tables: reads the records, asks [`super::decide`], writes the answers.
+//! One pass over the tables, in steps: reads the records, asks [`super::decide`], writes the answers.
 //!
-//! Invariant: keys are collected before anything is removed: removing under an iterator of a BPF
-//! map starts it over.
+//! Invariant: nothing is released on the word of a pass that has not seen the whole table of flows;
+//! while there is nothing to sweep, a step costs a few system calls.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use aya::maps::MapError;
 use nat_common::{
-    flow::{Flow, FlowKey},
+    counter::Counter,
     layout::SESSIONS,
     lifetime::Timeouts,
-    port::{Endpoint, Mapping, MappingKey, Owner, PortOwner},
+    port::{Endpoint, Owner, PortOwner},
     session::{Session, SessionId},
 };
+use std::sync::atomic::Ordering;
 
 use super::{
-    Report, again,
-    decide::{self, Uses, Verdict},
+    Report,
+    decide::{self, Verdict},
+    lines::{Met, Walk},
+    marks::Marks,
 };
 use crate::plane::{
+    addresses,
     clock::Now,
     error::{PlaneError, Result},
     maps::{self, Maps},
-    pair::{Pair, Record},
-    ports,
+    owners, ports,
     sockets::Sockets,
 };
 
-/// Passes between two looks at the gateway's own sockets, and at all places for sessions.
-const SELDOM: u32 = 8;
+/// Passes, or steps of a rest, between two looks at the gateway's own sockets.
+const SOCKETS: u32 = 8;
+
+/// Passes between two looks at all places for sessions: one that was claimed for a flow that was
+/// then refused is not met otherwise.
+const PLACES: u32 = 8;
 
 /// The maps, and what has to be known from pass to pass.
 pub struct Pass {
     maps: Maps,
     timeouts: Timeouts,
-    uses: Uses,
+    walk: Walk,
+    marks: Marks,
     number: u32,
-    /// Whether a session was in use at the end of the last pass.
-    sessions: bool,
+    /// Places of sessions that were in use at the end of the last pass.
+    sessions: BTreeSet<u32>,
+    /// Flows that the data plane had made when a pass began that left nothing to sweep.
+    rest_at: Option<u64>,
+    /// The same for the pass that is on.
+    begun_at: u64,
 }
 
 impl Pass {
     /// Before the first pass.
     pub fn new(maps: Maps, timeouts: Timeouts) -> Self {
-        Self { maps, timeouts, uses: Uses::default(), number: 0, sessions: true }
+        Self {
+            maps,
+            timeouts,
+            walk: Walk::default(),
+            marks: Marks::new(),
+            number: 0,
+            sessions: BTreeSet::new(),
+            rest_at: None,
+            begun_at: 0,
+        }
     }
 
-    /// One pass.
-    pub fn run(&mut self, now: Now) -> Result<Report> {
-        self.uses.begin();
-        let mut report = Report::default();
-        let seldom = self.number.is_multiple_of(SELDOM);
+    /// One step; gives a report with the last one of a pass.
+    pub fn step(&mut self, now: Now) -> Result<Option<Report>> {
+        if self.walk.begins() {
+            self.begun_at = self.maps.counted(Counter::Flows)?;
+            if self.rest_at == Some(self.begun_at) {
+                self.number = self.number.wrapping_add(1);
+                if let Some(sockets) = self.sockets()? {
+                    self.ports(Some(&sockets)).map_err(refused("ports"))?;
+                }
+                return Ok(None);
+            }
+            self.begin().map_err(refused("ports"))?;
+        }
+        let Self { maps, marks, walk, timeouts, .. } = self;
+        match walk.slice(&maps.flows, marks, timeouts, now) {
+            Some(met) => self.finish(&met, now).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), MapError> {
+        let numbered = self.maps.ports.numbered()?;
+        let mut others = vec![];
+        for (public, owner) in self.maps.ports.others()? {
+            if numbered.iter().any(|(address, _)| *address == public.address()) {
+                // The address has got a number since: its ports are looked for elsewhere.
+                self.maps.ports.claim(&public, &owner)?;
+                self.maps.ports.forget_other(&public)?;
+            } else if matches!(owner.owner(), Some(Owner::Masquerade | Owner::Expectation)) {
+                others.push(public);
+            }
+        }
+        self.marks.begin(numbered, others.into_iter());
+        Ok(())
+    }
+
+    fn finish(&mut self, met: &Met, now: Now) -> Result<Report> {
+        let (expectations, unused) = self.expectations(now).map_err(refused("expectations"))?;
+        let sockets = self.sockets()?;
+        let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
+        let ended = self.sessions(met, now).map_err(refused("sessions"))?;
+        let nothing = met.lines == 0 && !expectations && !held && self.sessions.is_empty();
+        self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
-        let control = self.flows(now, &mut report).map_err(refused("flows"))?;
-        report.unused = self.expectations(now).map_err(refused("expectations"))?;
-        let removed = self.mappings().map_err(refused("mappings"))?;
-        self.ports(now, seldom, &removed)?;
-        if control || self.sessions || (seldom && report.flows > 0) {
-            report.ended = self.sessions(now).map_err(refused("sessions"))?;
-        }
-        Ok(report)
+        Ok(Report { flows: met.lines.div_ceil(2), expired: met.expired, unused, ended })
     }
 
-    /// Flows that are over go, the others say which ports are in use. Gives back whether a control
-    /// connection was met.
-    fn flows(&mut self, now: Now, report: &mut Report) -> Result<bool, MapError> {
-        let mut over = vec![];
-        let mut control = false;
-        for key in self.maps.flows.keys() {
-            let Some(first) = self.record(&key?)? else { continue };
-            control |= first.flow.control_session().is_some();
-            let Some(pair) = self.pair(first)? else { continue };
-            if pair.expires(now, &self.timeouts) == 0 {
-                over.push(first.key);
-            } else {
-                report.flows += 1;
-                self.uses.add(first.public());
-            }
-        }
-        for key in over {
-            if self.end(&key)? {
-                report.expired += 1;
-            } else {
-                report.flows += 1;
-            }
-        }
-        Ok(control)
-    }
-
-    /// Removes a flow that is still over when it is looked at again.
-    fn end(&mut self, key: &FlowKey) -> Result<bool, MapError> {
-        let Some(first) = self.record(key)? else { return Ok(false) };
-        let Some(pair) = self.pair(first)? else { return Ok(false) };
-        if pair.expires(again(), &self.timeouts) > 0 {
-            self.uses.add(first.public());
-            return Ok(false);
-        }
-        // The answer goes first: a packet in between then makes both anew, and not only its own.
-        if let Some(answer) = pair.answer {
-            maps::remove(&mut self.maps.flows, &answer.key)?;
-        }
-        maps::remove(&mut self.maps.flows, &first.key)?;
-        Ok(true)
-    }
-
-    fn record(&self, key: &FlowKey) -> Result<Option<Record>, MapError> {
-        let flow = maps::optional(self.maps.flows.get(key, 0))?;
-        Ok(flow.map(|flow| Record { key: *key, flow }))
-    }
-
-    fn pair(&self, first: Record) -> Result<Option<Pair>, MapError> {
-        let other: Option<Flow> = maps::optional(self.maps.flows.get(&first.answer(), 0))?;
-        Ok(Pair::of(first, |_| other))
-    }
-
-    fn expectations(&mut self, now: Now) -> Result<u64, MapError> {
+    /// Whether any is left, and how many were over.
+    fn expectations(&mut self, now: Now) -> Result<(bool, u64), MapError> {
         let mut over = vec![];
         let mut announced = vec![];
+        let mut left = false;
         for entry in self.maps.expectations.iter() {
             let (key, found) = entry?;
-            match (decide::expectation(&found, now), decide::announced(&key)) {
-                (Verdict::Remove, _) => over.push((key, found)),
-                (Verdict::Keep | Verdict::Restore, Some(endpoint)) => {
-                    announced.push((endpoint, found));
-                }
-                (Verdict::Keep | Verdict::Restore, None) => {}
+            if decide::is_over(&found, now) {
+                over.push((key, found));
+            } else {
+                left = true;
+                announced.extend(decide::announced(&key).map(|endpoint| (endpoint, found)));
             }
         }
         for (endpoint, found) in announced {
-            self.uses.add(endpoint);
+            self.marks.add(&endpoint);
             // Announced again in the moment in which the last pass released the port.
-            let owner =
-                PortOwner::new(Owner::Expectation, found.address(), found.port(), now.seconds());
-            maps::claim(&mut self.maps.ports, &endpoint, &owner)?;
+            let owner = PortOwner::new(Owner::Expectation, found.address(), found.port());
+            self.maps.ports.claim(&endpoint, &owner)?;
         }
         let mut unused = 0;
         for (key, found) in over {
@@ -143,127 +143,94 @@ impl Pass {
                 unused += 1;
             }
         }
-        Ok(unused)
+        Ok((left, unused))
     }
 
-    /// Gives back the ports whose mapping went in this pass: theirs is not the time yet.
-    fn mappings(&mut self) -> Result<HashSet<Endpoint>, MapError> {
-        let mut over = vec![];
-        for entry in self.maps.mappings.iter() {
-            let (key, mapping) = entry?;
-            let endpoint = Endpoint::new(key.inside().protocol(), key.public(), mapping.port());
-            if self.uses.mapping(&endpoint) == Verdict::Remove {
-                over.push((key, endpoint));
-            }
+    /// Looks at the gateway's own sockets, when it is time to, and claims their ports.
+    fn sockets(&mut self) -> Result<Option<Sockets>> {
+        if !self.number.is_multiple_of(SOCKETS) {
+            return Ok(None);
         }
-        for (key, _) in &over {
-            maps::remove(&mut self.maps.mappings, key)?;
-        }
-        Ok(over.into_iter().map(|(_, endpoint)| endpoint).collect())
+        let sockets = Sockets::read()?;
+        self.own_ports(&sockets).map_err(refused("ports"))?;
+        Ok(Some(sockets))
     }
 
-    fn ports(&mut self, now: Now, seldom: bool, removed: &HashSet<Endpoint>) -> Result<()> {
-        let sockets = if seldom { Some(Sockets::read()?) } else { None };
-        self.own_ports(now, sockets.as_ref()).map_err(refused("ports"))?;
-        let mut answers = vec![];
-        for entry in self.maps.ports.iter() {
-            let (endpoint, owner) = entry.map_err(refused("ports"))?;
-            if removed.contains(&endpoint) {
-                continue;
-            }
-            let mapped = self.mapped(&endpoint, &owner).map_err(refused("ports"))?;
-            // Between two looks at the sockets every one of them counts as open.
-            let socket = || sockets.as_ref().is_none_or(|sockets| sockets.uses(&endpoint));
-            match self.uses.port(&endpoint, &owner, || mapped, socket, now) {
-                Verdict::Keep => {}
-                verdict => answers.push((verdict, endpoint, owner)),
-            }
-        }
-        for (verdict, endpoint, owner) in answers {
-            self.answer(verdict, &endpoint, &owner).map_err(refused("ports"))?;
-        }
-        Ok(())
-    }
-
-    fn answer(
-        &mut self,
-        verdict: Verdict,
-        endpoint: &Endpoint,
-        owner: &PortOwner,
-    ) -> Result<(), MapError> {
-        match verdict {
-            Verdict::Keep => {}
-            Verdict::Remove => {
-                maps::remove(&mut self.maps.ports, endpoint)?;
-            }
-            Verdict::Restore => {
-                let (key, value) = mapping(endpoint, owner);
-                maps::claim(&mut self.maps.mappings, &key, &value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the mapping of a masqueraded endpoint leads to this very port.
-    fn mapped(&self, endpoint: &Endpoint, owner: &PortOwner) -> Result<bool, MapError> {
-        if owner.owner() != Some(Owner::Masquerade) {
-            return Ok(false);
-        }
-        let (key, value) = mapping(endpoint, owner);
-        Ok(maps::optional(self.maps.mappings.get(&key, 0))? == Some(value))
-    }
-
-    fn own_ports(&mut self, now: Now, sockets: Option<&Sockets>) -> Result<(), MapError> {
-        let Some(sockets) = sockets else { return Ok(()) };
+    fn own_ports(&mut self, sockets: &Sockets) -> Result<(), MapError> {
         let pool = self.maps.settings.get(&0, 0)?.pool;
         let mut outside = vec![];
         for entry in self.maps.addresses.iter() {
             let (address, code) = entry?;
-            if code == crate::plane::addresses::ON_WAN {
+            if addresses::is_outside(code) {
                 outside.push(address);
             }
         }
-        ports::claim_own(&mut self.maps, &pool, sockets, &outside, now)
+        ports::claim_own(&mut self.maps, &pool, sockets, &outside)
     }
 
-    fn sessions(&mut self, now: Now) -> Result<Vec<SessionId>, MapError> {
-        let mut ended = vec![];
-        self.sessions = false;
-        for place in 0..SESSIONS {
-            let found = self.maps.sessions.get(&place, 0)?;
-            if found.claimed == 0 {
-                continue;
+    /// Releases what was unused for two passes. Whether any port is left that a later pass may have
+    /// to release.
+    fn ports(&mut self, sockets: Option<&Sockets>) -> Result<bool, MapError> {
+        // Between two looks at the sockets every one of them counts as open.
+        let open = |public: &Endpoint| sockets.is_none_or(|sockets| sockets.uses(public));
+        let mut held = false;
+        for numbered in self.marks.numbered() {
+            for (public, place, word) in self.maps.ports.taken(*numbered) {
+                let owner = PortOwner::from_word(word.load(Ordering::Acquire));
+                let used = self.marks.has(place);
+                let verdict = decide::port(&owner, used, || open(&public));
+                let next = match verdict {
+                    Verdict::Keep => owner,
+                    Verdict::Mark => owner.idle(true),
+                    Verdict::Unmark => owner.idle(false),
+                    Verdict::Release => PortOwner::NONE,
+                };
+                // Whoever uses it in this moment is the one that is right.
+                let changed = next == owner || owners::swap(word, owner, next);
+                let lasting = matches!(owner.owner(), Some(Owner::Forward | Owner::Gateway));
+                held |= !lasting && !(changed && next.is_none());
             }
-            let id = SessionId::new(place);
-            let controls = self.controls(&found, id)?;
-            match decide::session(&found, || controls, now) {
-                Verdict::Remove => {
-                    maps::remove(&mut self.maps.journal, &place)?;
-                    self.maps.sessions.set(place, Session::default(), 0)?;
-                    ended.push(id);
+        }
+        for public in self.marks.unused_others() {
+            if let Some(owner) = self.maps.ports.owner(&public)? {
+                self.maps.ports.release(&public, &owner)?;
+            }
+        }
+        Ok(held || self.marks.has_others())
+    }
+
+    fn sessions(&mut self, met: &Met, now: Now) -> Result<Vec<SessionId>, MapError> {
+        self.sessions.extend(&met.sessions);
+        if self.number.is_multiple_of(PLACES) {
+            for place in 0..SESSIONS {
+                if self.maps.sessions.get(&place, 0)?.claimed != 0 {
+                    self.sessions.insert(place);
                 }
-                Verdict::Keep | Verdict::Restore => self.sessions = true,
+            }
+        }
+        let mut ended = vec![];
+        for place in std::mem::take(&mut self.sessions) {
+            let found = self.maps.sessions.get(&place, 0)?;
+            let id = SessionId::new(place);
+            let controls = || met.sessions.contains(&place) || self.controls(&found, id);
+            if decide::has_ended(&found, controls, now) {
+                maps::remove(&mut self.maps.journal, &place)?;
+                self.maps.sessions.set(place, Session::default(), 0)?;
+                ended.push(id);
+            } else if found.claimed != 0 {
+                self.sessions.insert(place);
             }
         }
         Ok(ended)
     }
 
     /// Whether a flow has this session as its control session.
-    fn controls(&self, session: &Session, id: SessionId) -> Result<bool, MapError> {
-        for key in [session.original(), session.reply()] {
-            let flow = maps::optional(self.maps.flows.get(key, 0))?;
-            if flow.and_then(|flow| flow.control_session()) == Some(id) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn controls(&self, session: &Session, id: SessionId) -> bool {
+        [session.original(), session.reply()].into_iter().any(|key| {
+            let found = self.maps.flows.find(key);
+            found.and_then(|record| record.flow().control_session()) == Some(id)
+        })
     }
-}
-
-/// The mapping that goes with the owner of a public endpoint.
-fn mapping(endpoint: &Endpoint, owner: &PortOwner) -> (MappingKey, Mapping) {
-    let inside = Endpoint::new(endpoint.protocol(), owner.inside(), owner.inside_port());
-    (MappingKey::new(inside, endpoint.address()), Mapping::new(endpoint.port()))
 }
 
 fn refused(table: &'static str) -> impl FnOnce(MapError) -> PlaneError {

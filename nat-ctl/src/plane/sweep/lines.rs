@@ -1,0 +1,254 @@
+//! The walk along the lines of flows, a slice at a time.
+//!
+//! Invariant: a flow is ended by the states in which its lines were read: one that a packet has used
+//! since goes on. A line that somebody left ending is freed when it is met so in two walks.
+
+use std::collections::BTreeSet;
+
+use nat_common::{
+    flow::Direction,
+    lifetime::Timeouts,
+    record::{Phase, State},
+};
+
+use super::{decide, marks::Marks};
+use crate::plane::{
+    clock::Now,
+    flow_memory::FlowMemory,
+    pair::{Pair, Record},
+};
+
+/// Walks between two that look at every flow that may be over, also at those that were missed when
+/// their time came.
+const SELDOM: u32 = 8;
+
+/// Where the walk is, and what it has met.
+#[derive(Debug, Default)]
+pub struct Walk {
+    number: u32,
+    next: u32,
+    /// Live lines that were met in the last walk, and in this one.
+    used: (u64, u64),
+    /// Lines that were ending in the last walk, and in this one, by place.
+    ending: (Vec<(u32, State)>, Vec<(u32, State)>),
+    expired: u64,
+    /// Places of sessions whose control connections were met.
+    sessions: BTreeSet<u32>,
+}
+
+/// What a walk along the whole table has met.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Met {
+    /// Live lines that are left.
+    pub lines: u64,
+    /// Flows that were over.
+    pub expired: u64,
+    /// Places of sessions whose control connections were met.
+    pub sessions: BTreeSet<u32>,
+}
+
+impl Walk {
+    /// Whether the next slice begins a walk.
+    pub fn begins(&self) -> bool {
+        self.next == 0
+    }
+
+    /// One slice; gives what was met with the last one.
+    pub fn slice(
+        &mut self,
+        flows: &FlowMemory,
+        marks: &mut Marks,
+        timeouts: &Timeouts,
+        now: Now,
+    ) -> Option<Met> {
+        let places = flows.places();
+        let count = decide::slice(self.used.0, places);
+        let look = Look {
+            timeouts,
+            now,
+            // A slice may be late by a step.
+            window: 2 * decide::interval(self.used.0, places) + 1,
+            any: self.number.is_multiple_of(SELDOM),
+        };
+        for (place, state) in flows.states(self.next, count) {
+            match state.phase() {
+                Phase::Live => self.line(flows, marks, place, &look),
+                Phase::Ending => self.ending(flows, place, state),
+                Phase::Free | Phase::Claimed => {}
+            }
+        }
+        self.next = self.next.saturating_add(count);
+        (self.next >= places).then(|| self.end())
+    }
+
+    fn end(&mut self) -> Met {
+        self.number = self.number.wrapping_add(1);
+        self.next = 0;
+        self.ending.0 = std::mem::take(&mut self.ending.1);
+        // Lines of flows that were ended behind the walk have been counted.
+        let expired = std::mem::take(&mut self.expired);
+        let used = std::mem::take(&mut self.used.1);
+        self.used.0 = used;
+        Met { lines: used, expired, sessions: std::mem::take(&mut self.sessions) }
+    }
+
+    fn line(&mut self, flows: &FlowMemory, marks: &mut Marks, place: u32, look: &Look<'_>) {
+        let Some(record) = flows.record(place) else { return };
+        let idle = look.now.since(record.state().last_seen());
+        if decide::may_be_over(record.key().protocol(), idle, look.timeouts, look.window, look.any)
+        {
+            let pair = whole(flows, record);
+            if pair.expires(look.now, look.timeouts) == 0 && flows.end(&pair) {
+                self.expired += 1;
+                // The other line has been counted, unless the walk has yet to come to it.
+                let behind = pair.other(place).is_some_and(|other| other.place() < place);
+                self.used.1 -= u64::from(behind && self.used.1 > 0);
+                return;
+            }
+        }
+        self.used.1 += 1;
+        marks.add(&record.public());
+        if let Some(place) = record.flow().control_session().and_then(|session| session.index()) {
+            self.sessions.insert(place);
+        }
+    }
+
+    fn ending(&mut self, flows: &FlowMemory, place: u32, state: State) {
+        if self
+            .ending
+            .0
+            .binary_search_by_key(&place, |(place, _)| *place)
+            .is_ok_and(|index| self.ending.0.get(index).is_some_and(|(_, before)| *before == state))
+        {
+            flows.finish(place, state);
+        } else {
+            self.ending.1.push((place, state));
+        }
+    }
+}
+
+/// What makes a flow over.
+struct Look<'a> {
+    timeouts: &'a Timeouts,
+    now: Now,
+    window: u32,
+    any: bool,
+}
+
+/// The flow of a line, whichever of its two that is.
+fn whole(flows: &FlowMemory, record: Record) -> Pair {
+    let other = flows.find(&record.answer());
+    let alone = || Pair { first: record, answer: None };
+    match (record.flow().direction(), other) {
+        (Direction::Reply, Some(original)) => {
+            Pair::of(original, |_| Some(record)).filter(|pair| pair.answer.is_some())
+        }
+        (_, other) => Pair::of(record, |_| other),
+    }
+    .unwrap_or_else(alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::pair::tests::{PUBLIC, masqueraded, used};
+    use nat_common::{
+        flow::{TCP, UDP},
+        flow_table,
+        port::place,
+        tcp::{ACK, SYN},
+    };
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        tcp_established: 7440,
+        tcp_transitory: 240,
+        udp: 300,
+        icmp: 60,
+        expectation: 30,
+    };
+
+    /// A flow whose lines were last used then, in a table.
+    fn table(protocol: u8, seen: u8, original: u32, reply: u32) -> FlowMemory {
+        let flows = FlowMemory::anonymous(64);
+        let (there, back) = masqueraded(protocol, 0);
+        for record in [used(there, original, seen), used(back, reply, seen)] {
+            flows.insert(&record.key(), &record.flow());
+        }
+        flows
+    }
+
+    fn walk(walk: &mut Walk, flows: &FlowMemory, now: u32) -> (Met, Marks) {
+        let mut marks = Marks::new();
+        marks.begin(vec![(PUBLIC, 0)], [].into_iter());
+        assert!(walk.begins());
+        let met = walk.slice(flows, &mut marks, &TIMEOUTS, Now::at(now)).unwrap();
+        (met, marks)
+    }
+
+    #[test]
+    fn a_flow_ends_when_both_lines_have_been_idle_for_its_lifetime() {
+        for (original, reply) in [(100, 400), (400, 100), (400, 400)] {
+            let flows = table(UDP, 0, original, reply);
+            let mut steps = Walk { number: 1, ..Walk::default() };
+            for (now, lines, expired) in [(401, 2, 0), (699, 2, 0), (700, 0, 1), (701, 0, 0)] {
+                let (met, _) = walk(&mut steps, &flows, now);
+                assert_eq!((met.lines, met.expired), (lines, expired), "at {now}");
+                assert_eq!(flows.used(), lines);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flow_whose_time_came_while_nobody_looked_ends_all_the_same() {
+        let flows = table(TCP, SYN | ACK, 100, 100);
+        let mut steps = Walk { number: 1, ..Walk::default() };
+        let passes = (0..).find(|_| walk(&mut steps, &flows, 100_000).0.expired == 1).unwrap();
+        assert!(passes < SELDOM, "{passes}");
+    }
+
+    #[test]
+    fn an_orphan_ends_on_its_own_and_its_port_counts_until_then() {
+        for kept in [0, 1] {
+            let flows = FlowMemory::anonymous(64);
+            let (there, back) = masqueraded(UDP, 0);
+            let record = used([there, back][kept], 100, 0);
+            flows.insert(&record.key(), &record.flow());
+            let mut steps = Walk::default();
+            let (met, marks) = walk(&mut steps, &flows, 399);
+            assert_eq!((met.lines, met.expired), (1, 0));
+            assert!(marks.has(place(0, &record.public()).unwrap()));
+            let (met, marks) = walk(&mut steps, &flows, 400);
+            assert_eq!((met.lines, met.expired), (0, 1));
+            assert!(!marks.has(place(0, &record.public()).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_line_left_ending_is_freed_by_the_second_walk_that_meets_it() {
+        let flows = table(UDP, 0, 100, 100);
+        let (there, _) = masqueraded(UDP, 0);
+        let left = flows.find(&there.key()).unwrap();
+        flow_table::end(&flows, left.place(), left.state()).unwrap();
+        let mut steps = Walk::default();
+        for lines in [2, 1] {
+            assert_eq!(flows.states(0, 64).count(), lines);
+            walk(&mut steps, &flows, 101);
+        }
+        assert_eq!(flows.states(0, 64).count(), 1);
+        assert_eq!(flows.states(left.place(), 1).count(), 0);
+    }
+
+    #[test]
+    fn a_large_table_takes_several_slices() {
+        let flows = FlowMemory::anonymous(200_000);
+        let (there, back) = masqueraded(UDP, 100);
+        for record in [there, back] {
+            flows.insert(&record.key(), &record.flow());
+        }
+        let mut marks = Marks::new();
+        let mut steps = Walk::default();
+        let mut slice = || steps.slice(&flows, &mut marks, &TIMEOUTS, Now::at(101));
+        let met: Vec<Option<u64>> = (0..4).map(|_| slice().map(|met| met.lines)).collect();
+        assert_eq!(met, [None, None, None, Some(2)]);
+    }
+}

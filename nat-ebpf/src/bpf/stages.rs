@@ -1,0 +1,59 @@
+//! The TC path in stages, each a program of its own that ends with a jump to the next one: so each is
+//! verified by itself, and the one that nearly every packet needs stays small.
+//!
+//! ```text
+//!   tc_inside --no flow--> tc_inside_new --made--> tc_inside
+//!             --of a control connection--> tc_inside_control
+//! ```
+
+use super::{Maps, maps};
+use crate::tables::Tables;
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, xdp_action::XDP_PASS},
+    programs::{TcContext, XdpContext},
+};
+use nat_common::{flow::Zone, layout::Stage, reason::Reason};
+
+/// Goes on with the packet in another program.
+#[inline(always)]
+pub fn go(context: &TcContext, stage: Stage) -> i32 {
+    // SAFETY: nothing here waits to be dropped. Returns only where the place in the map is empty.
+    unsafe { maps::STAGES.tail_call(context, stage as u32) };
+    Maps.count_drop(Reason::NoStage);
+    TC_ACT_SHOT
+}
+
+/// Goes on with the packet in another XDP program; where there is none, TC does everything.
+#[inline(always)]
+pub fn go_xdp(context: &XdpContext, stage: Stage) -> u32 {
+    // SAFETY: as above.
+    unsafe { maps::XDP_STAGES.tail_call(context, stage as u32) };
+    XDP_PASS
+}
+
+/// The program for packets with a flow.
+#[inline(always)]
+pub const fn ingress(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::Inside,
+        Zone::Outside => Stage::Outside,
+    }
+}
+
+/// The program for packets without one.
+#[inline(always)]
+pub const fn new(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideNew,
+        Zone::Outside => Stage::OutsideNew,
+    }
+}
+
+/// The program for packets of control connections.
+#[inline(always)]
+pub const fn control(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideControl,
+        Zone::Outside => Stage::OutsideControl,
+    }
+}
