@@ -100,6 +100,7 @@ pub fn attach(
     role: Role,
     choice: Choice,
 ) -> Result<Attached> {
+    object.stages()?;
     for classifier in classifiers(role) {
         let program = object.classifier(classifier.name)?;
         let path = pin(instance, index, classifier.name);
@@ -188,6 +189,7 @@ fn attach_native(
     index: u32,
     role: Role,
 ) -> Result<Result<(), AttachError>> {
+    object.xdp_stages()?;
     let program = object.xdp(xdp_program(role))?;
     let path = pin(instance, index, xdp_program(role));
     Ok(attach_xdp(program, index, &path))

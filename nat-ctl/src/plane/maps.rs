@@ -34,6 +34,8 @@ pub const NAMES: &[&str] = &[
     "redirects",
     "flows",
     "stripes",
+    "stages",
+    "xdp_stages",
     "hops",
     "ports",
     "other_ports",
