@@ -10,19 +10,15 @@ use nat_tests::{
     capture::Capture,
     frame::is_inside,
     gateway::{Mode, NatCtl},
-    lab::{Lab, OUTSIDE, OUTSIDE_DEVICE, WAN_DEVICE},
+    lab::{Lab, OUTSIDE, OUTSIDE_DEVICE},
     requirements,
+    routers::{self, REMOTE},
     server::{FILE, Kind, Server, Settings},
     session::{Session, read_part},
     traffic::{self, udp_socket, udp_socket_at},
     wait,
 };
 use nix::sys::signal::Signal;
-
-/// A host that is only reached through another one outside.
-const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-/// A second way to it.
-const SECOND_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 12);
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -32,11 +28,11 @@ fn transfer_survives(
     binary: &Path,
     signal: Signal,
     server: Ipv4Addr,
-    prepare: impl FnOnce(&Lab),
+    prepare: impl FnOnce(&Lab) -> anyhow::Result<()>,
     change: impl FnOnce(&Lab),
 ) {
     let lab = Lab::new().expect("a lab");
-    prepare(&lab);
+    prepare(&lab).expect("a preparation");
     let folder = lab.folder("server").expect("a folder");
     let settings = Settings::new(Kind::Vsftpd);
     let _server =
@@ -81,7 +77,7 @@ fn each_mode_and_signal(name: &str, check: impl Fn(Mode, &Path, Signal)) {
 #[test]
 fn neighbour_that_changes_its_address_is_followed() {
     each_mode_and_signal("neighbour change", |mode, binary, signal| {
-        transfer_survives(mode, binary, signal, OUTSIDE, announce_changes, |lab| {
+        transfer_survives(mode, binary, signal, OUTSIDE, routers::announce_changes, |lab| {
             lab.outside
                 .ip(&format!("link set {OUTSIDE_DEVICE} address 02:00:5e:10:00:01"))
                 .expect("a new hardware address");
@@ -89,17 +85,11 @@ fn neighbour_that_changes_its_address_is_followed() {
     });
 }
 
-/// With this the host says so when its hardware address changes, as a fail-over does.
-fn announce_changes(lab: &Lab) {
-    lab.outside.sysctl("net.ipv4.conf.out0.arp_notify", "1").expect("a sysctl");
-}
-
 #[test]
 fn route_that_changes_is_followed() {
     each_mode_and_signal("route change", |mode, binary, signal| {
-        transfer_survives(mode, binary, signal, REMOTE, two_routers, |lab| {
-            let route = format!("route replace {REMOTE}/32 via {SECOND_ROUTER} dev {WAN_DEVICE}");
-            lab.gateway.ip(&route).expect("a new route");
+        transfer_survives(mode, binary, signal, REMOTE, routers::two_routers, |lab| {
+            routers::take_the_second(lab).expect("a new route");
             // The way that was taken so far is dead from here on, and says nothing.
             lab.outside
                 .ip(&format!("link set {OUTSIDE_DEVICE} address 02:00:5e:10:00:02"))
@@ -108,36 +98,14 @@ fn route_that_changes_is_followed() {
     });
 }
 
-/// Two devices outside, each of which answers for its own address only; the remote host behind both.
-fn two_routers(lab: &Lab) {
-    let outside = &lab.outside;
-    for (name, value) in
-        [("all.arp_ignore", "1"), ("all.arp_announce", "2"), ("all.rp_filter", "0")]
-    {
-        outside.sysctl(&format!("net.ipv4.conf.{name}"), value).expect("a sysctl");
-    }
-    for words in [
-        &format!("link add link {OUTSIDE_DEVICE} name out1 type macvlan mode bridge"),
-        &format!("address add {SECOND_ROUTER}/24 dev out1 noprefixroute"),
-        "link set out1 up",
-        &format!("address add {REMOTE}/32 dev lo"),
-    ] {
-        outside.ip(words).expect("a second router");
-    }
-    outside.sysctl("net.ipv4.conf.out1.rp_filter", "0").expect("a sysctl");
-    lab.gateway
-        .ip(&format!("route add {REMOTE}/32 via {OUTSIDE} dev {WAN_DEVICE}"))
-        .expect("a route");
-}
-
 #[test]
 fn lab_itself_follows_both_changes_through_linux() {
     if !requirements::met("changes through Linux") {
         return;
     }
     let lab = Lab::with(nat_tests::netns::Lifetime::Run, 1000).expect("a lab");
-    two_routers(&lab);
-    announce_changes(&lab);
+    routers::two_routers(&lab).expect("two routers");
+    routers::announce_changes(&lab).expect("a sysctl");
     let kind = nat_tests::gateway::Kind::Linux;
     let _gateway = nat_tests::gateway::Gateway::start(&lab, kind, "".as_ref()).expect("a gateway");
     let reaches = |what: &str| {
@@ -147,7 +115,6 @@ fn lab_itself_follows_both_changes_through_linux() {
     reaches("an echo by the first router");
     lab.outside.ip("link set out0 address 02:00:5e:10:00:01").expect("a new hardware address");
     reaches("an echo after the change of a neighbour");
-    let route = format!("route replace {REMOTE}/32 via {SECOND_ROUTER} dev {WAN_DEVICE}");
-    lab.gateway.ip(&route).expect("a new route");
+    routers::take_the_second(&lab).expect("a new route");
     reaches("an echo by the second router");
 }

@@ -5,14 +5,14 @@
 //! hop only when no packet can hold a reference to it that is still true:
 //!
 //! ```text
-//!   free --- packet, by CAS ---> taken --- 2 epochs old ---> closing --- 2 s, still old ---> free
-//!                                  ^                            |
-//!                                  '---- a packet came in between: its epoch is a new one
+//!   free --- packet, by CAS ---> taken --- 2 epochs old ---> closed --- 2 s, still old ---> free
+//!                                  ^                           |
+//!                                  '--- a packet came in between: its epoch is a new one
 //! ```
 //!
-//! A packet that saw its hop here right before the place was closed writes the new epoch, and may
-//! make its flow refer to it, a moment after; that is why there is a step between. In that step the
-//! first word names no interface: it is not taken, and nobody can take it.
+//! A closed place keeps its first word, so that nobody else takes it, and has no MTU, so that no
+//! packet uses it or refers to it. But one that has read it right before may write the new epoch, and
+//! make its flow refer to it, a moment after; that is why there is a step between.
 
 use std::{
     collections::BTreeMap,
@@ -29,8 +29,9 @@ use crate::plane::{
     neighbours::{Device, Key, LinkAddress},
 };
 
-/// Neither free nor taken: no interface, but not 0 either.
-const CLOSING: u64 = Hop::who([255; 4], 0);
+/// A first word that is neither free nor any hop's, while the second one of a place that is freed
+/// becomes 0: it names no interface, but is not 0 either.
+const FREEING: u64 = Hop::who([255; 4], 0);
 /// Epochs after which nobody refers to a place: one, and one for a packet that read the last one
 /// right before it moved on.
 const OLD: u32 = 2;
@@ -44,7 +45,8 @@ pub struct Places {
     /// First word of each place as it was seen last.
     seen: Vec<u64>,
     taken: BTreeMap<Key, Vec<Taken>>,
-    closing: BTreeMap<u32, Closing>,
+    /// By index: whose it was, and since when it is closed.
+    closed: BTreeMap<u32, (Key, Duration)>,
 }
 
 /// A place that is taken. A hop has more than one where two packets were the first.
@@ -54,18 +56,11 @@ struct Taken {
     since: Duration,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Closing {
-    /// Whose it was; unknown where a predecessor closed it.
-    key: Option<Key>,
-    since: Duration,
-}
-
 impl Places {
     /// Those of a map, of which nothing has been seen yet.
     pub fn new(map: Mapped) -> Self {
         let seen = vec![0; map.entries() as usize];
-        Self { map, seen, taken: BTreeMap::new(), closing: BTreeMap::new() }
+        Self { map, seen, taken: BTreeMap::new(), closed: BTreeMap::new() }
     }
 
     /// What packets see of it.
@@ -88,7 +83,7 @@ impl Places {
 
     /// Whether so many places are taken that a new hop may not find one soon.
     pub fn is_crowded(&self) -> bool {
-        let taken = self.taken.values().map(Vec::len).sum::<usize>() + self.closing.len();
+        let taken = self.taken.values().map(Vec::len).sum::<usize>() + self.closed.len();
         taken > self.seen.len() / 4 * 3
     }
 
@@ -96,6 +91,7 @@ impl Places {
     pub fn look(&mut self, now: Duration) -> Vec<Key> {
         let mut found = vec![];
         // The first place is never used: 0 is "no hop" in a reference.
+        let mut freeing = vec![];
         let places = (0..).zip(self.map.words().chunks_exact(WORDS)).zip(&mut self.seen).skip(1);
         for ((index, words), seen) in places {
             let who = load(words, WHO);
@@ -109,8 +105,12 @@ impl Places {
                 self.taken.entry(key).or_default().push(Taken { index, since: now });
                 found.push(key);
             } else if who != 0 {
-                self.closing.insert(index, Closing { key: None, since: now });
+                freeing.push(index);
             }
+        }
+        for index in freeing {
+            // A predecessor has died over it.
+            self.free(index);
         }
         found
     }
@@ -135,46 +135,41 @@ impl Places {
         let rested = |since: Duration| since + GRACE <= now;
 
         let mut back = vec![];
-        let due: Vec<u32> =
-            self.closing.iter().filter(|(_, it)| rested(it.since)).map(|it| *it.0).collect();
-        for index in due {
+        let due = self.closed.iter().filter(|(_, (_, since))| rested(*since));
+        let due: Vec<(u32, Key)> = due.map(|(index, (key, _))| (*index, *key)).collect();
+        for (index, key) in due {
+            self.closed.remove(&index);
             if is_old(&self.map, index) {
-                self.closing.remove(&index);
-                self.clear(index, 0);
-            } else if let Some(Closing { key: Some(key), .. }) = self.closing.get(&index).copied() {
-                self.closing.remove(&index);
-                let who = Hop::who(key.address, key.ifindex);
-                self.mark(index, CLOSING, who);
+                self.mark(index, Hop::who(key.address, key.ifindex), FREEING);
+                self.free(index);
+            } else {
                 self.taken.entry(key).or_default().push(Taken { index, since: now });
                 back.push(key);
             }
         }
 
-        let mut closed = vec![];
         self.taken.retain(|key, places| {
             places.retain(|place| {
                 let keep = !rested(place.since) || !is_old(&self.map, place.index);
-                if !keep {
-                    closed.push((place.index, *key));
+                if !keep && let Some(words) = self.map.entry(place.index) {
+                    store(words, LINK, Hop::CLOSED);
+                    store(words, OWN, 0);
+                    self.closed.insert(place.index, (*key, now));
                 }
                 keep
             });
             !places.is_empty()
         });
-        for (index, key) in closed {
-            self.mark(index, Hop::who(key.address, key.ifindex), CLOSING);
-            self.clear(index, CLOSING);
-            self.closing.insert(index, Closing { key: Some(key), since: now });
-        }
         back
     }
 
-    /// Takes everything out of a place, its first word last.
-    fn clear(&mut self, index: u32, who: u64) {
-        let Some(words) = self.map.entry(index) else { return };
-        store(words, LINK, 0);
-        store(words, OWN, 0);
-        self.mark(index, CLOSING, who);
+    /// Makes a place free whose first word is [`FREEING`].
+    fn free(&mut self, index: u32) {
+        if let Some(words) = self.map.entry(index) {
+            store(words, OWN, 0);
+            store(words, LINK, 0);
+            self.mark(index, FREEING, 0);
+        }
     }
 
     /// Changes the first word, unless it is not what it should be.

@@ -71,7 +71,7 @@ fn a_device_without_an_ethernet_address_gives_its_mtu_alone() {
 
 #[test]
 fn no_packet_finds_a_valid_link_with_an_older_own_address() {
-    let links = [0, Hop::resolved(ROUTER), Hop::resolved([2, 0, 0, 0, 0, 2])];
+    let links = [0, Hop::CLOSED, Hop::resolved(ROUTER), Hop::resolved([2, 0, 0, 0, 0, 2])];
     let owns = [0, Hop::own([2, 0, 0, 0, 0, 9], 1500), Hop::own([2, 0, 0, 0, 0, 8], 1400)];
     let all = || links.into_iter().flat_map(|link| owns.map(|own| [link, own]));
     for before in all() {
@@ -86,7 +86,7 @@ fn no_packet_finds_a_valid_link_with_an_older_own_address() {
             assert_eq!(states.last(), Some(&wanted));
             for (at, [link, _]) in states.iter().enumerate() {
                 for [_, own] in &states[at..] {
-                    let is_valid = *link != 0;
+                    let is_valid = *link != 0 && *link != Hop::CLOSED;
                     let is_new_link = is_valid && *link == wanted[0] && before[0] != wanted[0];
                     assert!(!is_new_link || *own == wanted[1], "{before:x?} to {wanted:x?}");
                 }
@@ -113,13 +113,14 @@ fn a_place_of_an_old_epoch_is_closed_and_then_freed() {
     places.look(second(1));
     places.write(&KEY, Some(ROUTER), Some(&DEVICE));
     assert_eq!(places.retire(second(9), &epoch_at(6)), []);
-    assert!(hop(&places, index).is_taken(), "a packet of the last epoch may still refer to it");
+    assert!(hop(&places, index).link().is_some(), "a packet of the last epoch may refer to it");
     assert_eq!(places.retire(second(9), &epoch_at(7)), []);
-    assert!(!hop(&places, index).is_taken() && !places.has(&KEY));
-    assert_eq!(hop(&places, index).link(), None);
-    assert_ne!(load(places.map.entry(index).unwrap(), WHO), 0, "nobody can take it yet");
+    let closed = hop(&places, index);
+    assert!(closed.is_closed() && closed.is_taken() && !places.has(&KEY));
+    assert_eq!((closed.link(), closed.mtu()), (None, 0));
+    places.write(&KEY, Some(ROUTER), Some(&DEVICE));
     places.retire(second(10), &epoch_at(7));
-    assert_ne!(load(places.map.entry(index).unwrap(), WHO), 0);
+    assert_eq!(hop(&places, index), closed, "it stays closed");
     assert_eq!(places.retire(second(11), &epoch_at(7)), []);
     assert_eq!(hop(&places, index), Hop::from_words([0, 0, 0, 5]));
     assert_eq!(places.look(second(12)), []);
@@ -134,9 +135,9 @@ fn a_place_that_was_just_taken_is_kept_whatever_its_epoch_says() {
     let index = take(&places, &KEY, 17, 0).unwrap();
     places.look(second(8));
     places.retire(second(9), &epoch_at(7));
-    assert!(hop(&places, index).is_taken());
+    assert!(!hop(&places, index).is_closed());
     places.retire(second(10), &epoch_at(7));
-    assert!(!hop(&places, index).is_taken());
+    assert!(hop(&places, index).is_closed());
 }
 
 #[test]
@@ -148,21 +149,44 @@ fn a_place_that_was_used_while_it_was_closed_is_given_back() {
     // A packet had found the hop before, and writes the epoch now.
     store(places.map.entry(index).unwrap(), EPOCH / 8, 7);
     assert_eq!(places.retire(second(11), &epoch_at(7)), [KEY]);
-    assert!(places.has(&KEY) && hop(&places, index).is_taken());
+    places.write(&KEY, Some(ROUTER), Some(&DEVICE));
+    assert_eq!(hop(&places, index).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
     assert_eq!(places.look(second(12)), [], "it is known");
 }
 
 #[test]
-fn a_place_that_a_predecessor_closed_is_freed() {
+fn what_a_predecessor_has_closed_is_opened_and_what_it_was_freeing_is_freed() {
+    let mut places = places();
+    let closed = take(&places, &KEY, 17, 5).unwrap();
+    let freeing = take(&places, &Key { ifindex: 4, ..KEY }, 99, 5).unwrap();
+    store(places.map.entry(closed).unwrap(), LINK, Hop::CLOSED);
+    store(places.map.entry(freeing).unwrap(), LINK, Hop::CLOSED);
+    store(places.map.entry(freeing).unwrap(), WHO, FREEING);
+    assert_eq!(places.look(second(1)), [KEY]);
+    places.write(&KEY, Some(ROUTER), Some(&DEVICE));
+    assert_eq!(hop(&places, closed).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
+    assert_eq!(hop(&places, freeing), Hop::from_words([0, 0, 0, 5]));
+    assert_eq!(places.look(second(2)), []);
+}
+
+/// The states of a place that is freed, one store after the other, as a packet may meet them.
+#[test]
+fn a_place_that_is_freed_is_never_open_to_a_packet() {
     let mut places = places();
     let index = take(&places, &KEY, 17, 5).unwrap();
-    store(places.map.entry(index).unwrap(), WHO, CLOSING);
-    assert_eq!(places.look(second(1)), []);
-    store(places.map.entry(index).unwrap(), EPOCH / 8, 7);
-    assert_eq!(places.retire(second(9), &epoch_at(7)), []);
-    assert_eq!(load(places.map.entry(index).unwrap(), WHO), CLOSING, "flows refer to it");
-    assert_eq!(places.retire(second(9), &epoch_at(9)), []);
-    assert_eq!(load(places.map.entry(index).unwrap(), WHO), 0);
+    places.look(second(1));
+    places.retire(second(9), &epoch_at(7));
+    let who = Hop::who(KEY.address, KEY.ifindex);
+    places.mark(index, who, FREEING);
+    let freeing = hop(&places, index);
+    assert!(
+        !freeing.is_taken() && freeing.mtu() == 0,
+        "no hop, and none that could be referred to"
+    );
+    assert_eq!(take(&places, &KEY, index, 7), Some(index + 1), "nobody takes it");
+    places.free(index);
+    assert_eq!(take(&places, &Key { ifindex: 4, ..KEY }, index, 7), Some(index));
+    assert_eq!((hop(&places, index).link(), hop(&places, index).is_closed()), (None, false));
 }
 
 #[test]
