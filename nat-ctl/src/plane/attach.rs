@@ -29,6 +29,7 @@ use super::error::{Kernel, PlaneError, Result};
 use super::hook::Choice;
 use super::object::Object;
 use super::pins;
+use super::stages;
 use super::state::Attached;
 use crate::options::Instance;
 use crate::output::{InterfaceMode, Role};
@@ -188,6 +189,7 @@ fn attach_native(
     index: u32,
     role: Role,
 ) -> Result<Result<(), AttachError>> {
+    stages::fill_xdp(object, &instance.pins())?;
     let program = object.xdp(xdp_program(role))?;
     let path = pin(instance, index, xdp_program(role));
     Ok(attach_xdp(program, index, &path))

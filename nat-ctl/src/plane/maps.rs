@@ -37,6 +37,8 @@ pub const NAMES: &[&str] = &[
     "hops",
     "ports",
     "other_ports",
+    "stages",
+    "xdp_stages",
     "expectations",
     "forwards",
     "one_to_one",

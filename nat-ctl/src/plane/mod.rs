@@ -37,6 +37,7 @@ mod pins;
 mod ports;
 mod rules;
 mod sockets;
+mod stages;
 mod start;
 mod state;
 mod sweep;
@@ -58,7 +59,7 @@ pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
 
-use crate::{options::Instance, options::Mode, rules::RuleSet};
+use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
 use links::Netlink;
 use object::Object;
 use state::{Lock, State};
@@ -133,8 +134,8 @@ impl Plane {
             .entries(&resolve)
             .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
         let wanted = rules::Wanted::of(&entries, &rules.hosts());
-        let names =
-            rules.iter().map(|rule| (rule.id().number(), rule.name().to_string())).collect();
+        let name = |rule: &Rule| (rules.number(rule.name()), rule.name().to_string());
+        let names = rules.iter().map(name).collect();
         if self.state.rules != names {
             self.state.rules = names;
             self.state.write(&self.instance)?;

@@ -45,7 +45,7 @@ impl Sizes {
         let lines = limits.flows.get().saturating_mul(LINES);
         let expectations = limits.expectations.get();
         Self {
-            flows: lines.saturating_add(lines.div_ceil(2)).saturating_add(flow_table::WINDOW),
+            flows: flow_table::places(lines),
             other_ports: FORWARDS.saturating_add(expectations),
             expectations,
         }

@@ -25,6 +25,7 @@ use super::{
     pins::{self, Pinned},
     ports,
     sockets::Sockets,
+    stages,
     state::{Attached, Lock, State},
     sweep::Sweeper,
 };
@@ -106,8 +107,9 @@ impl Preparing<'_> {
         };
         state.write(&instance)?;
         pins::make(&instance)?;
-        let object = Object::load(&instance.pins(), &sizes, &geometry)?;
+        let mut object = Object::load(&instance.pins(), &sizes, &geometry)?;
         flow_memory::set_geometry(&instance.pins(), &geometry)?;
+        stages::fill(&mut object, &instance.pins())?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
