@@ -23,6 +23,9 @@ pub struct Geometry {
 
 const _: () = assert!(size_of::<Geometry>() == 24);
 
+/// Places that one run of the program `flows_move` looks at.
+pub const MOVES: u32 = 256;
+
 /// A place in the map `stages`, for the TC program of that name; and in the map `xdp_stages`, for the
 /// XDP program, where that stage has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

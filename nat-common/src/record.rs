@@ -150,6 +150,13 @@ impl State {
         )
     }
 
+    /// A flow goes on in a line that was claimed in the state `claimed`.
+    #[inline(always)]
+    pub const fn moved_to(self, claimed: Self) -> Self {
+        let version = 0xff << Self::VERSION;
+        Self(self.0 & !version | claimed.0 & version).with_phase(Phase::Live)
+    }
+
     /// The line is free for the next generation.
     #[inline(always)]
     pub const fn freed(self) -> Self {

@@ -70,6 +70,12 @@ mod programs {
         bpf::tc::outside_egress(context)
     }
 
+    /// Moves flows to a larger table; run by the agent, attached nowhere.
+    #[xdp]
+    pub fn flows_move(context: XdpContext) -> u32 {
+        bpf::grow::run(&context)
+    }
+
     #[unsafe(link_section = "license")]
     #[unsafe(no_mangle)]
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

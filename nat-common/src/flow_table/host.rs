@@ -1,17 +1,20 @@
 //! The table in the memory of one process: for tests, and for the path on the host.
 
-use super::{Memory, STRIPES, homes};
+use super::{Memory, homes};
 use crate::record::{FlowRecord, REACH, WORDS};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Bits of the word [`REACH`] that are the reach.
 const REACH_BITS: u64 = 0xffff;
 
+/// Locks; stripes share them.
+const LOCKS: usize = 64;
+
 /// A table of its own memory.
 #[derive(Debug)]
 pub struct HostMemory {
     words: Vec<AtomicU64>,
-    locks: Vec<AtomicU64>,
+    locks: [AtomicU64; LOCKS],
     seeds: [u64; 2],
 }
 
@@ -21,7 +24,7 @@ impl HostMemory {
         let words = std::iter::repeat_with(AtomicU64::default);
         Self {
             words: words.take(places as usize * WORDS).collect(),
-            locks: std::iter::repeat_with(AtomicU64::default).take(STRIPES as usize).collect(),
+            locks: [const { AtomicU64::new(0) }; LOCKS],
             seeds,
         }
     }
@@ -34,6 +37,10 @@ impl HostMemory {
     /// The record number `index`, word by word: whole if nobody writes to it.
     pub fn record(&self, index: u32) -> FlowRecord {
         FlowRecord::from_words(std::array::from_fn(|word| self.load(index, word)))
+    }
+
+    fn stripe(&self, stripe: u32) -> &AtomicU64 {
+        &self.locks[stripe as usize % LOCKS]
     }
 
     fn word(&self, place: u32, word: usize) -> &AtomicU64 {
@@ -83,10 +90,10 @@ impl Memory for HostMemory {
     }
 
     fn lock(&self, stripe: u32) -> bool {
-        self.locks[stripe as usize].compare_exchange(0, 1, SeqCst, SeqCst).is_ok()
+        self.stripe(stripe).compare_exchange(0, 1, SeqCst, SeqCst).is_ok()
     }
 
     fn unlock(&self, stripe: u32) {
-        self.locks[stripe as usize].store(0, SeqCst);
+        self.stripe(stripe).store(0, SeqCst);
     }
 }

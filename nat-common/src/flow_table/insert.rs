@@ -3,8 +3,11 @@
 use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, WINDOW, distance, find};
 use crate::{
     flow::{Flow, FlowKey},
-    record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State},
+    record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State, WORDS},
 };
+
+/// Bits of the word of the reach that are the high half of the packet count.
+const PACKETS_HIGH_BITS: u64 = 0xffff_0000;
 
 /// Inserts `flow` for packets with `key`, unless the key has a line.
 ///
@@ -16,11 +19,22 @@ pub fn insert<M: Memory>(
     key: &Hashed,
     flow: &Flow,
 ) -> Result<Found<M::Place>, Refused> {
+    let line = FlowRecord::new(State::default(), &FlowKey::from_words(key.words), flow);
+    insert_line(memory, key, &line.words())
+}
+
+/// Inserts a line with the counts that it has; its state and its reach are those of another place.
+#[inline(always)]
+pub(super) fn insert_line<M: Memory>(
+    memory: &M,
+    key: &Hashed,
+    line: &[u64; WORDS],
+) -> Result<Found<M::Place>, Refused> {
     let stripe = key.stripe();
     if !lock(memory, stripe) {
         return Err(Refused::Busy);
     }
-    let inserted = insert_locked(memory, key, flow);
+    let inserted = insert_locked(memory, key, line);
     memory.unlock(stripe);
     inserted
 }
@@ -39,7 +53,7 @@ fn lock<M: Memory>(memory: &M, stripe: u32) -> bool {
 fn insert_locked<M: Memory>(
     memory: &M,
     key: &Hashed,
-    flow: &Flow,
+    line: &[u64; WORDS],
 ) -> Result<Found<M::Place>, Refused> {
     if let Some(found) = find(memory, key) {
         return Err(if found.state.is_live() { Refused::Exists } else { Refused::Busy });
@@ -47,7 +61,7 @@ fn insert_locked<M: Memory>(
     let Some(claimed) = claim(memory, key) else {
         return Err(Refused::Full);
     };
-    publish(memory, key, flow, claimed)
+    publish(memory, key, line, claimed)
 }
 
 /// Takes the first free place of the first window that has one.
@@ -75,26 +89,29 @@ fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
 fn publish<M: Memory>(
     memory: &M,
     key: &Hashed,
-    flow: &Flow,
+    line: &[u64; WORDS],
     claimed: Found<M::Place>,
 ) -> Result<Found<M::Place>, Refused> {
     let Found { place, home, offset, state } = claimed;
-    let record = FlowRecord::new(state, &FlowKey::from_words(key.words), flow);
-    let words = record.words();
-    memory.store(place, KEY, words[KEY]);
-    memory.store(place, KEY + 1, words[KEY + 1]);
-    memory.store(place, ACTION, words[ACTION]);
-    memory.store(place, ACTION + 1, words[ACTION + 1]);
-    memory.store_created(place, record.created());
-    memory.store(place, PACKETS_LOW / 8, words[PACKETS_LOW / 8]);
-    memory.store(place, BYTES / 8, words[BYTES / 8]);
+    memory.store(place, KEY, line[KEY]);
+    memory.store(place, KEY + 1, line[KEY + 1]);
+    memory.store(place, ACTION, line[ACTION]);
+    memory.store(place, ACTION + 1, line[ACTION + 1]);
+    memory.store_created(place, (line[REACH] >> 32) as u32);
+    let packets_high = line[REACH] & PACKETS_HIGH_BITS;
+    if packets_high != 0 {
+        memory.set_bits(place, REACH, packets_high);
+    }
+    memory.store(place, PACKETS_LOW / 8, line[PACKETS_LOW / 8]);
+    memory.store(place, BYTES / 8, line[BYTES / 8]);
     let first = key.home(memory, 0);
     if home != first {
         mark(memory, first, SPILLED);
     }
     mark(memory, home, 1 << offset);
-    if memory.swap(place, STATE, state.word(), words[STATE]) {
-        Ok(Found { state: record.state(), ..claimed })
+    let live = State::from_word(line[STATE]).moved_to(state);
+    if memory.swap(place, STATE, state.word(), live.word()) {
+        Ok(Found { state: live, ..claimed })
     } else {
         Err(Refused::Busy)
     }

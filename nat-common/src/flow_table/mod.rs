@@ -35,6 +35,7 @@ mod hash;
 #[cfg(any(test, feature = "std"))]
 pub mod host;
 mod insert;
+mod relocate;
 #[cfg(test)]
 mod tests;
 mod touch;
@@ -45,6 +46,7 @@ pub use end::{end, end_pair, finish, put_back, remove};
 pub use find::{find, load_flow};
 pub use hash::{Hashed, hash};
 pub use insert::insert;
+pub use relocate::relocate;
 pub use touch::touch;
 
 /// Places of a home in which its lines may lie.

@@ -29,7 +29,6 @@ use super::error::{Kernel, PlaneError, Result};
 use super::hook::Choice;
 use super::object::Object;
 use super::pins;
-use super::stages;
 use super::state::Attached;
 use crate::options::Instance;
 use crate::output::{InterfaceMode, Role};
@@ -101,6 +100,7 @@ pub fn attach(
     role: Role,
     choice: Choice,
 ) -> Result<Attached> {
+    object.stages()?;
     for classifier in classifiers(role) {
         let program = object.classifier(classifier.name)?;
         let path = pin(instance, index, classifier.name);
@@ -189,7 +189,7 @@ fn attach_native(
     index: u32,
     role: Role,
 ) -> Result<Result<(), AttachError>> {
-    stages::fill_xdp(object, &instance.pins())?;
+    object.xdp_stages()?;
     let program = object.xdp(xdp_program(role))?;
     let path = pin(instance, index, xdp_program(role));
     Ok(attach_xdp(program, index, &path))

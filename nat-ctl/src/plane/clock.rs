@@ -4,6 +4,8 @@
 //! data plane reads the coarse clock, which lags by a tick at most: a time in a map is never ahead
 //! of [`Now`], and differences saturate at 0 all the same.
 
+use std::time::Duration;
+
 use nix::time::{ClockId, clock_gettime};
 
 /// Seconds of CLOCK_MONOTONIC, as in all maps.
@@ -29,7 +31,11 @@ impl Now {
 
 /// The time, now.
 pub fn now() -> Now {
+    Now(u32::try_from(moment().as_secs()).unwrap_or(u32::MAX))
+}
+
+/// The same clock, finer: for what happens between two seconds.
+pub fn moment() -> Duration {
     // CLOCK_MONOTONIC exists on every Linux; it cannot fail with a valid pointer (clock_gettime(2)).
-    let seconds = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
-    Now(u32::try_from(seconds).unwrap_or(u32::MAX))
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

@@ -53,6 +53,8 @@ pub enum Event {
     Addresses,
     /// An interface came, or changed.
     Link(Link),
+    /// Routing, neighbours or devices, as far as next hops follow them.
+    Hops,
     /// An interface is gone.
     Gone {
         /// Its number.
@@ -86,11 +88,6 @@ impl Netlink {
         let (connection, handle, messages) = new_multicast_connection(&groups)
             .map_err(PlaneError::refused("open a netlink socket"))?;
         Ok(Self { handle, messages, task: tokio::spawn(connection) })
-    }
-
-    /// The handle for other requests.
-    pub fn handle(&self) -> &Handle {
-        &self.handle
     }
 
     /// The interface of that name.

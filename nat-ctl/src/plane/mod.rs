@@ -7,7 +7,7 @@
 //! ```text
 //!   start:  lock -> namespace -> maps (made or taken over) -> addresses, rules, own ports
 //!           -> programs (links pinned at once) -> forwarding on
-//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink)
+//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink, next hops)
 //!   stop:   forwarding back -> links -> maps       (with persist: the heartbeat alone stops)
 //! ```
 
@@ -22,6 +22,7 @@ mod features;
 pub mod flow_memory;
 mod forwarding;
 mod hook;
+mod hops;
 pub mod inspect;
 mod lifetimes;
 mod links;
@@ -37,7 +38,6 @@ mod pins;
 mod ports;
 mod rules;
 mod sockets;
-mod stages;
 mod start;
 mod state;
 mod sweep;
@@ -59,7 +59,8 @@ pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
 
-use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
+use crate::{options::Instance, options::Mode, output::InterfaceMode, rules::Rule, rules::RuleSet};
+use hops::Hops;
 use links::Netlink;
 use object::Object;
 use state::{Lock, State};
@@ -74,6 +75,7 @@ pub struct Plane {
     maps: Maps,
     object: Object,
     netlink: Netlink,
+    hops: Hops,
     sweeper: Sweeper,
     settings: Settings,
     timeouts: Timeouts,
@@ -145,13 +147,16 @@ impl Plane {
         Ok(&self.waiting)
     }
 
-    /// Tells the data plane that the agent lives; once a second.
+    /// Tells the data plane that the agent lives, and that next hops are as the kernel has them; once
+    /// a second.
     ///
     /// # Errors
-    /// Where the kernel refuses.
+    /// Where the kernel refuses; then the data plane is not told so.
     pub fn beat(&mut self, now: Now) -> Result<()> {
+        let native = |interface: &Attached| interface.mode == InterfaceMode::Xdp;
+        let moved = self.hops.beat(self.state.interfaces.iter().any(native))?;
         self.settings.heartbeat = now.seconds().max(1);
-        self.write_settings()
+        self.write_epoch(moved)
     }
 
     /// One step of the sweep; once a second. Never waits.
@@ -175,6 +180,16 @@ impl Plane {
         }
         down::remove(&self.instance, Some(&mut self.state))?;
         State::remove(&self.instance)
+    }
+
+    /// Writes the settings, with the epoch in which next hops are true now.
+    fn write_epoch(&mut self, moved: bool) -> Result<()> {
+        self.settings.epoch = self.hops.epoch();
+        self.write_settings()?;
+        if moved {
+            self.hops.moved();
+        }
+        Ok(())
     }
 
     fn write_settings(&mut self) -> Result<()> {

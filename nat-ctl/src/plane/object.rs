@@ -7,11 +7,12 @@ use std::{fs::File, io::Read, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{ProgramError, SchedClassifier, Xdp},
+    maps::{MapData, MapError, ProgramArray},
+    programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
 };
 use nat_common::{
     flow_table,
-    layout::{self, Geometry},
+    layout::{self, Geometry, Stage},
 };
 use zerocopy::IntoBytes;
 
@@ -125,6 +126,44 @@ impl Object {
             program.load().map_err(refuse_load(name))?;
         }
         Ok(program)
+    }
+}
+
+impl Object {
+    /// Puts the TC programs in their places in the map `stages`, from where they call each other.
+    ///
+    /// # Errors
+    /// Where the verifier refuses one, or the kernel the map.
+    pub fn stages(&mut self) -> Result<()> {
+        for stage in Stage::ALL {
+            let name = stage.program();
+            let program = self.classifier(name)?.fd().map_err(refuse_load(name))?;
+            let program = program.try_clone().map_err(PlaneError::refused(name))?;
+            self.place("stages", stage, &program)?;
+        }
+        Ok(())
+    }
+
+    /// The same for XDP.
+    ///
+    /// # Errors
+    /// As [`Object::stages`].
+    pub fn xdp_stages(&mut self) -> Result<()> {
+        for stage in Stage::ALL {
+            let Some(name) = stage.xdp_program() else { continue };
+            let program = self.xdp(name)?.fd().map_err(refuse_load(name))?;
+            let program = program.try_clone().map_err(PlaneError::refused(name))?;
+            self.place("xdp_stages", stage, &program)?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, map: &str, stage: Stage, program: &ProgramFd) -> Result<()> {
+        let what = || format!("write the map {map}");
+        let map = self.0.map_mut(map).ok_or_else(|| missing(map))?;
+        let mut map: ProgramArray<&mut MapData> =
+            map.try_into().map_err(PlaneError::refused::<MapError>(what()))?;
+        map.set(stage as u32, program, 0).map_err(PlaneError::refused(what()))
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     features, flow_memory,
     forwarding::{self, Forwarding},
     hook::{self, Device},
+    hops::Hops,
     lifetimes::Lifetimes,
     links::{Link, Netlink},
     maps::Maps,
@@ -25,7 +26,6 @@ use super::{
     pins::{self, Pinned},
     ports,
     sockets::Sockets,
-    stages,
     state::{Attached, Lock, State},
     sweep::Sweeper,
 };
@@ -107,12 +107,14 @@ impl Preparing<'_> {
         };
         state.write(&instance)?;
         pins::make(&instance)?;
-        let mut object = Object::load(&instance.pins(), &sizes, &geometry)?;
+        let object = Object::load(&instance.pins(), &sizes, &geometry)?;
         flow_memory::set_geometry(&instance.pins(), &geometry)?;
-        stages::fill(&mut object, &instance.pins())?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
+        let left = maps.settings.get(&0, 0).map_err(PlaneError::refused("read the settings"))?;
+        let hops = Hops::open(&instance.pins(), left.epoch)?;
+        let settings = Settings { epoch: hops.epoch(), ..settings };
         let mut plane = Plane {
             instance,
             mode: options.mode,
@@ -120,6 +122,7 @@ impl Preparing<'_> {
             maps,
             object,
             netlink,
+            hops,
             sweeper,
             settings,
             timeouts,
@@ -311,7 +314,8 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         heartbeat: now.seconds().max(1),
         masquerade: u16::from(config.masquerade.enabled),
         routes_others: u16::from(forwarded == Forwarding::On),
-        epoch: 1,
+        // That of the next hops, which are looked up later.
+        epoch: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })

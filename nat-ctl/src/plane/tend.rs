@@ -1,4 +1,4 @@
-//! What has to be kept true while the gateway runs: addresses, neighbours, redirects, interfaces.
+//! What has to be kept true while the gateway runs: addresses, next hops, redirects, interfaces.
 //!
 //! Invariant: every change that an operator should know of comes back as one line of text; a failure
 //! of one piece of upkeep does not keep the others from being done.
@@ -8,14 +8,17 @@ use super::{
     error::{PlaneError, Result},
     features,
     links::{Event, Link, Netlink},
-    neighbours,
 };
 use crate::output::InterfaceMode;
 
 impl Plane {
-    /// Waits for a change of interfaces or addresses; hand it to [`Plane::handle`]. Safe to cancel.
+    /// Waits for a change of interfaces, addresses or next hops; hand it to [`Plane::handle`]. Safe to
+    /// cancel.
     pub async fn event(&mut self) -> Event {
-        self.netlink.event().await
+        tokio::select! {
+            () = self.hops.ready() => Event::Hops,
+            event = self.netlink.event() => event,
+        }
     }
 
     /// Follows a change. Gives lines for the log.
@@ -24,6 +27,7 @@ impl Plane {
     /// Where the kernel refuses.
     pub async fn handle(&mut self, event: Event) -> Result<Vec<String>> {
         match event {
+            Event::Hops => self.follow_hops(),
             Event::Addresses => self.follow_addresses().await,
             Event::Link(link) => self.follow_link(&link).await,
             Event::Gone { index } => Ok(self.lose_link(index)),
@@ -44,8 +48,8 @@ impl Plane {
         }
     }
 
-    /// Upkeep that nothing announces: neighbours that XDP uses, what drivers can do now, ports of
-    /// forwards that were in use. Every few seconds.
+    /// Upkeep that nothing announces: what drivers can do now, ports of forwards that were in use.
+    /// Every few seconds.
     ///
     /// # Errors
     /// Where the kernel refuses.
@@ -57,9 +61,6 @@ impl Plane {
         let native = |interface: &&super::Attached| interface.mode == InterfaceMode::Xdp;
         if self.state.interfaces.iter().any(|interface| native(&interface)) {
             self.write_redirects()?;
-            let indices: Vec<u32> =
-                self.state.interfaces.iter().map(|interface| interface.index).collect();
-            neighbours::refresh(self.netlink.handle(), &indices).await?;
         }
         Ok(())
     }
@@ -99,6 +100,13 @@ impl Plane {
         Ok(())
     }
 
+    fn follow_hops(&mut self) -> Result<Vec<String>> {
+        if self.hops.work()? {
+            self.write_epoch(true)?;
+        }
+        Ok(vec![])
+    }
+
     async fn follow_addresses(&mut self) -> Result<Vec<String>> {
         let before = self.addresses.clone();
         self.read_addresses().await?;
@@ -130,6 +138,7 @@ impl Plane {
             return Ok(vec![]);
         }
         self.attach(link, role)?;
+        self.hops.void();
         attach::drop_others(&self.instance, &self.state.interfaces)?;
         self.state.write(&self.instance)?;
         self.read_addresses().await?;

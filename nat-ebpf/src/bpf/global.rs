@@ -3,7 +3,10 @@
 //! Such a function has global linkage and takes numbers only; what it works on it finds in maps. The
 //! TCP options are those in [`maps::OPTIONS_SCRATCH`], where the caller has put them.
 
-use super::{Maps, hops, maps, memory::FlowMemory};
+use super::{
+    Maps, hops, maps,
+    memory::{self, BEFORE, NOW},
+};
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
     public_port,
@@ -39,8 +42,26 @@ pub const EXHAUSTED: u64 = NOTHING + 3;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&FlowMemory, &FlowKey::from_words([first, second]));
-    flow_table::find(&FlowMemory, &key).map_or(NONE, answer)
+    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    match flow_table::find(&NOW, &key) {
+        Some(found) => answer(found),
+        None if memory::is_growing() => nat_move(first, second),
+        None => NONE,
+    }
+}
+
+/// Moves the record for the key of these two words from the table before; answers as [`nat_find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
+    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    let Some(found) = flow_table::find(&BEFORE, &key) else { return NONE };
+    match flow_table::relocate(&BEFORE, &NOW, found) {
+        Ok(moved) => answer(moved),
+        // Another CPU has moved it, or is about to: [`nat_insert`] refuses to make a second one, and
+        // the packet is repeated.
+        Err(_) => NONE,
+    }
 }
 
 /// Adds the record in [`maps::FLOW_SCRATCH`]; answers as [`nat_find`].
@@ -50,8 +71,14 @@ pub extern "C" fn nat_insert() -> u64 {
     let Some(record) = maps::FLOW_SCRATCH.get_ptr_mut(0) else { return NONE };
     // SAFETY: this CPU's own value.
     let record = unsafe { &*record };
-    let key = Hashed::new(&FlowMemory, &record.key());
-    match flow_table::insert(&FlowMemory, &key, &record.flow()) {
+    let key = Hashed::new(&NOW, &record.key());
+    if memory::is_growing() {
+        let [first, second] = record.key().words();
+        if nat_has_before(first, second) != 0 {
+            return BUSY_KEY;
+        }
+    }
+    match flow_table::insert(&NOW, &key, &record.flow()) {
         Ok(found) => answer(found),
         Err(flow_table::Refused::Exists) => EXISTS,
         Err(flow_table::Refused::Busy) => BUSY_KEY,
@@ -59,13 +86,24 @@ pub extern "C" fn nat_insert() -> u64 {
     }
 }
 
+/// Whether the table before still has the key of these two words: 1 or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
+    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    flow_table::find(&BEFORE, &key).is_some() as u64
+}
+
 /// Removes the record for the key of these two words.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&FlowMemory, &FlowKey::from_words([first, second]));
-    match flow_table::find(&FlowMemory, &key) {
-        Some(found) => flow_table::remove(&FlowMemory, found.line(), found.state) as u64,
+    if memory::is_growing() {
+        nat_move(first, second);
+    }
+    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    match flow_table::find(&NOW, &key) {
+        Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,
         None => 0,
     }
 }

@@ -47,6 +47,10 @@ pub struct Stripe {
 #[unsafe(no_mangle)]
 pub static GEOMETRY: Geometry = Geometry { seeds: [0; 2], homes: 65536, padding: 0 };
 
+/// That of `flows_before`, while the table grows; else no homes.
+#[unsafe(no_mangle)]
+pub static GEOMETRY_BEFORE: Geometry = Geometry { seeds: [0; 2], homes: 0, padding: 0 };
+
 /// Version of the layout of all of these.
 #[btf_map(name = "layout")]
 pub static LAYOUT: Array<u32, 1> = Array::new();
@@ -69,6 +73,9 @@ pub static GEOMETRIES: Array<Geometry, 1> = Array::new();
 /// Flow records, placed by [`nat_common::flow_table`]. Sized at load.
 #[btf_map(name = "flows")]
 pub static FLOWS: Array<FlowRecord, 65551, MAPPED> = Array::new();
+/// The table that `flows` takes over from while it grows. Sized at load.
+#[btf_map(name = "flows_before")]
+pub static FLOWS_BEFORE: Array<FlowRecord, 1, MAPPED> = Array::new();
 /// Locks: whoever makes a flow or a mapping holds that of its stripe.
 #[btf_map(name = "stripes")]
 pub static LOCKS: Array<Stripe, { STRIPES as usize }> = Array::new();

@@ -16,21 +16,34 @@ use nat_common::{
 /// nanoseconds.
 const LOCK_TRIES: u32 = 64;
 
-/// The table in the map `flows`.
-pub struct FlowMemory;
+/// A table in a map.
+pub struct Table<const BEFORE: bool>;
 
-impl Memory for FlowMemory {
+/// The table in the map `flows`.
+pub const NOW: Table<false> = Table;
+/// The one in the map `flows_before`, from which flows move to the other while the table grows.
+pub const BEFORE: Table<true> = Table;
+
+/// Whether the table grows: a constant to the verifier.
+#[inline(always)]
+pub fn is_growing() -> bool {
+    BEFORE.homes() != 0
+}
+
+impl<const BEFORE: bool> Memory for Table<BEFORE> {
     type Place = *mut FlowRecord;
 
     #[inline(always)]
     fn place(&self, index: u32) -> Option<*mut FlowRecord> {
-        maps::FLOWS.get_ptr_mut(index)
+        if BEFORE { maps::FLOWS_BEFORE.get_ptr_mut(index) } else { maps::FLOWS.get_ptr_mut(index) }
     }
 
     #[inline(always)]
     fn homes(&self) -> u32 {
+        let geometry =
+            if BEFORE { &raw const maps::GEOMETRY_BEFORE } else { &raw const maps::GEOMETRY };
         // SAFETY: a constant, set at load.
-        unsafe { ptr::read_volatile(&raw const maps::GEOMETRY.homes) }
+        unsafe { ptr::read_volatile(&raw const (*geometry).homes) }
     }
 
     #[inline(always)]

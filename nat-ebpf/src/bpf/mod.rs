@@ -2,6 +2,7 @@
 
 mod fib;
 mod global;
+pub mod grow;
 mod hops;
 pub mod maps;
 mod memory;

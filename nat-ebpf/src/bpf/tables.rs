@@ -2,7 +2,7 @@
 
 use super::{
     global, hops, maps,
-    memory::{self, FlowMemory},
+    memory::{self, NOW},
 };
 use crate::{
     packet::NextHop,
@@ -48,12 +48,12 @@ pub struct FlowSlot(*mut FlowRecord, State);
 impl Slot for FlowSlot {
     #[inline(always)]
     fn load(&self) -> Option<Flow> {
-        flow_table::load_flow(&FlowMemory, self.0, self.1).map(|(flow, _state)| flow)
+        flow_table::load_flow(&NOW, self.0, self.1).map(|(flow, _state)| flow)
     }
 
     #[inline(always)]
     fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
-        if flow_table::touch(&FlowMemory, self.0, flow.state(), now, seen).is_none() {
+        if flow_table::touch(&NOW, self.0, flow.state(), now, seen).is_none() {
             return false;
         }
         memory::count(self.0, bytes);

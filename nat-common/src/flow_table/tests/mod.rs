@@ -3,5 +3,9 @@
 mod hash;
 mod invariants;
 mod load;
+mod mixes;
 mod model;
+mod races;
 mod samples;
+mod schedule;
+mod stepped;

@@ -32,3 +32,19 @@ pub fn flow(key: &FlowKey, variant: u16, now: u32) -> Flow {
     Flow::new(Direction::Original, key, rewrite, origin, now)
         .by(HopReference::new(variant.into(), variant.into()))
 }
+
+/// Numbers by chance, the same ones for the same seed.
+pub struct Dice(u64);
+
+impl Dice {
+    /// Of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self.0.wrapping_add(1);
+        (super::super::hash([self.0, self.0 >> 32], SEEDS) >> 33) as u32 % limit
+    }
+}

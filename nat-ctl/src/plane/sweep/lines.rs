@@ -22,6 +22,9 @@ use crate::plane::{
 /// their time came.
 const SELDOM: u32 = 8;
 
+/// Lines that were ending, by place.
+type Ending = Vec<(u32, State)>;
+
 /// Where the walk is, and what it has met.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -30,7 +33,7 @@ pub struct Walk {
     /// Live lines that were met in the last walk, and in this one.
     used: (u64, u64),
     /// Lines that were ending in the last walk, and in this one, by place.
-    ending: (Vec<(u32, State)>, Vec<(u32, State)>),
+    ending: (Ending, Ending),
     expired: u64,
     /// Places of sessions whose control connections were met.
     sessions: BTreeSet<u32>,
