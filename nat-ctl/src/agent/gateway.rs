@@ -48,7 +48,7 @@ impl Agent {
             }
             Request::RemoveRule { kind, name, kill_flows } => {
                 match (self.remove(*kind, name), kill_flows) {
-                    (Ok(rule), true) => Job::EndRule(flows_of_gone(&rule)),
+                    (Ok(number), true) => Job::EndRule(flows_of_gone(number)),
                     (Ok(_), false) => return Answer::Ready(Response::Done),
                     (Err(failure), _) => return Answer::Ready(Err(failure).into()),
                 }
@@ -100,7 +100,7 @@ impl Agent {
     }
 
     fn rules(&self, kind: RuleKind) -> Vec<RuleView> {
-        self.rules.list(kind).map(|(rule, origin)| RuleView::new(rule, origin)).collect()
+        RuleView::list(&self.rules, kind)
     }
 
     fn add(&mut self, rule: &Rule, runtime: bool) -> Result<(), Failure> {
@@ -139,11 +139,13 @@ impl Agent {
         ))
     }
 
-    fn remove(&mut self, kind: RuleKind, name: &str) -> Result<Rule, Failure> {
+    /// Gives back the number that its flows have.
+    fn remove(&mut self, kind: RuleKind, name: &str) -> Result<u32, Failure> {
+        let numbers = self.rules.rules().clone();
         let rule = self.rules.remove(kind, name)?;
         self.put_in_force()?;
         tracing::info!("{kind} '{name}' removed");
-        Ok(rule)
+        Ok(numbers.number(rule.name()))
     }
 
     fn put_in_force(&mut self) -> Result<(), Failure> {
@@ -196,6 +198,6 @@ fn starts_differ(before: &Config, after: &Config) -> bool {
 }
 
 /// Flows of a rule that is gone are named by its number.
-fn flows_of_gone(rule: &Rule) -> FlowFilter {
-    FlowFilter::of_rule(&format!("#{}", rule.id().number()))
+fn flows_of_gone(number: u32) -> FlowFilter {
+    FlowFilter::of_rule(&format!("#{number}"))
 }

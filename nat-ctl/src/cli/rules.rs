@@ -251,7 +251,7 @@ fn views(kind: RuleKind, place: &Place, instance: &Instance) -> Result<Vec<RuleV
         },
         None => {
             let store = place.store(instance)?;
-            Ok(store.list(kind).map(|(rule, origin)| RuleView::new(rule, origin)).collect())
+            Ok(RuleView::list(&store, kind))
         }
     }
 }

@@ -122,12 +122,12 @@ fn rules_have_addresses_as_text_and_ports_as_numbers() {
     }))
     .expect("rule");
     assert_eq!(
-        shape(&RuleView::new(&rule, Origin::Command)),
+        shape(&RuleView::new(&rule, Origin::Command, 7)),
         json!({
             "kind": "forward", "name": "web", "protocol": "tcp", "public": "eth0",
             "public_ports": {"first": 8000, "last": 8010}, "to": "192.168.1.10",
             "to_ports": {"first": 8000, "last": 8010}, "allow": ["198.51.100.0/24"], "alg": null,
-            "comment": "shop", "origin": "command", "number": rule.id().number(),
+            "comment": "shop", "origin": "command", "number": 7,
         })
     );
     let rule: Rule = serde_json::from_value(json!({
@@ -135,7 +135,7 @@ fn rules_have_addresses_as_text_and_ports_as_numbers() {
         "inbound": ["tcp:25@198.51.100.0/24", "icmp"],
     }))
     .expect("rule");
-    let view = RuleView::new(&rule, Origin::File);
+    let view = RuleView::new(&rule, Origin::File, 8);
     assert_eq!(
         shape(&view)["inbound"],
         json!([

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     options::Mode,
-    rules::{Alg, Cidr, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule},
+    rules::{
+        Alg, Cidr, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule, RuleKind,
+        RuleStore,
+    },
 };
 
 /// `status`: the gateway on one screen.
@@ -309,9 +312,16 @@ impl From<PortRange> for PortsView {
 }
 
 impl RuleView {
-    /// The view of a rule.
-    pub fn new(rule: &Rule, origin: Origin) -> Self {
-        let number = rule.id().number();
+    /// The rules of a kind, oldest first.
+    pub fn list(store: &RuleStore, kind: RuleKind) -> Vec<Self> {
+        let view = |(rule, origin): (&Rule, Origin)| {
+            Self::new(rule, origin, store.rules().number(rule.name()))
+        };
+        store.list(kind).map(view).collect()
+    }
+
+    /// The view of a rule with its number in maps.
+    pub fn new(rule: &Rule, origin: Origin, number: u32) -> Self {
         match rule {
             Rule::Forward(forward) => Self::Forward(ForwardView {
                 name: forward.name().to_string(),

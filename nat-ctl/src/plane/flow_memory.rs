@@ -250,7 +250,7 @@ mod tests {
 
     /// A masqueraded flow in a table, as packets find it.
     fn table() -> (FlowMemory, Pair) {
-        let memory = FlowMemory::anonymous(64);
+        let memory = FlowMemory::anonymous(256);
         let (original, reply) = masqueraded(TCP, 10);
         let place = memory.insert(&original.key(), &original.flow());
         memory.insert(&reply.key(), &reply.flow());
@@ -265,19 +265,19 @@ mod tests {
         assert_eq!(memory.find(&pair.first.key()), Some(pair.first));
         assert_eq!(memory.find(&pair.first.answer()), Some(answer));
         assert_eq!(memory.pair(answer), None);
-        let met: Vec<u32> = memory.states(0, 64).map(|(place, _)| place).collect();
+        let met: Vec<u32> = memory.states(0, 256).map(|(place, _)| place).collect();
         let mut places = [pair.first.place(), answer.place()];
         places.sort_unstable();
         assert_eq!(met, places);
         assert_eq!(memory.used(), 2);
-        assert_eq!(memory.states(64, 64).count(), 0);
+        assert_eq!(memory.states(256, 64).count(), 0);
     }
 
     #[test]
     fn both_directions_end_together() {
         let (memory, pair) = table();
         assert!(memory.end(&pair));
-        assert_eq!(memory.states(0, 64).count(), 0);
+        assert_eq!(memory.states(0, 256).count(), 0);
         assert!(memory.find(&pair.first.key()).is_none());
         assert!(!memory.end(&pair));
     }
@@ -314,9 +314,9 @@ mod tests {
 
     #[test]
     fn a_table_of_another_size_than_its_geometry_is_refused() {
-        let geometry = Geometry { seeds: [1, 2], homes: 49, padding: 0 };
-        assert!(FlowMemory::of(Mapped::anonymous(64, 64), geometry).is_err());
-        assert!(FlowMemory::of(Mapped::anonymous(63, 64), geometry).is_ok());
-        assert!(FlowMemory::of(Mapped::anonymous(63, 32), geometry).is_err());
+        let geometry = Geometry { seeds: [1, 2], homes: flow_table::homes(256), padding: 0 };
+        assert!(FlowMemory::of(Mapped::anonymous(257, 64), geometry).is_err());
+        assert!(FlowMemory::of(Mapped::anonymous(256, 64), geometry).is_ok());
+        assert!(FlowMemory::of(Mapped::anonymous(256, 32), geometry).is_err());
     }
 }

@@ -59,7 +59,7 @@ pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
 
-use crate::{options::Instance, options::Mode, output::InterfaceMode, rules::RuleSet};
+use crate::{options::Instance, options::Mode, output::InterfaceMode, rules::Rule, rules::RuleSet};
 use hops::Hops;
 use links::Netlink;
 use object::Object;
@@ -136,8 +136,8 @@ impl Plane {
             .entries(&resolve)
             .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
         let wanted = rules::Wanted::of(&entries, &rules.hosts());
-        let names =
-            rules.iter().map(|rule| (rule.id().number(), rule.name().to_string())).collect();
+        let name = |rule: &Rule| (rules.number(rule.name()), rule.name().to_string());
+        let names = rules.iter().map(name).collect();
         if self.state.rules != names {
             self.state.rules = names;
             self.state.write(&self.instance)?;

@@ -178,7 +178,8 @@ pub(super) mod tests {
 
     /// The same record, last used at `then` with `seen`.
     pub fn used(before: Record, then: u32, seen: u8) -> Record {
-        let flow = Flow { last_seen: then, seen, ..before.flow() };
+        let mut flow = before.flow();
+        (flow.last_seen, flow.seen) = (then, seen);
         record(before.place(), &before.key(), &flow)
     }
 

@@ -221,7 +221,7 @@ mod tests {
             to: Ipv4Addr::new(10, 0, 0, 5),
             to_port: port,
             alg: port == Some(21),
-            rule: "web".parse::<RuleName>().unwrap().id(),
+            rule: "web".parse::<RuleName>().unwrap().id(&BTreeSet::new()).unwrap(),
             allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }

@@ -15,9 +15,6 @@ pub(super) fn between(new: &Rule, old: &Rule, resolve: Resolve<'_>) -> Option<St
     if new.name() == old.name() {
         return Some("both have this name".to_owned());
     }
-    if new.id() == old.id() {
-        return Some("both names have the same number in maps".to_owned());
-    }
     match (new, old) {
         (Rule::Forward(a), Rule::Forward(b)) => forwards(a, b, resolve),
         (Rule::OneToOne(a), Rule::OneToOne(b)) => hosts(a, b),

@@ -11,7 +11,7 @@ use std::{
 use super::{
     Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Protocol, Rule, RuleError, RuleId, RuleName,
     conflict::{Key, address},
-    set::Resolve,
+    set::{Numbers, Resolve},
 };
 
 /// Room in the map `forwards`.
@@ -67,17 +67,20 @@ pub(super) fn size(rule: &Rule) -> usize {
 /// See [`super::RuleSet::entries`].
 pub(super) fn entries(
     rules: &[Rule],
+    numbers: &Numbers,
     resolve: Resolve<'_>,
 ) -> Result<Vec<ForwardEntry>, RuleError> {
     let mut table = Table::default();
     for rule in rules {
+        // Every rule of a set has one.
+        let Some(number) = numbers.get(rule.name()).copied() else { continue };
         match rule {
             Rule::Forward(forward) => {
                 if let Some(public) = address(&forward.public().address, resolve) {
-                    table.forward(forward, public)?;
+                    table.forward(forward, number, public)?;
                 }
             }
-            Rule::OneToOne(host) => table.host(host)?,
+            Rule::OneToOne(host) => table.host(host, number)?,
         }
     }
     // What no rule names but a wider one implies comes last: an exact rule keeps its key.
@@ -99,7 +102,12 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn forward(&mut self, forward: &'a Forward, public: Ipv4Addr) -> Result<(), RuleError> {
+    fn forward(
+        &mut self,
+        forward: &'a Forward,
+        number: RuleId,
+        public: Ipv4Addr,
+    ) -> Result<(), RuleError> {
         for &protocol in forward.protocols().each() {
             let entry = |port: Option<u16>, to_port: Option<u16>| ForwardEntry {
                 public,
@@ -108,7 +116,7 @@ impl<'a> Table<'a> {
                 to: forward.to().address,
                 to_port,
                 alg: port.is_some_and(|port| forward.alg_on(protocol, port)),
-                rule: forward.name().id(),
+                rule: number,
                 allow: forward.allow().to_vec(),
             };
             match forward.port_map() {
@@ -129,7 +137,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn host(&mut self, host: &'a OneToOne) -> Result<(), RuleError> {
+    fn host(&mut self, host: &'a OneToOne, number: RuleId) -> Result<(), RuleError> {
         let mut keys: Vec<(Option<Protocol>, Option<u16>)> = vec![];
         for inbound in host.inbound() {
             let protocol = inbound.protocol().key();
@@ -141,10 +149,10 @@ impl<'a> Table<'a> {
         keys.sort_unstable();
         keys.dedup();
         for (protocol, port) in keys {
-            self.name(host.name(), host_entry(host, protocol, port))?;
+            self.name(host.name(), host_entry(host, number, protocol, port))?;
         }
         let control = (Some(Protocol::Tcp), Some(FTP_CONTROL_PORT));
-        let entry = host_entry(host, control.0, control.1);
+        let entry = host_entry(host, number, control.0, control.1);
         if entry.alg && !entry.allow.is_empty() {
             self.implied.push(entry);
         }
@@ -167,7 +175,12 @@ impl<'a> Table<'a> {
 }
 
 /// The entry of one key, open to all that any inbound rule over that key allows.
-fn host_entry(host: &OneToOne, protocol: Option<Protocol>, port: Option<u16>) -> ForwardEntry {
+fn host_entry(
+    host: &OneToOne,
+    number: RuleId,
+    protocol: Option<Protocol>,
+    port: Option<u16>,
+) -> ForwardEntry {
     let covers = |inbound: &&super::Inbound| {
         let proto = inbound.protocol().key();
         let ports = inbound.ports();
@@ -183,7 +196,7 @@ fn host_entry(host: &OneToOne, protocol: Option<Protocol>, port: Option<u16>) ->
         to: host.to(),
         to_port: port,
         alg: matches!((protocol, port), (Some(p), Some(port)) if host.alg_on(p, port)),
-        rule: host.name().id(),
+        rule: number,
         allow,
     }
 }

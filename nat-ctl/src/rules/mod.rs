@@ -72,6 +72,9 @@ pub enum RuleError {
         /// Entries that all rules would need.
         entries: usize,
     },
+    /// There are more rules than numbers for them.
+    #[error("rule '{0}': there are 65535 rules already, and more can't be told apart: remove some")]
+    TooManyRules(RuleName),
 }
 
 impl RuleError {
@@ -87,7 +90,7 @@ impl RuleError {
         match self {
             Self::Malformed { .. } | Self::Inconsistent(_) => Exit::Usage,
             Self::Conflict { .. } => Exit::Conflict,
-            Self::TooMany { .. } => Exit::Error,
+            Self::TooMany { .. } | Self::TooManyRules(_) => Exit::Error,
         }
     }
 }

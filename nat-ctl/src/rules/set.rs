@@ -2,7 +2,10 @@
 //!
 //! Invariant: no two rules of a set contradict each other, and together they fit the map.
 
-use std::net::Ipv4Addr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,11 +34,6 @@ impl Rule {
             Self::Forward(rule) => rule.name(),
             Self::OneToOne(rule) => rule.name(),
         }
-    }
-
-    /// Its number in maps.
-    pub fn id(&self) -> RuleId {
-        self.name().id()
     }
 
     /// Which of the two it is.
@@ -70,15 +68,19 @@ impl std::fmt::Display for RuleKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    numbers: Numbers,
 }
+
+/// The number of each rule.
+pub(super) type Numbers = BTreeMap<RuleName, RuleId>;
 
 impl RuleSet {
     /// Adds a rule that fits beside the others. `resolve` lets a rule that names an interface be
     /// compared with one that names its address.
     ///
     /// # Errors
-    /// [`RuleError::Conflict`] names the rule that is in the way, [`RuleError::TooMany`] says that
-    /// the map is full; the set is unchanged then.
+    /// [`RuleError::Conflict`] names the rule that is in the way, [`RuleError::TooMany`] and
+    /// [`RuleError::TooManyRules`] say that a map is full; the set is unchanged then.
     pub fn insert(&mut self, rule: Rule, resolve: Resolve<'_>) -> Result<(), RuleError> {
         for other in &self.rules {
             if let Some(why) = conflict::between(&rule, other, resolve) {
@@ -90,6 +92,10 @@ impl RuleSet {
         if entries > MAX_ENTRIES {
             return Err(RuleError::TooMany { rule: rule.name().clone(), entries });
         }
+        let taken: BTreeSet<_> = self.numbers.values().copied().collect();
+        let number = rule.name().id(&taken);
+        let number = number.ok_or_else(|| RuleError::TooManyRules(rule.name().clone()))?;
+        self.numbers.insert(rule.name().clone(), number);
         self.rules.push(rule);
         Ok(())
     }
@@ -97,7 +103,9 @@ impl RuleSet {
     /// Takes a rule out, by name; `None` where there is none.
     pub fn remove(&mut self, name: &str) -> Option<Rule> {
         let index = self.rules.iter().position(|rule| rule.name().as_str() == name)?;
-        Some(self.rules.remove(index))
+        let rule = self.rules.remove(index);
+        self.numbers.remove(rule.name());
+        Some(rule)
     }
 
     /// The rule of a name.
@@ -107,7 +115,13 @@ impl RuleSet {
 
     /// The rule of a number in a map.
     pub fn find_id(&self, id: u32) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.id().number() == id)
+        let (name, _) = self.numbers.iter().find(|(_, number)| number.number() == id)?;
+        self.find(name.as_str())
+    }
+
+    /// The number of a rule of this set in maps; 0, which is no rule's, for any other.
+    pub fn number(&self, name: &RuleName) -> u32 {
+        self.numbers.get(name).map_or(0, |number| number.number())
     }
 
     /// Every rule, oldest first.
@@ -123,7 +137,7 @@ impl RuleSet {
     /// # Errors
     /// [`RuleError::Conflict`] where an interface has taken an address that another rule names.
     pub fn entries(&self, resolve: Resolve<'_>) -> Result<Vec<ForwardEntry>, RuleError> {
-        expand::entries(&self.rules, resolve)
+        expand::entries(&self.rules, &self.numbers, resolve)
     }
 
     /// The hosts whose outbound packets use an address of their own.
@@ -134,7 +148,7 @@ impl RuleSet {
                 Rule::OneToOne(rule) => Some(HostEntry {
                     inside: rule.to(),
                     public: rule.public(),
-                    rule: rule.name().id(),
+                    rule: *self.numbers.get(rule.name())?,
                 }),
                 Rule::Forward(_) => None,
             })

@@ -1,6 +1,9 @@
 //! Parsing, conflicts and expansion.
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::Ipv4Addr,
+};
 
 use proptest::prelude::*;
 
@@ -246,9 +249,30 @@ fn more_ports_than_the_map_holds_are_refused() {
 
 #[test]
 fn names_have_numbers_that_a_successor_finds_again() {
-    let id = |name: &str| name.parse::<RuleName>().expect("name").id().number();
-    assert_eq!(id("a"), 0xe40c_292c, "FNV-1a of \"a\"");
+    let name = |text: &str| text.parse::<RuleName>().expect("name");
+    let id = |text: &str| name(text).id(&BTreeSet::new()).expect("a number");
+    assert_eq!(id("a").number(), 0xe40c ^ 0x292c, "FNV-1a of \"a\"");
     assert_ne!(id("ftp"), id("mail"));
+    // Whoever comes second has the next number that nobody has.
+    let second = name("a").id(&BTreeSet::from([id("a")])).expect("a number");
+    assert_eq!(second.number(), id("a").number() + 1);
+}
+
+#[test]
+fn a_rule_has_its_number_for_as_long_as_it_is_there_and_again_afterwards() {
+    let rule = |name| forward(name, "tcp", &format!("203.0.113.10:{}", name.len()), "10.0.0.1");
+    let mut rules = set([rule("a"), rule("bb")]);
+    let name = |text: &str| text.parse::<RuleName>().expect("name");
+    let (a, b) = (rules.number(&name("a")), rules.number(&name("bb")));
+    assert_eq!(rules.find_id(b).map(Rule::name), Some(&name("bb")));
+    rules.remove("a");
+    assert_eq!((rules.number(&name("a")), rules.number(&name("bb"))), (0, b));
+    assert!(rules.find_id(a).is_none());
+    rules.insert(rule("a"), NOWHERE).expect("room");
+    assert_eq!(rules.number(&name("a")), a);
+    let entries = rules.entries(NOWHERE).expect("entries");
+    let numbers: BTreeSet<u32> = entries.iter().map(|entry| entry.rule.number()).collect();
+    assert_eq!(numbers, BTreeSet::from([a, b]));
 }
 
 fn store(folder: &std::path::Path) -> RuleStore {

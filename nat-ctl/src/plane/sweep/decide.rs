@@ -158,8 +158,9 @@ mod tests {
     fn a_small_table_is_looked_at_in_one_step_and_a_large_one_sooner_the_fuller_it_is() {
         assert_eq!((slice(0, 12_303), interval(0, 12_303)), (LEAST, 1));
         let places = 3 * (1 << 20) + 15;
-        let intervals: Vec<u32> =
-            [0, 1 << 20, 2 << 20, u64::MAX].map(|used| interval(used, places)).to_vec();
+        let intervals: Vec<u32> = [0, (1 << 20) + 5, (2 << 20) + 10, u64::MAX]
+            .map(|used| interval(used, places))
+            .to_vec();
         assert_eq!(intervals, [5, 4, 3, 3]);
         assert_eq!(slice(0, u32::MAX), u32::MAX / 5);
     }

@@ -22,6 +22,9 @@ use crate::plane::{
 /// their time came.
 const SELDOM: u32 = 8;
 
+/// Lines that were ending, by place.
+type Ending = Vec<(u32, State)>;
+
 /// Where the walk is, and what it has met.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -30,7 +33,7 @@ pub struct Walk {
     /// Live lines that were met in the last walk, and in this one.
     used: (u64, u64),
     /// Lines that were ending in the last walk, and in this one, by place.
-    ending: (Vec<(u32, State)>, Vec<(u32, State)>),
+    ending: (Ending, Ending),
     expired: u64,
     /// Places of sessions whose control connections were met.
     sessions: BTreeSet<u32>,
@@ -169,7 +172,7 @@ mod tests {
 
     /// A flow whose lines were last used then, in a table.
     fn table(protocol: u8, seen: u8, original: u32, reply: u32) -> FlowMemory {
-        let flows = FlowMemory::anonymous(64);
+        let flows = FlowMemory::anonymous(256);
         let (there, back) = masqueraded(protocol, 0);
         for record in [used(there, original, seen), used(back, reply, seen)] {
             flows.insert(&record.key(), &record.flow());
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn an_orphan_ends_on_its_own_and_its_port_counts_until_then() {
         for kept in [0, 1] {
-            let flows = FlowMemory::anonymous(64);
+            let flows = FlowMemory::anonymous(256);
             let (there, back) = masqueraded(UDP, 0);
             let record = used([there, back][kept], 100, 0);
             flows.insert(&record.key(), &record.flow());
@@ -230,11 +233,11 @@ mod tests {
         let left = flows.find(&there.key()).unwrap();
         flow_table::end(&flows, left.place(), left.state()).unwrap();
         let mut steps = Walk::default();
-        for lines in [2, 1] {
-            assert_eq!(flows.states(0, 64).count(), lines);
+        for lines in [2, 2] {
+            assert_eq!(flows.states(0, 256).count(), lines);
             walk(&mut steps, &flows, 101);
         }
-        assert_eq!(flows.states(0, 64).count(), 1);
+        assert_eq!(flows.states(0, 256).count(), 1);
         assert_eq!(flows.states(left.place(), 1).count(), 0);
     }
 

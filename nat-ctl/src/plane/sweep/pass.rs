@@ -188,7 +188,8 @@ impl Pass {
                 // Whoever uses it in this moment is the one that is right.
                 let changed = next == owner || owners::swap(word, owner, next);
                 let lasting = matches!(owner.owner(), Some(Owner::Forward | Owner::Gateway));
-                held |= !lasting && !(changed && next.is_none());
+                let released = changed && next.is_none();
+                held |= !(lasting || released);
             }
         }
         for public in self.marks.unused_others() {
