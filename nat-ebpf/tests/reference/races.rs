@@ -609,3 +609,22 @@ fn a_port_that_is_about_to_be_released_is_kept_by_whoever_uses_it() {
         assert!(kept.get() > 0);
     }
 }
+
+#[test]
+fn a_port_that_an_announced_connection_keeps_is_not_released_under_it() {
+    let mut state = empty();
+    let key = ExpectationKey::new(Zone::Inside, TCP, SERVER, REMOTE, Port::new(2000));
+    let expires = state.now + 30;
+    let value = Expectation::outbound(PUBLIC, SessionId::new(3), RuleId::new(3), expires);
+    state.expectations.insert(key, value);
+    let public = endpoint(TCP, PUBLIC, 40000);
+    let owner = PortOwner::new(Owner::Expectation, SERVER, Port::new(40000));
+    state.ports.insert(public, owner.idle(true));
+    let syn = (INSIDE, Spec::tcp((SERVER, 40000), (REMOTE, 2000), SYN));
+    let release = (Hook::Release(public), Spec::udp((HOST, 1), (REMOTE, 1)));
+    in_every_order(&state, &[syn, release], |state, ran| {
+        assert!(is_forwarded(&ran[0]));
+        let owner = state.ports[&public];
+        assert!(owner.is(SERVER, Port::new(40000)) && !owner.is_idle());
+    });
+}
