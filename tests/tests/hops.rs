@@ -326,6 +326,30 @@ fn mtu_that_shrinks_holds_at_once() {
     });
 }
 
+/// What changed while it was stopped is in the maps before its heartbeat is.
+#[test]
+fn agent_that_goes_on_after_a_stop_vouches_for_nothing_old() {
+    in_each_case("a stop", |case| {
+        if case.agent != Agent::Stopped {
+            return;
+        }
+        let lab = lab();
+        routers::two_routers(&lab).expect("two routers");
+        let gateway = case.start(&lab);
+        let stream = outward(&lab, REMOTE, SMALL);
+        case.signal(&gateway);
+        stream.sends(STALE + PER_SECOND, LIMIT).expect("a sender");
+        routers::take_the_second(&lab).expect("a new route");
+        let dead = format!("link set {OUTSIDE_DEVICE} address 02:00:5e:10:00:06");
+        lab.outside.ip(&dead).expect("a dead way");
+        stream.flows(PER_SECOND / 2, LIMIT).unwrap_or_else(|error| panic!("{case}: {error:#}"));
+        gateway.signal(Signal::SIGCONT).expect("a signal");
+        stream.flows(3 * PER_SECOND, LIMIT).unwrap_or_else(|error| panic!("{case}: {error:#}"));
+        let outcome = stream.finish().expect("an outcome");
+        case.check("outward", outcome, NOISE, &gateway);
+    });
+}
+
 /// The test itself, at a gateway that has nothing to do with ours.
 #[test]
 fn stream_counts_what_is_lost() {
