@@ -20,9 +20,12 @@ use crate::{interrupt, netns};
 pub mod agent;
 pub mod ceiling;
 pub mod contender;
+pub mod names;
 pub mod nft;
+pub mod report;
 pub mod sample;
 pub mod schedule;
+pub mod stats;
 pub mod topology;
 
 use contender::Peer;
@@ -70,6 +73,7 @@ pub fn run(options: &Options) -> Result<Vec<anyhow::Error>> {
         let names: Vec<_> = MEASURES.iter().map(|measure| measure.name).collect();
         bail!("no measure is named like that; there are {}", names.join(", "));
     }
+    let here = report::Run::here(options.quick);
     let (mut samples, mut errors) = (Vec::new(), Vec::new());
     for measure in wanted {
         eprintln!("{}", measure.name);
@@ -79,12 +83,9 @@ pub fn run(options: &Options) -> Result<Vec<anyhow::Error>> {
         }
         interrupt::check()?;
     }
-    report(&samples);
-    Ok(errors)
-}
-
-fn report(samples: &[Sample]) {
-    for Sample { measure, case, contender, round, value, unit } in samples {
-        println!("{measure} | {case} | {contender} | {round} | {value:.1} {unit}");
+    println!("{}", report::table(&here, &samples));
+    for file in report::write(&here, &samples, &options.out)? {
+        println!("{}", file.display());
     }
+    Ok(errors)
 }
