@@ -25,6 +25,7 @@ pub mod nft;
 pub mod report;
 pub mod sample;
 pub mod schedule;
+mod sockets;
 pub mod stats;
 pub mod topology;
 
@@ -58,7 +59,12 @@ pub struct Measure {
 }
 
 /// All measures, in the order in which they are taken.
-pub const MEASURES: &[Measure] = &[];
+pub const MEASURES: &[Measure] = &[
+    Measure { name: names::TCP_CONNECTION, run: sockets::connections::measure },
+    Measure { name: names::BULK_TCP, run: sockets::bulk::measure },
+    Measure { name: names::REQUEST_RESPONSE, run: sockets::latency::measure },
+    Measure { name: "ftp", run: sockets::ftp::measure },
+];
 
 /// Takes the measures that are asked for and reports them. One that fails does not take the others
 /// along: its error is given back when all are through.

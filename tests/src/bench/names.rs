@@ -31,6 +31,8 @@ pub const BULK_TCP: &str = "bulk-tcp";
 pub const REQUEST_RESPONSE: &str = "request-response";
 /// A TCP connection, all its costs on one core: `open to close` (microseconds).
 pub const TCP_CONNECTION: &str = "tcp-connection";
+/// TCP connections opened and closed in a second: `two cores`.
+pub const TCP_CONNECTIONS: &str = "tcp-connections";
 /// FTP transfers of 4 KB in a second: `passive`, `active` (transfers/s).
 pub const FTP_TRANSFERS: &str = "ftp-transfers";
 /// How long a control segment that is rewritten is held: `p50`, `p99` (microseconds).
@@ -41,13 +43,14 @@ pub const FTP_PUNTED: &str = "ftp-punted";
 pub const FTP_BULK: &str = "ftp-bulk";
 
 /// All of them, in the order in which a report shows them.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 19] = [
     GATEWAY_COST,
     GATEWAY_RATE,
     PROGRAM_COST,
     INSERT_COST,
     UDP_FLOWS,
     TCP_CONNECTION,
+    TCP_CONNECTIONS,
     BULK_TCP,
     REQUEST_RESPONSE,
     SESSION_MEMORY,
