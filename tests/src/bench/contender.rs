@@ -168,7 +168,8 @@ impl Running<'_> {
     pub fn resume(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)?;
         // The heartbeat comes before answers: after one of them XDP trusts the agent again.
-        self.agent().map_or(Ok(()), |agent| agent.call(&["status", "-o", "json"]).map(drop))
+        self.agent()
+            .map_or(Ok(()), |agent| agent.call(&["forward", "list", "-o", "json"]).map(drop))
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

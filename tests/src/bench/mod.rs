@@ -20,8 +20,13 @@ use crate::{interrupt, netns};
 pub mod agent;
 pub mod ceiling;
 pub mod contender;
+pub mod field;
+pub mod kit;
+pub mod load;
 pub mod names;
 pub mod nft;
+pub mod packets;
+pub mod population;
 pub mod report;
 pub mod sample;
 pub mod schedule;
@@ -60,6 +65,7 @@ pub struct Measure {
 
 /// All measures, in the order in which they are taken.
 pub const MEASURES: &[Measure] = &[
+    Measure { name: names::GATEWAY_COST, run: packets::cost::run },
     Measure { name: names::TCP_CONNECTION, run: sockets::connections::measure },
     Measure { name: names::BULK_TCP, run: sockets::bulk::measure },
     Measure { name: names::REQUEST_RESPONSE, run: sockets::latency::measure },

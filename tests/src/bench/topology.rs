@@ -15,6 +15,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -44,8 +45,8 @@ pub const GATEWAY_CORE: usize = 1;
 pub enum Wiring {
     /// As a veth comes. For sockets; whoever measures pins what he starts.
     Plain,
-    /// Every device has NAPI in a thread of its own, the gateway's on [`GATEWAY_CORE`], the others on
-    /// [`ENDS_CORE`], where they go before all that isn't real-time. For packets by live frames.
+    /// Every device has NAPI in a real-time thread of its own, the gateway's on [`GATEWAY_CORE`], the
+    /// others on [`ENDS_CORE`]. For packets by live frames.
     Threaded,
 }
 
@@ -165,7 +166,7 @@ impl Topology {
             link::receive_redirected(namespace, device)?;
             // `ip netns exec` for once: it shows the /sys of the namespace.
             let file = format!("/sys/class/net/{device}/threaded");
-            process::must(std::process::Command::new("ip").args([
+            process::must(Command::new("ip").args([
                 "netns",
                 "exec",
                 namespace.name(),
@@ -177,17 +178,11 @@ impl Topology {
             ensure!(!threads.is_empty(), "{device} has no NAPI thread");
             for thread in threads {
                 let thread = thread.to_string();
-                process::must(std::process::Command::new("taskset").args([
-                    "-pc",
-                    &core.to_string(),
-                    &thread,
-                ]))?;
-                if core == ENDS_CORE {
-                    // Else the generator fills the sink's ring, and the gateway's work is lost there.
-                    process::must(
-                        std::process::Command::new("chrt").args(["-f", "-p", "10", &thread]),
-                    )?;
-                }
+                process::must(Command::new("taskset").args(["-pc", &core.to_string(), &thread]))?;
+                // Before all else on their cores: what others do on this machine must not come in
+                // between, nor the generator keep the sink from its ring, where the gateway's work
+                // would be lost.
+                process::must(Command::new("chrt").args(["-f", "-p", "10", &thread]))?;
             }
         }
         Ok(())
