@@ -14,11 +14,18 @@ use super::{
 /// The whole text.
 #[must_use]
 pub fn text(run: &Run, samples: &[Sample]) -> String {
-    format!("{}\n\n{}\n\n{}\n", run.line(), goals(samples), medians(samples))
+    let (goals, medians) = (goals(samples), medians(samples));
+    let parts = [run.line(), goals.unwrap_or_default(), medians.unwrap_or_default()];
+    parts
+        .iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("{part}\n"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// What was asked for, what was reached. Goals whose measure was not taken are left out.
-fn goals(samples: &[Sample]) -> String {
+fn goals(samples: &[Sample]) -> Option<String> {
     let mut table = table(&[
         ("goal", CellAlignment::Left),
         ("", CellAlignment::Left),
@@ -68,7 +75,7 @@ fn medians_behind(goal: &Goal, samples: &[Sample]) -> (String, String) {
 }
 
 /// Everything that was measured: a line a case, a column a contender.
-fn medians(samples: &[Sample]) -> String {
+fn medians(samples: &[Sample]) -> Option<String> {
     let mut contenders: Vec<&str> = Vec::new();
     for sample in samples {
         if !contenders.contains(&sample.contender.as_str()) {
@@ -119,9 +126,10 @@ fn limit(value: f64) -> String {
     format!("{value}")
 }
 
-/// Without the blanks that fill the last column.
-fn lines(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+/// Without the blanks that fill the last column; nothing where there are only heads.
+fn lines(table: &Table) -> Option<String> {
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    (!table.is_empty()).then(|| lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn table(heads: &[(&str, CellAlignment)]) -> Table {
@@ -164,9 +172,15 @@ mod tests {
             samples.push(sample(names::BULK_TCP, "1 stream", "forward", round, 16.8));
         }
         assert_eq!(
-            words(&goals(&samples), "bulk tcp, 1 stream"),
+            words(&goals(&samples).unwrap(), "bulk tcp, 1 stream"),
             "bulk tcp, 1 stream tc / forward 16.4 / 16.8 Gbit/s 0.98 0.98 – 0.98 ≥ 0.97 1 must"
         );
+    }
+
+    #[test]
+    fn a_run_of_nothing_has_no_tables() {
+        let run = Run::here(true);
+        assert_eq!(text(&run, &[]), format!("{}\n", run.line()));
     }
 
     #[test]
@@ -177,7 +191,7 @@ mod tests {
             sample(names::BULK_TCP, "1 stream", "tc", 0, 2.0),
             sample(names::GATEWAY_COST, "1M uniform", "nft", 0, 2582.0),
         ];
-        let text = medians(&samples);
+        let text = medians(&samples).unwrap();
         let starts: Vec<&str> = text.lines().skip(1).map(|line| &line[..10]).collect();
         assert_eq!(starts, ["gateway co", "bulk tcp, ", "bulk tcp, ", "of my own,"]);
         assert_eq!(words(&text, "gateway"), "gateway cost, 1M uniform 2582 Gbit/s");

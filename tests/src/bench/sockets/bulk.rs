@@ -28,9 +28,10 @@ const WARM_UP: Duration = Duration::from_millis(150);
 
 /// One stream and sixteen.
 pub(in crate::bench) fn measure(options: &Options) -> Result<Vec<Sample>> {
-    let window = Duration::from_millis(if options.quick { 300 } else { 700 });
+    let (rounds, window) = if options.quick { (3, 250) } else { (rounds(options), 700) };
+    let window = Duration::from_millis(window);
     play(options, false, |mut players| {
-        schedule::rounds(&mut players, rounds(options), |player, round| {
+        schedule::rounds(&mut players, rounds, |player, round| {
             [("1 stream", 1), ("16 streams", 16)]
                 .into_iter()
                 .map(|(case, streams)| {

@@ -56,7 +56,7 @@ struct Stage<'p, 't> {
 pub(in crate::bench) fn measure(options: &Options) -> Result<Vec<Sample>> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.is_installed());
     let kind = kind.context("no FTP server here: install vsftpd, proftpd or pure-ftpd")?;
-    let transfers = if options.quick { 100 } else { 200 };
+    let transfers = if options.quick { 60 } else { 200 };
     play(options, true, |players| {
         let mut stages = Vec::new();
         for player in &players {

@@ -1,13 +1,20 @@
 //! The contenders of a measure, all at work at the same time.
+//!
+//! Invariant: a player that is given to a measure has let a connection through, translated if that is its job.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
 use super::super::{
     Options,
     contender::{Contender, Running, Sizes},
-    topology::{Topology, Wiring},
+    topology::{CLIENT, SERVER, Topology, WAN, Wiring},
 };
-use crate::{gateway::Mode, link};
+use crate::{gateway::Mode, link, wait};
 
 /// One contender at work.
 #[derive(Debug)]
@@ -43,7 +50,34 @@ pub(super) fn play<T>(
         let running = contender
             .start(topology, sizes)
             .with_context(|| format!("start {}", contender.name()))?;
-        players.push(Player { contender, topology, running });
+        match carries_connections(contender, topology) {
+            Ok(()) => players.push(Player { contender, topology, running }),
+            // One of the user's may be for datagrams only, or may lack something on this machine.
+            Err(error) if matches!(contender, Contender::Peer(_)) => {
+                eprintln!("  without {}: {error:#}", contender.name());
+            }
+            Err(error) => return Err(error.context(contender.name().to_owned())),
+        }
     }
     work(players)
+}
+
+/// Waits for a first connection that arrives as it should: a gateway of the user may be a moment
+/// late, and until then the kernel forwards what it doesn't translate yet.
+fn carries_connections(contender: &Contender, topology: &Topology) -> Result<()> {
+    let listener = topology
+        .server
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))?
+        .context("listen on the server")?;
+    let server = (SERVER, listener.local_addr().context("ask for the server's port")?.port());
+    let source = if contender.translates() { WAN } else { CLIENT };
+    let once = Duration::from_millis(500);
+    wait::until_true(Duration::from_secs(5), &format!("a connection from {source}"), || {
+        let opened = topology.client.enter(|| TcpStream::connect_timeout(&server.into(), once))?;
+        if opened.is_err() {
+            return Ok(false);
+        }
+        let (_, from) = listener.accept().context("accept a connection")?;
+        Ok(from.ip() == source)
+    })
 }
