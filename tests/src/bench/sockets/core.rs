@@ -19,15 +19,24 @@ pub(super) fn pin(core: usize) -> Result<()> {
         .with_context(|| format!("pin a thread to core {core}"))
 }
 
-/// Starts a process that stays on a core. From this very thread, as the end of the one that started
-/// it would end it.
-pub(super) fn start_on_core<T>(core: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Starts a process that stays on a core and goes first there. From this very thread, as the end of
+/// the one that started it would end it.
+pub(super) fn start_first_on_core<T>(core: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
     let own = Pid::from_raw(0);
     let before = sched_getaffinity(own).context("ask for one's cores")?;
     pin(core)?;
+    chrt(gettid(), "--fifo", "1")?;
     let started = start();
+    chrt(gettid(), "--other", "0")?;
     sched_setaffinity(own, &before).context("give a thread its cores back")?;
     started
+}
+
+/// Lets a process and all its threads go before everything that isn't real-time. Where the machine
+/// does something else meanwhile, a measure then shows the work and not the queue for the core.
+pub(super) fn put_first(process: u32) -> Result<()> {
+    let id = process.to_string();
+    process::must(Command::new("chrt").args(["--fifo", "--all-tasks", "--pid", "1", &id])).map(drop)
 }
 
 /// Runs `work` on a thread of its own, tied to a core.
@@ -41,17 +50,21 @@ pub(super) fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + S
     })
 }
 
-/// The same, where nothing else gets the core as long as there is work. For work that holds both
-/// ends: it would starve the other end if that were another thread on this core.
+/// The same, before everything that isn't real-time.
 pub(super) fn first_on_core<T: Send>(
     core: usize,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
     on_core(core, || {
-        let own = gettid().to_string();
-        process::must(Command::new("chrt").args(["--fifo", "--pid", "1", &own]))?;
+        chrt(gettid(), "--fifo", "1")?;
         work()
     })
+}
+
+/// Sets the policy of one thread.
+fn chrt(thread: Pid, policy: &str, priority: &str) -> Result<()> {
+    let thread = thread.to_string();
+    process::must(Command::new("chrt").args([policy, "--pid", priority, &thread])).map(drop)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::{
         schedule, stats,
         topology::{ENDS_CORE, GATEWAY_CORE, SERVER},
     },
-    core::{on_core, start_on_core},
+    core::{first_on_core, put_first, start_first_on_core},
     players::{Player, play},
     rounds, sample,
 };
@@ -85,13 +85,16 @@ pub(in crate::bench) fn measure(options: &Options) -> Result<Vec<Sample>> {
 impl<'p, 't> Stage<'p, 't> {
     fn new(player: &'p Player<'t>, kind: Kind) -> Result<Self> {
         let topology = player.topology;
+        if let Some(agent) = player.running.agent() {
+            put_first(agent.id())?;
+        }
         // The server gives up root before it enters its folder.
         fs::set_permissions(topology.folder(), fs::Permissions::from_mode(0o755))
             .with_context(|| format!("set the mode of {}", topology.folder().display()))?;
         let folder = topology.file("server");
         fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         let payload = Payload::new(SMALL);
-        let server = start_on_core(ENDS_CORE, || {
+        let server = start_first_on_core(ENDS_CORE, || {
             Server::start(&topology.server, &Settings::new(kind), &payload, &folder)
         })?;
         let large = server.uploaded(LARGE_NAME);
@@ -104,7 +107,7 @@ impl<'p, 't> Stage<'p, 't> {
     /// Transfers a second of the small file, and what the agent saw of each.
     fn small(&self, round: u32, case: &str, way: Way, transfers: u32) -> Result<Vec<Sample>> {
         let before = self.punted()?;
-        let rate = on_core(ENDS_CORE, || {
+        let rate = first_on_core(ENDS_CORE, || {
             self.session(|client| {
                 repeat(client, way, WARM_UP)?;
                 let start = Instant::now();
@@ -123,7 +126,7 @@ impl<'p, 't> Stage<'p, 't> {
     /// How long the PORT lines of many transfers were held.
     fn held(&self, round: u32, transfers: u32) -> Result<Vec<Sample>> {
         let translated = self.player.contender.translates();
-        let times = on_core(ENDS_CORE, || {
+        let times = first_on_core(ENDS_CORE, || {
             self.session(|client| {
                 let mut times = Vec::new();
                 for _ in 0..transfers {
@@ -147,7 +150,7 @@ impl<'p, 't> Stage<'p, 't> {
     fn large(&self, round: u32) -> Result<Sample> {
         let file = format!("{}/{LARGE_NAME}", server::UPLOADS);
         // The server has the other core: here it is a rate that counts, not a cost.
-        let time = on_core(GATEWAY_CORE, || {
+        let time = first_on_core(GATEWAY_CORE, || {
             self.session(|client| {
                 let start = Instant::now();
                 let length = client.fetch(Way::Passive, &file)?;
