@@ -32,11 +32,12 @@ pub(super) fn start_first_on_core<T>(core: usize, start: impl FnOnce() -> Result
     started
 }
 
-/// Lets a process and all its threads go before everything that isn't real-time. Where the machine
-/// does something else meanwhile, a measure then shows the work and not the queue for the core.
+/// Lets the main thread of a process go before everything that isn't real-time. Where the machine
+/// does something else meanwhile, a measure then shows the work and not the queue for the core. Its
+/// other threads stay as they are: what they do aside would else hold up all the rest.
 pub(super) fn put_first(process: u32) -> Result<()> {
-    let id = process.to_string();
-    process::must(Command::new("chrt").args(["--fifo", "--all-tasks", "--pid", "1", &id])).map(drop)
+    let main = i32::try_from(process).context("a process id beyond i32")?;
+    chrt(Pid::from_raw(main), "--fifo", "1")
 }
 
 /// Runs `work` on a thread of its own, tied to a core.
