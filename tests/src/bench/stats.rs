@@ -180,7 +180,7 @@ mod tests {
     fn the_true_median_is_inside_about_95_of_100_intervals() {
         let mut draw = Draw(1);
         let mut inside = 0;
-        for _ in 0..200 {
+        for _ in 0..100 {
             // The square of an even distribution on 0..1: skewed, its median is a quarter.
             let values: Vec<f64> = (0..15)
                 .map(|_| {
@@ -192,6 +192,6 @@ mod tests {
             let estimate = Estimate::of(&values).unwrap();
             inside += u32::from(estimate.low <= 0.25 && 0.25 <= estimate.high);
         }
-        assert!((180..=199).contains(&inside), "{inside} of 200");
+        assert!((88..=99).contains(&inside), "{inside} of 100");
     }
 }
