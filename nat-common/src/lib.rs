@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod checksum;
 pub mod clock;
 pub mod counter;

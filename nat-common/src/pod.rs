@@ -11,6 +11,8 @@ macro_rules! pod {
 }
 
 pod!(
+    crate::bench::Order,
+    crate::bench::Tally,
     crate::expectation::Expectation,
     crate::expectation::ExpectationKey,
     crate::flow::FlowKey,

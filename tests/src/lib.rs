@@ -12,6 +12,7 @@
 //! to a guard that removes it by name or process id.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod capture;
 pub mod client;
 pub mod frame;

@@ -149,6 +149,11 @@ impl Process {
         wait::until(limit, &what, || self.child.try_wait().context("wait for a child"))
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("look after a child")
+    }
+
     /// SIGTERM, and its end within `limit`.
     pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait().context("look after a child")? {

@@ -149,7 +149,7 @@ pub fn read_part(stream: &mut TcpStream, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn address_in(reply: &str) -> Result<SocketAddrV4> {
+pub(crate) fn address_in(reply: &str) -> Result<SocketAddrV4> {
     let numbers = reply
         .split_once('(')
         .and_then(|(_, rest)| rest.split_once(')'))

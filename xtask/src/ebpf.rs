@@ -1,4 +1,4 @@
-//! The eBPF object: `target/bpf/nat-ebpf.o`.
+//! The eBPF objects: `target/bpf/nat-ebpf.o`, and the bench's own, `target/bpf/nat-bench.o`.
 //!
 //! Only the package `nat-ebpf` is built, with a target folder of its own, so that work elsewhere in
 //! the tree neither breaks nor repeats it. The stable compiler is told to accept `-Z build-std`
@@ -7,7 +7,7 @@
 //! Invariant: the object's file is touched only when its bytes changed; all that includes it is
 //! rebuilt exactly then.
 
-use std::{ffi::OsString, fs, process::Command};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use anyhow::Context;
 
@@ -22,12 +22,21 @@ const PROFILE: &str = "bpf";
 
 /// Builds the object and puts it at [`Workspace::bpf_object`].
 pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
+    build_program(workspace, "nat-ebpf", &workspace.bpf_object())
+}
+
+/// Builds the bench's own programs and puts them at [`Workspace::bench_object`].
+pub fn build_bench(workspace: &Workspace) -> anyhow::Result<()> {
+    build_program(workspace, "nat-bench-ebpf", &workspace.bench_object())
+}
+
+fn build_program(workspace: &Workspace, name: &str, object: &Path) -> anyhow::Result<()> {
     let toolchain = toolchain::find()?;
     let mut build = Command::new(&toolchain.cargo);
     configure(&mut build, workspace, &toolchain, "build");
-    build.args(["--bin", "nat-ebpf"]);
+    build.args(["--bin", name]);
     command::run(&mut build)?;
-    publish(workspace)
+    publish(workspace, name, object)
 }
 
 /// Clippy on the same package for the same target. The toolchain's own `cargo-clippy` is called by
@@ -62,16 +71,15 @@ fn flags(workspace: &Workspace) -> OsString {
 }
 
 /// Copies the linked object to its stable path, if it differs from what is there.
-fn publish(workspace: &Workspace) -> anyhow::Result<()> {
-    let built = workspace.bpf_target().join(TARGET).join(PROFILE).join("nat-ebpf");
-    let object = workspace.bpf_object();
+fn publish(workspace: &Workspace, name: &str, object: &Path) -> anyhow::Result<()> {
+    let built = workspace.bpf_target().join(TARGET).join(PROFILE).join(name);
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    if fs::read(&object).is_ok_and(|known| known == bytes) {
+    if fs::read(object).is_ok_and(|known| known == bytes) {
         return Ok(());
     }
     // Written beside and renamed, so that a build running meanwhile includes no half file.
     let beside = object.with_extension("o.new");
     fs::write(&beside, bytes)
-        .and_then(|()| fs::rename(&beside, &object))
+        .and_then(|()| fs::rename(&beside, object))
         .with_context(|| format!("cannot write {}", object.display()))
 }

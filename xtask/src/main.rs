@@ -7,12 +7,14 @@
 //! setup ── packages, toolchain, linker, (deny)     what the machine lacks
 //!   └─ build ── ebpf, agent                        target/bpf/nat-ebpf.o, target/release/nat-ctl
 //!        ├─ run ── lab or real interfaces
+//!        ├─ bench ── nat-bench                     what a packet costs, beside the peers
 //!        ├─ test ── check: stages, one summary
 //!        └─ vm ── the same agent on another kernel
 //! ```
 
 mod agent;
 mod apt;
+mod bench;
 mod check;
 mod command;
 mod deny;
@@ -60,6 +62,8 @@ enum Task {
     Run(run::Options),
     /// Install and build, then run every check and test, and print a summary
     Test,
+    /// Install and build, then measure the gateway beside its peers
+    Bench(bench::Options),
     /// Install and build, then run the gateway on Debian's own kernel in a machine that qemu emulates
     Vm(vm::Options),
 }
@@ -94,6 +98,7 @@ fn perform(task: Task) -> anyhow::Result<bool> {
             setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?;
             return check::run(&workspace);
         }
+        Task::Bench(options) => match bench::run(&workspace, &options)? {},
         Task::Vm(options) => return vm::run(&workspace, &options),
     }
     Ok(true)

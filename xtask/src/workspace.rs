@@ -45,6 +45,11 @@ impl Workspace {
         self.root.join("target/bpf/nat-ebpf.o")
     }
 
+    /// The programs of the bench itself.
+    pub fn bench_object(&self) -> PathBuf {
+        self.root.join("target/bpf/nat-bench.o")
+    }
+
     /// The agent, as built by `cargo build --release`.
     pub fn agent(&self) -> PathBuf {
         self.target().join("release/nat-ctl")

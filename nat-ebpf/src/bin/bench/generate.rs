@@ -1,0 +1,113 @@
+//! The next packet of a population of flows.
+//!
+//! Invariant: every byte of the frame is written, for a live frame comes back with the edits of all
+//! the programs that it has met.
+
+use super::maps::{ORDERS, POPULAR, POPULAR_ENTRIES, POSITION, SEEN};
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
+    programs::XdpContext,
+};
+use nat_common::bench::{
+    ANSWERED, DESTINATION_PORT, Ends, FRAME, OPENED, Order, frame,
+    mode::{ANSWER, BACK, FLOOD, FRESH, OPEN, POPULAR as FAVOURITES, UNIFORM},
+};
+
+/// Multiplier of a congruential generator (Knuth, MMIX).
+const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
+const INCREMENT: u64 = 1_442_695_040_888_963_407;
+
+/// Makes the next packet; `XDP_TX` sends it out of the interface of the run.
+#[inline(always)]
+pub fn send(context: &XdpContext) -> u32 {
+    let Some(next) = next() else { return XDP_DROP };
+    let start = context.data();
+    if start + FRAME > context.data_end() {
+        return XDP_DROP;
+    }
+    // SAFETY: checked against the end of the frame.
+    unsafe { *(start as *mut [u8; FRAME]) = next };
+    XDP_TX
+}
+
+/// The next packet that was ordered.
+#[inline(always)]
+pub fn next() -> Option<[u8; FRAME]> {
+    let order = ORDERS.get(0)?;
+    let position = POSITION.get_ptr_mut(0)?;
+    // SAFETY: the entry of this CPU, on which no other program takes the turn of this one.
+    let at = unsafe { *position };
+    // SAFETY: as above.
+    let advance = |next: u64| unsafe { *position = next };
+    match order.mode {
+        OPEN => {
+            advance(at + 1);
+            let flow = flow_at(order, at);
+            (SEEN.get(flow)? & OPENED == 0).then(|| outbound(order, flow))
+        }
+        ANSWER => {
+            advance(at + 1);
+            let flow = flow_at(order, at);
+            let seen = *SEEN.get(flow)?;
+            (seen & (OPENED | ANSWERED) == OPENED).then(|| inbound(order, flow, seen))
+        }
+        UNIFORM => {
+            advance(random(at));
+            Some(outbound(order, scale(at, order.flows)))
+        }
+        FAVOURITES => {
+            advance(at + 1);
+            Some(outbound(order, *POPULAR.get(at as u32 & (POPULAR_ENTRIES as u32 - 1))?))
+        }
+        FRESH => {
+            advance(at + 1);
+            let flow = order.first + (at >> 1) as u32;
+            (flow < order.flows).then(|| outbound(order, flow))
+        }
+        FLOOD => {
+            advance(at + 1);
+            let flow = order.first + (at >> 1) as u32;
+            if at & 1 == 1 && flow < order.flows {
+                Some(outbound(order, flow))
+            } else {
+                Some(outbound(order, scale(random(random(at)), order.first)))
+            }
+        }
+        BACK => {
+            advance(random(at));
+            let flow = scale(at, order.flows);
+            Some(inbound(order, flow, *SEEN.get(flow)?))
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn outbound(order: &Order, flow: u32) -> [u8; FRAME] {
+    let ends = Ends::of(flow);
+    frame(order.links, (ends.inside, ends.port), (ends.outside, DESTINATION_PORT), flow)
+}
+
+/// The answer, to where the packet seemed to come from.
+#[inline(always)]
+fn inbound(order: &Order, flow: u32, seen: u32) -> [u8; FRAME] {
+    let ends = Ends::of(flow);
+    let to = if order.public == [0; 4] { ends.inside } else { order.public };
+    frame(order.links, (ends.outside, DESTINATION_PORT), (to, seen as u16), flow)
+}
+
+#[inline(always)]
+fn flow_at(order: &Order, at: u64) -> u32 {
+    at.checked_rem(order.flows as u64).unwrap_or(0) as u32
+}
+
+#[inline(always)]
+fn random(state: u64) -> u64 {
+    state.wrapping_mul(MULTIPLIER).wrapping_add(INCREMENT)
+}
+
+/// A number below `below` from the high bits, which are the random ones.
+#[inline(always)]
+fn scale(state: u64, below: u32) -> u32 {
+    (((state >> 32) * below as u64) >> 32) as u32
+}

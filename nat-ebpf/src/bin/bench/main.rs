@@ -1,0 +1,88 @@
+//! Programs of the bench: they make packets, carry them without NAT, and count them.
+//!
+//! | program | where | does |
+//! |---|---|---|
+//! | `generate` | test runs with live frames | sends packets of numbered flows |
+//! | `ceiling` | XDP of the gateway | asks for the way and redirects; no NAT |
+//! | `sink` | XDP of client and server | counts what arrives, drops it |
+//! | `rekey`, `rekey_tc` | test runs | makes a packet, then calls the program that is measured |
+//! | `pass`, `pass_tc` | behind `rekey` | nothing: what `rekey` itself costs |
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod ceiling;
+#[cfg(target_arch = "bpf")]
+mod generate;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod rekey;
+#[cfg(target_arch = "bpf")]
+mod sink;
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use super::{ceiling, generate, rekey, sink};
+    use aya_ebpf::{
+        bindings::{TC_ACT_OK, xdp_action::XDP_PASS},
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
+
+    /// Sends a packet out of the interface that the test run names.
+    #[xdp]
+    pub fn generate(context: XdpContext) -> u32 {
+        generate::send(&context)
+    }
+
+    /// Forwards without NAT.
+    #[xdp]
+    pub fn ceiling(context: XdpContext) -> u32 {
+        ceiling::forward(&context)
+    }
+
+    /// Counts and drops packets of the bench, passes others.
+    #[xdp]
+    pub fn sink(context: XdpContext) -> u32 {
+        sink::count(&context)
+    }
+
+    /// Makes a packet and calls the XDP program in the map `callee`.
+    #[xdp]
+    pub fn rekey(context: XdpContext) -> u32 {
+        rekey::xdp(&context)
+    }
+
+    /// Makes a packet and calls the TC program in the map `callee_tc`.
+    #[classifier]
+    pub fn rekey_tc(context: TcContext) -> i32 {
+        rekey::tc(&context)
+    }
+
+    /// Nothing.
+    #[xdp]
+    pub fn pass(_context: XdpContext) -> u32 {
+        XDP_PASS
+    }
+
+    /// Nothing.
+    #[classifier]
+    pub fn pass_tc(_context: TcContext) -> i32 {
+        TC_ACT_OK
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("nat-bench-ebpf is for the kernel: build it with `cargo xtask build`");
+    std::process::exit(2);
+}

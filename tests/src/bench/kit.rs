@@ -1,0 +1,184 @@
+//! The bench's own programs and their maps, loaded once for each topology.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
+    programs::{Program, ProgramFd, SchedClassifier, TestRunAttrs, Xdp, XdpMode},
+    util::nr_cpus,
+};
+use nat_common::bench::{FRAME, Order, Tally};
+
+use crate::netns::Namespace;
+
+/// Frames that the kernel makes at a time in a live run.
+const BATCH: u32 = 64;
+/// Flows among which the list of favourites is drawn; see `maps.rs` of the programs.
+pub const FAVOURITES: u32 = 1 << 20;
+/// Size of `struct xdp_md`, and where it has the end of the frame and the interface.
+const XDP_MD: usize = 24;
+const DATA_END: usize = 4;
+const INGRESS_IFINDEX: usize = 12;
+/// Size of `struct __sk_buff`, and where it has the interface.
+const SKB: usize = 192;
+const SKB_IFINDEX: usize = 40;
+
+/// Kind of a program that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP.
+    Xdp,
+    /// TC.
+    Tc,
+}
+
+/// The programs, and the maps through which they are told and asked.
+pub struct Kit {
+    ebpf: Ebpf,
+    orders: Array<MapData, Order>,
+    position: PerCpuArray<MapData, u64>,
+    tallies: PerCpuArray<MapData, Tally>,
+    popular: Array<MapData, u32>,
+    cpus: usize,
+}
+
+impl Kit {
+    /// Loads the object, with room for `flows` flows.
+    pub fn load(object: &Path, flows: u32) -> Result<Self> {
+        let bytes = fs::read(object).with_context(|| format!("read {}", object.display()))?;
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("seen", flows);
+        let mut ebpf = loader.load(&bytes).context("load the object of the bench")?;
+        for name in ["generate", "sink", "pass", "rekey"] {
+            let program: &mut Xdp = program_mut(&mut ebpf, name)?.try_into()?;
+            program.load().with_context(|| format!("load the program {name}"))?;
+        }
+        for name in ["rekey_tc", "pass_tc"] {
+            let program: &mut SchedClassifier = program_mut(&mut ebpf, name)?.try_into()?;
+            program.load().with_context(|| format!("load the program {name}"))?;
+        }
+        let mut taken = |name| ebpf.take_map(name).with_context(|| format!("no map {name}"));
+        Ok(Self {
+            orders: taken("orders")?.try_into()?,
+            position: taken("position")?.try_into()?,
+            tallies: taken("tallies")?.try_into()?,
+            popular: taken("popular")?.try_into()?,
+            cpus: nr_cpus().map_err(|(_, error)| error).context("count the CPUs")?,
+            ebpf,
+        })
+    }
+
+    /// Puts the sink on a device; it stays there as long as the kit.
+    pub fn attach_sink(&mut self, namespace: &Namespace, device: &str) -> Result<()> {
+        let program: &mut Xdp = program_mut(&mut self.ebpf, "sink")?.try_into()?;
+        let attached = namespace.enter(|| program.attach(device, XdpMode::Driver).map(drop))?;
+        attached.with_context(|| format!("attach the sink to {device}"))
+    }
+
+    /// Tells the generator what to send, from the start of its sequence.
+    pub fn order(&mut self, order: Order) -> Result<()> {
+        self.position.set(0, PerCpuValues::try_from(vec![0; self.cpus])?, 0)?;
+        self.orders.set(0, order, 0).context("order packets")
+    }
+
+    /// The order that is in force.
+    pub fn ordered(&self) -> Result<Order> {
+        self.orders.get(&0, 0).context("read the order")
+    }
+
+    /// What has arrived so far.
+    pub fn tally(&self) -> Result<Tally> {
+        let cpus = self.tallies.get(&0, 0).context("read what has arrived")?;
+        Ok(cpus.iter().copied().fold(Tally::default(), Tally::and))
+    }
+
+    /// Sets the flows that favourites are.
+    pub fn favour(&mut self, flows: impl Iterator<Item = u32>) -> Result<()> {
+        for (place, flow) in (0..FAVOURITES).zip(flows) {
+            self.popular.set(place, flow, 0).context("write the favourites")?;
+        }
+        Ok(())
+    }
+
+    /// Sends `repeat` packets of the order out of the interface, from the namespace of this thread.
+    pub fn send(&self, ifindex: u32, repeat: u32) -> Result<()> {
+        let frame = [0; FRAME];
+        let program: &Xdp = program(&self.ebpf, "generate")?.try_into()?;
+        program
+            .test_run(TestRunOptions {
+                data_in: Some(&frame),
+                ctx_in: Some(&xdp_context(ifindex)?),
+                repeat,
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::default()
+            })
+            .context("run the generator")
+            .map(drop)
+    }
+
+    /// Mean nanoseconds of a program on packets of the order, with what it takes to make them; of
+    /// the making alone where there is no program. Runs in the namespace of this thread.
+    pub fn time(
+        &mut self,
+        hook: Hook,
+        callee: Option<&ProgramFd>,
+        ifindex: u32,
+        repeat: u32,
+    ) -> Result<f64> {
+        let (caller, nothing, map) = match hook {
+            Hook::Xdp => ("rekey", "pass", "callee"),
+            Hook::Tc => ("rekey_tc", "pass_tc", "callee_tc"),
+        };
+        let nothing = program(&self.ebpf, nothing)?.fd()?.try_clone().context("share a program")?;
+        let callee = callee.unwrap_or(&nothing);
+        let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+        ProgramArray::try_from(map)?.set(0, callee, 0).context("set the program to call")?;
+        let mut out = [0; 256];
+        let options = TestRunOptions {
+            data_in: Some(&[0; FRAME]),
+            data_out: Some(&mut out),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let program = program(&self.ebpf, caller)?;
+        let result = match hook {
+            Hook::Xdp => {
+                let program: &Xdp = program.try_into()?;
+                let context = xdp_context(ifindex)?;
+                program.test_run(TestRunOptions { ctx_in: Some(&context), ..options })
+            }
+            Hook::Tc => {
+                let program: &SchedClassifier = program.try_into()?;
+                let context = skb_context(ifindex);
+                program.test_run(TestRunOptions { ctx_in: Some(&context), ..options })
+            }
+        };
+        Ok(result.with_context(|| format!("run {caller}"))?.duration.as_secs_f64() * 1e9)
+    }
+}
+
+fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e Program> {
+    ebpf.program(name).with_context(|| format!("no program {name}"))
+}
+
+fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("no program {name}"))
+}
+
+/// A frame of the bench that arrives on an interface.
+fn xdp_context(ifindex: u32) -> Result<[u8; XDP_MD]> {
+    let mut context = [0; XDP_MD];
+    let length = u32::try_from(FRAME).context("a frame beyond 4 GB")?;
+    context[DATA_END..DATA_END + 4].copy_from_slice(&length.to_ne_bytes());
+    context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    Ok(context)
+}
+
+/// The same as a socket buffer.
+fn skb_context(ifindex: u32) -> [u8; SKB] {
+    let mut context = [0; SKB];
+    context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}

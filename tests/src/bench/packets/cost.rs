@@ -1,0 +1,102 @@
+//! What a packet of an open flow costs the gateway, by number of flows.
+//!
+//! Cost is run time of the gateway's NAPI threads for each packet that arrived; the generator sends
+//! more than any contender can carry, so the threads never wait.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::bench::{
+    Options,
+    contender::{Contender, Sizes},
+    field::{Field, Side},
+    names,
+    population::{Popularity, Population},
+    sample::Sample,
+    schedule,
+    topology::{Topology, Wiring},
+};
+
+const WARM_UP: Duration = Duration::from_millis(150);
+const LENGTH: Duration = Duration::from_millis(400);
+
+/// Flows that are measured with tables of one size.
+struct Stage {
+    room: u32,
+    flows: &'static [u32],
+    rounds: u32,
+}
+
+const QUICK: &[Stage] =
+    &[Stage { room: 1 << 20, flows: &[1, 1_000, 50_000, 1_000_000], rounds: 3 }];
+const FULL: &[Stage] = &[
+    Stage { room: 1 << 20, flows: &[1, 1_000, 50_000, 100_000, 1_000_000], rounds: 8 },
+    Stage { room: 4_000_000, flows: &[4_000_000], rounds: 6 },
+];
+
+/// Takes the samples [`names::GATEWAY_COST`] and [`names::GATEWAY_RATE`].
+pub fn run(options: &Options) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for stage in if options.quick { QUICK } else { FULL } {
+        samples.extend(run_stage(options, stage)?);
+    }
+    Ok(samples)
+}
+
+fn run_stage(options: &Options, stage: &Stage) -> Result<Vec<Sample>> {
+    let sizes =
+        Sizes { flows: stage.room, ftp: false, binary: &options.binary, object: &options.object };
+    let contenders = Contender::all(&options.peers);
+    let topologies =
+        contenders.iter().map(|_| Topology::new(Wiring::Threaded)).collect::<Result<Vec<_>>>()?;
+    let mut fields = Vec::new();
+    for (contender, topology) in contenders.iter().zip(&topologies) {
+        let field = Field::new(contender, topology, sizes)
+            .with_context(|| format!("start {}", contender.name()))?;
+        field.running.pause()?;
+        fields.push(field);
+    }
+    let mut samples = Vec::new();
+    for &flows in stage.flows {
+        for field in &mut fields {
+            field.running.resume()?;
+            field.open(flows)?;
+            field.running.pause()?;
+        }
+        let popularities: &[_] = if options.quick || flows < 50_000 {
+            &[Popularity::Uniform]
+        } else {
+            &[Popularity::Uniform, Popularity::Zipf]
+        };
+        for &popularity in popularities {
+            let population = Population { flows, popularity };
+            for field in &mut fields {
+                field.ask_for(population)?;
+            }
+            samples.extend(schedule::rounds(&mut fields, stage.rounds, |field, round| {
+                take(field, population, round)
+            })?);
+        }
+    }
+    Ok(samples)
+}
+
+fn take(field: &mut Field<'_>, population: Population, round: u32) -> Result<Vec<Sample>> {
+    field.running.resume()?;
+    let reading = field.read(Side::Inside, WARM_UP, LENGTH);
+    field.running.pause()?;
+    let reading = reading?;
+    let sample = |measure, value, unit| Sample {
+        measure,
+        case: population.to_string(),
+        contender: field.contender.name().to_owned(),
+        round,
+        value,
+        unit,
+    };
+    Ok(vec![
+        sample(names::GATEWAY_COST, reading.cost(), "ns/packet"),
+        sample(names::GATEWAY_RATE, reading.rate(), "packets/s"),
+    ])
+}

@@ -1,0 +1,3 @@
+//! Measures that count packets.
+
+pub mod cost;
