@@ -10,9 +10,11 @@
 //!   ports   203.0.113.1  udp  ... | 5000: 10.0.1.2:5000 | 5001: nobody | 5002: 10.0.1.9:5000 | ...
 //! ```
 //!
-//! An endpoint has its own port where the pool has it and it is free, else the first free one from a
-//! place on that is its own by lot. So it is found again by looking at the same few words, whose
-//! number its stripe remembers; the lock of the stripe makes one endpoint come one at a time.
+//! An endpoint has its own port where the pool has it and it is free, else the first free one on a walk
+//! from a place that is its own by lot: some ports in a row, which are one cache line, then a leap, so
+//! that it leaves the runs of ports that hosts have kept. So it is found again by looking at the same
+//! few words, whose number its stripe remembers; the lock of the stripe makes one endpoint come one at
+//! a time.
 
 use crate::tables::{Tables, Turn};
 use nat_common::{
@@ -23,6 +25,18 @@ use nat_common::{
 /// Ports that are tried before a new flow is refused, one of which the wrap at the end of the pool may
 /// cost: a pool of 128 ports is used to the last one.
 pub const PROBES: u32 = 129;
+
+/// Ports in a row before the walk leaps: a cache line of owners.
+const ROW: u32 = 8;
+
+/// How far the walk leaps: a small pool is walked through to its last port.
+#[inline(always)]
+const fn leap(size: u32) -> u32 {
+    if size < PROBES { 1 } else { LEAP % size }
+}
+
+/// A prime.
+const LEAP: u32 = 1031;
 
 /// The public port of `inside` on the public address with this number, claimed now if it has none.
 ///
@@ -126,12 +140,13 @@ impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
         self.turn += 1;
-        let Some(port) = tables.settings().pool.port(self.index) else {
-            // Past the end; the next turn goes on at the beginning.
-            self.index = 0;
+        let pool = tables.settings().pool;
+        let Some(port) = pool.port(self.index) else {
+            // Past the end; the next turn goes on from the beginning.
+            self.index = self.index.wrapping_sub(pool.len());
             return true;
         };
-        self.index += 1;
+        self.index += if self.turn.is_multiple_of(ROW) { leap(pool.len()) } else { 1 };
         let taken = match self.claims {
             0 => self.place.is_mapped(tables, port),
             _ => self.place.claim(tables, port),
