@@ -73,6 +73,8 @@ pub struct Order {
     pub flows: u32,
     /// Where new ones begin.
     pub first: u32,
+    /// Nanoseconds from packet to packet; 0 is flat out.
+    pub interval: u32,
     /// The gateway's public address; zero where it doesn't translate.
     pub public: [u8; 4],
     /// Hardware addresses of a frame: its receiver, its sender.
@@ -101,7 +103,7 @@ pub struct Tally {
     pub wrong: u64,
 }
 
-const _: () = assert!(size_of::<Order>() == 28);
+const _: () = assert!(size_of::<Order>() == 32);
 const _: () = assert!(size_of::<Tally>() == 56);
 
 impl Tally {
