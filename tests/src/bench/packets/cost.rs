@@ -13,7 +13,7 @@ use crate::{
         contender::{Contender, Sizes},
         field::{Field, Side},
         names,
-        population::{Population, Popularity},
+        population::{Popularity, Population},
         sample::Sample,
         schedule,
         topology::{Topology, Wiring},

@@ -11,7 +11,7 @@ use nat_common::bench::{Order, mode};
 
 use crate::{
     bench::{
-        field::{Field, Side, pin},
+        field::{Field, Side, go_real_time, pin},
         kit::Hook,
         names,
         population::short,
@@ -68,6 +68,7 @@ fn time(field: &mut Field<'_>, hook: Hook, order: Order, from: u64, repeat: u32)
     let (topology, kit) = (field.topology, &mut field.kit);
     let ((whole, answer), (making, _)) = topology.gateway.enter(|| -> Result<_> {
         pin(GATEWAY_CORE)?;
+        go_real_time()?;
         let program = attached(hook, &device)?;
         kit.order_from(order, from)?;
         let making = kit.time(hook, None, ifindex, repeat)?;
