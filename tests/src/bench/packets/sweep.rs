@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 
 use crate::bench::{field::Field, load::Threads, names, population::short, sample::Sample};
 
-/// Several sweeps of an agent that makes one a second. One that rests for longer is caught at it in
-/// some rounds and not in others: then the median says little, and the interval says so.
-const LENGTH: Duration = Duration::from_secs(5);
+/// Many sweeps of an agent that makes one a second. One that sweeps for long and rests for long may
+/// be caught at either.
+const LENGTH: Duration = Duration::from_secs(12);
 
 /// Share of a core, in percent, that the agent's threads take while no packet comes.
 pub(super) fn share(field: &Field<'_>, rounds: u32) -> Result<Vec<Sample>> {

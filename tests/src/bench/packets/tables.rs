@@ -38,8 +38,8 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
             }
             if mode == Mode::Tc {
                 samples.extend(memory::of_maps(field, ROOM)?);
+                samples.extend(sweep::share(field, if options.quick { 1 } else { 5 })?);
                 samples.extend(dump::time(field, rounds.min(5))?);
-                samples.extend(sweep::share(field, if options.quick { 2 } else { 9 })?);
                 // Last, as it adds flows.
                 samples.extend(program::insert(field, ROOM, rounds)?);
             }
