@@ -81,7 +81,7 @@ pub struct Order {
     pub links: [u8; 12],
 }
 
-/// What the sink has counted on one CPU.
+/// What sink and generator have counted on one CPU.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -101,10 +101,12 @@ pub struct Tally {
     pub sampled: u64,
     /// Those among them with a wrong checksum, time to live, address or port.
     pub wrong: u64,
+    /// Packets of flows below `first` that the generator has made.
+    pub sent: u64,
 }
 
 const _: () = assert!(size_of::<Order>() == 32);
-const _: () = assert!(size_of::<Tally>() == 56);
+const _: () = assert!(size_of::<Tally>() == 64);
 
 impl Tally {
     /// Sums of two CPUs.
@@ -118,6 +120,7 @@ impl Tally {
             answered: self.answered + other.answered,
             sampled: self.sampled + other.sampled,
             wrong: self.wrong + other.wrong,
+            sent: self.sent + other.sent,
         }
     }
 
@@ -132,6 +135,7 @@ impl Tally {
             answered: self.answered.wrapping_sub(earlier.answered),
             sampled: self.sampled.wrapping_sub(earlier.sampled),
             wrong: self.wrong.wrapping_sub(earlier.wrong),
+            sent: self.sent.wrapping_sub(earlier.sent),
         }
     }
 }

@@ -3,14 +3,14 @@
 //! Invariant: every byte of the frame is written, for a live frame comes back with the edits of all
 //! the programs that it has met.
 
-use super::maps::{DUE, ORDERS, POPULAR, POPULAR_ENTRIES, POSITION, SEEN};
+use super::maps::{DUE, ORDERS, POPULAR, POPULAR_ENTRIES, POSITION, SEEN, TALLIES};
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
     helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 use nat_common::bench::{
-    ANSWERED, DESTINATION_PORT, Ends, FRAME, OPENED, Order, frame,
+    ANSWERED, DESTINATION_PORT, Ends, FRAME, NUMBER, OPENED, Order, frame,
     mode::{ANSWER, BACK, FLOOD, FRESH, OPEN, POPULAR as FAVOURITES, UNIFORM},
 };
 
@@ -34,6 +34,14 @@ pub fn send(context: &XdpContext) -> u32 {
     }
     // SAFETY: checked against the end of the frame.
     unsafe { *(start as *mut [u8; FRAME]) = next };
+    let flow =
+        u32::from_be_bytes([next[NUMBER], next[NUMBER + 1], next[NUMBER + 2], next[NUMBER + 3]]);
+    if let (Some(order), Some(tally)) = (ORDERS.get(0), TALLIES.get_ptr_mut(0))
+        && flow < order.first
+    {
+        // SAFETY: the entry of this CPU; the sink, which may come in between, has other fields.
+        unsafe { (*tally).sent += 1 };
+    }
     XDP_TX
 }
 
