@@ -73,13 +73,15 @@ pub struct Order {
     pub flows: u32,
     /// Where new ones begin.
     pub first: u32,
+    /// Nanoseconds from packet to packet; 0 is flat out.
+    pub interval: u32,
     /// The gateway's public address; zero where it doesn't translate.
     pub public: [u8; 4],
     /// Hardware addresses of a frame: its receiver, its sender.
     pub links: [u8; 12],
 }
 
-/// What the sink has counted on one CPU.
+/// What sink and generator have counted on one CPU.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -99,10 +101,12 @@ pub struct Tally {
     pub sampled: u64,
     /// Those among them with a wrong checksum, time to live, address or port.
     pub wrong: u64,
+    /// Packets of flows below `first` that the generator has made.
+    pub sent: u64,
 }
 
-const _: () = assert!(size_of::<Order>() == 28);
-const _: () = assert!(size_of::<Tally>() == 56);
+const _: () = assert!(size_of::<Order>() == 32);
+const _: () = assert!(size_of::<Tally>() == 64);
 
 impl Tally {
     /// Sums of two CPUs.
@@ -116,6 +120,7 @@ impl Tally {
             answered: self.answered + other.answered,
             sampled: self.sampled + other.sampled,
             wrong: self.wrong + other.wrong,
+            sent: self.sent + other.sent,
         }
     }
 
@@ -130,6 +135,7 @@ impl Tally {
             answered: self.answered.wrapping_sub(earlier.answered),
             sampled: self.sampled.wrapping_sub(earlier.sampled),
             wrong: self.wrong.wrapping_sub(earlier.wrong),
+            sent: self.sent.wrapping_sub(earlier.sent),
         }
     }
 }

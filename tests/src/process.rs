@@ -53,10 +53,15 @@ impl Finished {
 
 /// Runs a command to its end; past `limit` it is killed and that is the error.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
+    run_on(command, Stdio::null(), limit)
+}
+
+/// The same for a command that reads something.
+pub fn run_on(command: &mut Command, input: Stdio, limit: Duration) -> Result<Finished> {
     let what = describe(command);
     let start = Instant::now();
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

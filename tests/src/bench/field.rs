@@ -52,6 +52,8 @@ pub struct Field<'t> {
     pub topology: &'t Topology,
     /// The bench's programs.
     pub kit: Kit,
+    /// How long it took to start.
+    pub start: Duration,
     gateway: Threads,
     open: u32,
     inside: Port,
@@ -100,7 +102,7 @@ pub fn count(number: u64) -> f64 {
 impl<'t> Field<'t> {
     /// Starts the contender, and puts a sink on both ends.
     pub fn new(contender: &Contender, topology: &'t Topology, sizes: Sizes<'_>) -> Result<Self> {
-        let mut kit = Kit::load(sizes.object, sizes.flows)?;
+        let mut kit = Kit::load(sizes.object)?;
         kit.attach_sink(&topology.client, &topology.devices.client)?;
         kit.attach_sink(&topology.server, &topology.devices.server)?;
         let devices = &topology.devices;
@@ -108,17 +110,19 @@ impl<'t> Field<'t> {
             Port::new((&topology.client, &devices.client), (&topology.gateway, &devices.lan))?;
         let outside =
             Port::new((&topology.server, &devices.server), (&topology.gateway, &devices.wan))?;
+        let begun = Instant::now();
         let running = contender.start(topology, sizes)?;
+        let start = begun.elapsed();
         let gateway = Threads::of_gateway(topology)?;
         let contender = contender.clone();
-        Ok(Self { contender, running, topology, kit, gateway, open: 0, inside, outside })
+        Ok(Self { contender, running, topology, kit, start, gateway, open: 0, inside, outside })
     }
 
     /// An order for this topology.
     #[must_use]
     pub fn order(&self, side: Side, mode: u32, flows: u32) -> Order {
         let public = if self.contender.translates() { WAN.octets() } else { [0; 4] };
-        Order { mode, flows, first: flows, public, links: self.port(side).links }
+        Order { mode, flows, first: flows, interval: 0, public, links: self.port(side).links }
     }
 
     /// Number of the gateway's device towards the client, in its namespace.
@@ -149,6 +153,22 @@ impl<'t> Field<'t> {
         }
         self.open = flows;
         Ok(())
+    }
+
+    /// Sends answers of the first `flows` flows, which were open, until no more of them come through;
+    /// gives the number of those whose answers don't.
+    pub fn lost(&mut self, flows: u32) -> Result<u64> {
+        self.kit.forget_answers(flows)?;
+        self.kit.order(self.order(Side::Outside, mode::ANSWER, flows))?;
+        let before = self.arrived(mode::ANSWER)?;
+        let (mut arrived, mut in_vain) = (0, 0);
+        while arrived < u64::from(flows) && in_vain < 10 {
+            self.send(Side::Outside, flows)?;
+            let now = self.arrived(mode::ANSWER)? - before;
+            in_vain = if now > arrived { 0 } else { in_vain + 1 };
+            arrived = now;
+        }
+        Ok(u64::from(flows) - arrived)
     }
 
     fn arrived(&self, mode: u32) -> Result<u64> {
@@ -282,4 +302,10 @@ pub fn pin(core: usize) -> Result<()> {
 fn go_first() -> Result<()> {
     let thread = gettid().to_string();
     process::must(Command::new("renice").args(["-n", "-20", "-p", &thread])).map(drop)
+}
+
+/// Lets nothing come between the calling thread and its work, until its end.
+pub fn go_real_time() -> Result<()> {
+    let thread = gettid().to_string();
+    process::must(Command::new("chrt").args(["-f", "-p", "10", &thread])).map(drop)
 }

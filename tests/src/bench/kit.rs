@@ -9,12 +9,14 @@ use aya::{
     programs::{Program, ProgramFd, SchedClassifier, TestRunAttrs, Xdp, XdpMode},
     util::nr_cpus,
 };
-use nat_common::bench::{FRAME, Order, Tally};
+use nat_common::bench::{ANSWERED, FRAME, Order, Tally, frame};
 
 use crate::netns::Namespace;
 
 /// Frames that the kernel makes at a time in a live run.
 const BATCH: u32 = 64;
+/// Flows that the sink knows by number.
+pub const FLOWS: u32 = 1 << 22;
 /// Flows among which the list of favourites is drawn; see `maps.rs` of the programs.
 pub const FAVOURITES: u32 = 1 << 20;
 /// Size of `struct xdp_md`, and where it has the end of the frame and the interface.
@@ -41,15 +43,16 @@ pub struct Kit {
     position: PerCpuArray<MapData, u64>,
     tallies: PerCpuArray<MapData, Tally>,
     popular: Array<MapData, u32>,
+    seen: Array<MapData, u32>,
     cpus: usize,
 }
 
 impl Kit {
-    /// Loads the object, with room for `flows` flows.
-    pub fn load(object: &Path, flows: u32) -> Result<Self> {
+    /// Loads the object.
+    pub fn load(object: &Path) -> Result<Self> {
         let bytes = fs::read(object).with_context(|| format!("read {}", object.display()))?;
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("seen", flows);
+        loader.map_max_entries("seen", FLOWS);
         let mut ebpf = loader.load(&bytes).context("load the object of the bench")?;
         for name in ["generate", "sink", "pass", "rekey"] {
             let program: &mut Xdp = program_mut(&mut ebpf, name)?.try_into()?;
@@ -65,6 +68,7 @@ impl Kit {
             position: taken("position")?.try_into()?,
             tallies: taken("tallies")?.try_into()?,
             popular: taken("popular")?.try_into()?,
+            seen: taken("seen")?.try_into()?,
             cpus: nr_cpus().map_err(|(_, error)| error).context("count the CPUs")?,
             ebpf,
         })
@@ -79,7 +83,14 @@ impl Kit {
 
     /// Tells the generator what to send, from the start of its sequence.
     pub fn order(&mut self, order: Order) -> Result<()> {
-        self.position.set(0, PerCpuValues::try_from(vec![0; self.cpus])?, 0)?;
+        self.order_from(order, 0)
+    }
+
+    /// Tells it what to send, from a place in the sequence on.
+    pub fn order_from(&mut self, order: Order, position: u64) -> Result<()> {
+        self.position
+            .set(0, PerCpuValues::try_from(vec![position; self.cpus])?, 0)
+            .context("set the place in the sequence")?;
         self.orders.set(0, order, 0).context("order packets")
     }
 
@@ -92,6 +103,15 @@ impl Kit {
     pub fn tally(&self) -> Result<Tally> {
         let cpus = self.tallies.get(&0, 0).context("read what has arrived")?;
         Ok(cpus.iter().copied().fold(Tally::default(), Tally::and))
+    }
+
+    /// Makes the first `flows` flows ones that wait for an answer.
+    pub fn forget_answers(&mut self, flows: u32) -> Result<()> {
+        for flow in 0..flows {
+            let seen = self.seen.get(&flow, 0).context("read what was seen")?;
+            self.seen.set(flow, seen & !ANSWERED, 0).context("forget an answer")?;
+        }
+        Ok(())
     }
 
     /// Sets the flows that favourites are.
@@ -126,7 +146,7 @@ impl Kit {
         callee: Option<&ProgramFd>,
         ifindex: u32,
         repeat: u32,
-    ) -> Result<f64> {
+    ) -> Result<(f64, u32)> {
         let (caller, nothing, map) = match hook {
             Hook::Xdp => ("rekey", "pass", "callee"),
             Hook::Tc => ("rekey_tc", "pass_tc", "callee_tc"),
@@ -136,8 +156,10 @@ impl Kit {
         let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
         ProgramArray::try_from(map)?.set(0, callee, 0).context("set the program to call")?;
         let mut out = [0; 256];
+        // Whether a socket buffer is for this machine is found out before the first program.
+        let first = frame(self.ordered()?.links, ([0; 4], 0), ([0; 4], 0), 0);
         let options = TestRunOptions {
-            data_in: Some(&[0; FRAME]),
+            data_in: Some(&first),
             data_out: Some(&mut out),
             repeat,
             ..TestRunOptions::default()
@@ -155,7 +177,8 @@ impl Kit {
                 program.test_run(TestRunOptions { ctx_in: Some(&context), ..options })
             }
         };
-        Ok(result.with_context(|| format!("run {caller}"))?.duration.as_secs_f64() * 1e9)
+        let result = result.with_context(|| format!("run {caller}"))?;
+        Ok((result.duration.as_secs_f64() * 1e9, result.return_value))
     }
 }
 

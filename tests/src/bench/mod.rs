@@ -66,6 +66,10 @@ pub struct Measure {
 /// All measures, in the order in which they are taken.
 pub const MEASURES: &[Measure] = &[
     Measure { name: names::GATEWAY_COST, run: packets::cost::run },
+    Measure { name: packets::tables::NAMES, run: packets::tables::run },
+    Measure { name: names::UDP_FLOWS, run: packets::flows::run },
+    Measure { name: names::START, run: packets::start::run },
+    Measure { name: names::FLOOD, run: packets::flood::run },
     Measure { name: names::TCP_CONNECTION, run: sockets::connections::measure },
     Measure { name: names::BULK_TCP, run: sockets::bulk::measure },
     Measure { name: names::REQUEST_RESPONSE, run: sockets::latency::measure },

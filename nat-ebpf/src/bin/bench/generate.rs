@@ -3,23 +3,30 @@
 //! Invariant: every byte of the frame is written, for a live frame comes back with the edits of all
 //! the programs that it has met.
 
-use super::maps::{ORDERS, POPULAR, POPULAR_ENTRIES, POSITION, SEEN};
+use super::maps::{DUE, ORDERS, POPULAR, POPULAR_ENTRIES, POSITION, SEEN, TALLIES};
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
+    helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 use nat_common::bench::{
-    ANSWERED, DESTINATION_PORT, Ends, FRAME, OPENED, Order, frame,
+    ANSWERED, DESTINATION_PORT, Ends, FRAME, NUMBER, OPENED, Order, frame,
     mode::{ANSWER, BACK, FLOOD, FRESH, OPEN, POPULAR as FAVOURITES, UNIFORM},
 };
 
 /// Multiplier of a congruential generator (Knuth, MMIX).
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 const INCREMENT: u64 = 1_442_695_040_888_963_407;
+/// Nanoseconds of silence after which a paced generator sends as much at once: less than a ring
+/// holds, at any rate that a gateway is asked for.
+const CATCH_UP: u64 = 100_000;
 
 /// Makes the next packet; `XDP_TX` sends it out of the interface of the run.
 #[inline(always)]
 pub fn send(context: &XdpContext) -> u32 {
+    if !is_due() {
+        return XDP_DROP;
+    }
     let Some(next) = next() else { return XDP_DROP };
     let start = context.data();
     if start + FRAME > context.data_end() {
@@ -27,7 +34,34 @@ pub fn send(context: &XdpContext) -> u32 {
     }
     // SAFETY: checked against the end of the frame.
     unsafe { *(start as *mut [u8; FRAME]) = next };
+    let flow =
+        u32::from_be_bytes([next[NUMBER], next[NUMBER + 1], next[NUMBER + 2], next[NUMBER + 3]]);
+    if let (Some(order), Some(tally)) = (ORDERS.get(0), TALLIES.get_ptr_mut(0))
+        && flow < order.first
+    {
+        // SAFETY: the entry of this CPU; the sink, which may come in between, has other fields.
+        unsafe { (*tally).sent += 1 };
+    }
     XDP_TX
+}
+
+/// Whether it is time for a packet; what was missed is made good within [`CATCH_UP`].
+#[inline(always)]
+fn is_due() -> bool {
+    let (Some(order), Some(due)) = (ORDERS.get(0), DUE.get_ptr_mut(0)) else { return false };
+    if order.interval == 0 {
+        return true;
+    }
+    // SAFETY: the entry of this CPU, on which no other program takes the turn of this one.
+    let due = unsafe { &mut *due };
+    // SAFETY: no memory is involved.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if *due > now {
+        return false;
+    }
+    let earliest = now - CATCH_UP;
+    *due = if *due < earliest { earliest } else { *due } + order.interval as u64;
+    true
 }
 
 /// The next packet that was ordered.

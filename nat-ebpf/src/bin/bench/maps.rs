@@ -12,6 +12,9 @@ pub static ORDERS: Array<Order, 1> = Array::new();
 /// How many packets were made: the place in a sequence, or the state of a random one.
 #[btf_map(name = "position")]
 pub static POSITION: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// When the next packet is due, where they are paced.
+#[btf_map(name = "due")]
+pub static DUE: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// What has arrived.
 #[btf_map(name = "tallies")]
 pub static TALLIES: PerCpuArray<Tally, 1> = PerCpuArray::new();

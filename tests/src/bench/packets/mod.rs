@@ -1,3 +1,11 @@
 //! Measures that count packets.
 
 pub mod cost;
+mod dump;
+pub mod flood;
+pub mod flows;
+mod memory;
+mod program;
+pub mod start;
+mod sweep;
+pub mod tables;
