@@ -64,9 +64,11 @@ const LOCK_TRIES: u32 = 64;
 /// Tries to note the use of a line.
 const TOUCH_TRIES: u32 = 4;
 
-/// Places of a table for this many lines; two thirds of them are taken then.
+/// Places of a table for this many lines; three of five are taken then. Where two of three are, one
+/// insert of 700,000 finds no place in a table that fills, and one of 40,000 in one that is kept so
+/// full; at three of five none, and one of a million.
 pub const fn places(lines: u32) -> u32 {
-    lines.saturating_add(lines.div_ceil(2)).saturating_add(SPAN)
+    lines.saturating_add((lines / 3 + 1).saturating_mul(2)).saturating_add(SPAN)
 }
 
 /// Homes of a table with this many places: every window lies in it.
