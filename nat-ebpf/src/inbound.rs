@@ -11,6 +11,7 @@ use nat_common::{
     counter::Counter,
     expectation::ExpectationKey,
     flow::{FlowKey, Rewrite, TCP, Zone},
+    hop::HopReference,
     interface::Role,
     reason::Reason,
     rule::{self, Forward, RuleId},
@@ -45,7 +46,9 @@ pub fn admit<P: Packet, T: Tables>(
     if headers.kind == Transport::Tcp {
         pair::make_room(tables, key, &entry.rewrite);
     }
-    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, now).map(|_slot| Admission::Flow)
+    let way = HopReference::NONE;
+    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, way, now)
+        .map(|_slot| Admission::Flow)
 }
 
 /// How a flow enters.

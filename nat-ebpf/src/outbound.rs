@@ -11,6 +11,7 @@ use nat_common::{
     counter::Counter,
     expectation::ExpectationKey,
     flow::{FlowKey, Rewrite, Zone},
+    hop::HopReference,
     interface::{Interface, Role},
     port::{Endpoint, Owner, Port, PortOwner},
     reason::Reason,
@@ -30,7 +31,7 @@ pub fn admit<P: Packet, T: Tables>(
     now: u32,
 ) -> Result<Admission, Reason> {
     // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
-    let Route::Forward(hop, _) = packet.route(headers, headers.src, headers.dst) else {
+    let Route::Forward(hop, mtu) = packet.route(headers, headers.src, headers.dst) else {
         return Ok(Admission::Stack);
     };
     let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };
@@ -49,8 +50,14 @@ pub fn admit<P: Packet, T: Tables>(
         }
         PublicPort::Mapped(number) => tables.public_port(key.source(), plan.address, number)?,
     };
+    let settings = tables.settings();
+    let way = if settings.agent_alive(now) {
+        tables.refer(&hop, mtu, settings.epoch)
+    } else {
+        HopReference::NONE
+    };
     let rewrite = Rewrite::source(key, plan.address, port);
-    pair::make(tables, key, rewrite, plan.rule, plan.kin, now).map(|_slot| Admission::Flow)
+    pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now).map(|_slot| Admission::Flow)
 }
 
 /// How a flow leaves.

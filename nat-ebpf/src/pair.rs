@@ -9,6 +9,7 @@ use crate::tables::{Refused, Slot, Tables};
 use nat_common::{
     counter::Counter,
     flow::{Direction, Flow, FlowKey, Origin, Rewrite},
+    hop::HopReference,
     reason::Reason,
     rule::RuleId,
     session::SessionId,
@@ -26,7 +27,7 @@ pub enum Kin {
     Related(SessionId),
 }
 
-/// Makes the flow of a packet with `key` that leaves as `rewrite`.
+/// Makes the flow of a packet with `key` that leaves as `rewrite`, by the hop `way` if that is known.
 ///
 /// # Errors
 /// [`Reason::TupleTaken`] when the answers are those of another flow already, [`Reason::TableFull`],
@@ -38,6 +39,7 @@ pub fn make<T: Tables>(
     rewrite: Rewrite,
     rule: RuleId,
     kin: Kin,
+    way: HopReference,
     now: u32,
 ) -> Result<T::Slot, Reason> {
     let answer = key.answer(&rewrite);
@@ -61,7 +63,7 @@ pub fn make<T: Tables>(
             Refused::Exists => origin = adopt(tables, key, &answer, origin)?,
         }
     }
-    let there = Flow::new(Direction::Original, key, rewrite, origin, now);
+    let there = Flow::new(Direction::Original, key, rewrite, origin, now).by(way);
     match tables.insert_flow(key, &there) {
         Ok(slot) => {
             tables.count(Counter::Flows);

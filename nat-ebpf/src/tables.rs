@@ -90,6 +90,11 @@ pub trait Tables {
 
     /// The record for packets with this key.
     fn flow(&self, key: &FlowKey) -> Option<Self::Slot>;
+    /// The same, for the one lookup that nearly every packet has.
+    #[inline(always)]
+    fn flow_often(&self, key: &FlowKey) -> Option<Self::Slot> {
+        self.flow(key)
+    }
     /// Adds a record.
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Self::Slot, Refused>;
     /// Removes a record.

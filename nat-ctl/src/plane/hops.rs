@@ -122,21 +122,19 @@ impl Hops {
         Ok(self.keeper.work(now))
     }
 
-    /// Once a second, before the heartbeat: the same, and all that nobody tells of. With `native`
-    /// packets pass XDP, and the kernel does not see that they use neighbours.
+    /// Once a second, before the heartbeat: the same, and all that nobody tells of. The kernel does not
+    /// see that packets use neighbours.
     ///
     /// # Errors
     /// Where the kernel refuses; then the heartbeat must not be written.
-    pub fn beat(&mut self, native: bool) -> Result<bool> {
+    pub fn beat(&mut self) -> Result<bool> {
         let now = clock::moment();
         // Where messages come faster than they are read, lists say what all of them have said.
         self.lost |= !(0..GOES).any(|_| matches!(self.listen(now), Ok(false)));
         self.catch_up(now)?;
         let moved = self.keeper.beat(now);
-        if native {
-            let neighbours = self.keeper.take_stale(now);
-            self.requests.check(&neighbours)?;
-        }
+        let neighbours = self.keeper.take_stale(now);
+        self.requests.check(&neighbours)?;
         Ok(moved)
     }
 

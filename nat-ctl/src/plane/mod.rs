@@ -59,7 +59,7 @@ pub use maps::Maps;
 pub use state::Attached;
 pub use sweep::Report;
 
-use crate::{options::Instance, options::Mode, output::InterfaceMode, rules::Rule, rules::RuleSet};
+use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
 use hops::Hops;
 use links::Netlink;
 use object::Object;
@@ -153,8 +153,7 @@ impl Plane {
     /// # Errors
     /// Where the kernel refuses; then the data plane is not told so.
     pub fn beat(&mut self, now: Now) -> Result<()> {
-        let native = |interface: &Attached| interface.mode == InterfaceMode::Xdp;
-        let moved = self.hops.beat(self.state.interfaces.iter().any(native))?;
+        let moved = self.hops.beat()?;
         self.settings.heartbeat = now.seconds().max(1);
         self.write_epoch(moved)
     }

@@ -22,7 +22,7 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
-    flow_table::{self, STRIPES},
+    flow_table::{self, Hashed, STRIPES},
     hop::{Hop, HopReference},
     interface::Interface,
     port::{Endpoint, Port, PortOwner, place},
@@ -115,6 +115,19 @@ impl Tables for Maps {
     fn flow(&self, key: &FlowKey) -> Option<FlowSlot> {
         let [first, second] = key.words();
         slot(global::nat_find(first, second))
+    }
+
+    #[inline(always)]
+    fn flow_often(&self, key: &FlowKey) -> Option<FlowSlot> {
+        let hashed = Hashed::new(&NOW, key);
+        match flow_table::find(&NOW, &hashed) {
+            Some(found) => Some(FlowSlot(found.place, found.state)),
+            None if memory::is_growing() => {
+                let [first, second] = key.words();
+                slot(global::nat_move(first, second))
+            }
+            None => None,
+        }
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 use super::{Maps, barrier, fib::FibLookup, global, maps, stages};
 use crate::{
     guard,
-    headers::{Headers, Transport},
+    headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
     path::{self, Admission, Outcome},
     tables::Tables,
@@ -15,8 +15,9 @@ use aya_ebpf::{
         BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect_neigh, bpf_ringbuf_output, bpf_sk_lookup_udp,
-        bpf_sk_release, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_ringbuf_output,
+        bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes, bpf_skc_lookup_tcp,
     },
     programs::TcContext,
 };
@@ -32,6 +33,10 @@ use nat_common::{
 };
 
 const AF_INET: u32 = 2;
+/// The longest transport header that is read, without options: TCP's.
+const MAX_FIXED: usize = 20;
+/// Offset of the transport header of a packet without IP options.
+const TRANSPORT: usize = ETHERNET + 20;
 const VLAN_ID: u32 = 0x0fff;
 // include/uapi/linux/if_packet.h; 2 is multicast.
 const PACKET_BROADCAST: u32 = 1;
@@ -50,7 +55,7 @@ pub struct TcPacket(TcContext);
 /// The program on an ingress hook of `zone`.
 #[inline(always)]
 pub fn ingress(context: TcContext, zone: Zone) -> i32 {
-    let mut packet = TcPacket(context);
+    let mut packet = TcPacket::new(context);
     let outcome = path::ingress(&mut packet, &mut Maps, zone);
     finish(packet, outcome, zone)
 }
@@ -58,13 +63,13 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
 /// The program for packets of control connections.
 #[inline(always)]
 pub fn control(context: TcContext, zone: Zone) -> i32 {
-    let mut packet = TcPacket(context);
+    let mut packet = TcPacket::new(context);
     let outcome = path::control(&mut packet, &mut Maps, zone);
     finish(packet, outcome, zone)
 }
 
 #[inline(always)]
-fn finish(packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32 {
+fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32 {
     match outcome {
         Ok(Outcome::Stack) => {
             Maps.count(Counter::Stack);
@@ -92,7 +97,7 @@ fn finish(packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32
 /// The program for packets without a flow.
 #[inline(always)]
 pub fn new(context: TcContext, zone: Zone) -> i32 {
-    let mut packet = TcPacket(context);
+    let mut packet = TcPacket::new(context);
     match path::admit(&mut packet, &mut Maps, zone) {
         Ok(Admission::Flow) => stages::go(&packet.0, stages::ingress(zone)),
         Ok(Admission::Stack) => {
@@ -109,7 +114,7 @@ pub fn new(context: TcContext, zone: Zone) -> i32 {
 /// The program on the egress hook of a way out.
 #[inline(always)]
 pub fn outside_egress(context: TcContext) -> i32 {
-    let packet = TcPacket(context);
+    let packet = TcPacket::new(context);
     // SAFETY: the program's context.
     let (mark, from) = unsafe { ((*packet.skb()).mark, (*packet.skb()).ingress_ifindex) };
     if mark == layout::MARK {
@@ -134,10 +139,48 @@ impl TcPacket {
         self.0.skb.skb
     }
 
-    /// Sends it to a neighbour; the kernel resolves it if need be, and keeps it fresh.
+    /// The packet, its headers in the linear part of the buffer, where they are read and written
+    /// without helpers: the call of one costs more than all that is done with what it gives.
     #[inline(always)]
-    fn send(&self, hop: &NextHop) -> i32 {
+    fn new(context: TcContext) -> Self {
+        if context.data() + TRANSPORT + MAX_FIXED > context.data_end() {
+            let length = context.len();
+            let most = (TRANSPORT + MAX_FIXED) as u32;
+            // SAFETY: the program's context. Where it fails the next read does.
+            unsafe {
+                bpf_skb_pull_data(context.skb.skb, if length < most { length } else { most })
+            };
+        }
+        Self(context)
+    }
+
+    /// The bytes at an offset of the headers of a packet without IP options.
+    #[inline(always)]
+    fn header<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        // A constant in either case: the verifier follows those.
+        if at == TRANSPORT { self.linear(TRANSPORT) } else { self.linear(at) }
+    }
+
+    #[inline(always)]
+    fn linear<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        let start = self.0.data();
+        if start + at + N > self.0.data_end() {
+            return None;
+        }
+        Some((start + at) as *mut [u8; N])
+    }
+
+    /// Sends it to a neighbour. Where the agent has not given its link address the kernel resolves
+    /// it if need be, and keeps it fresh.
+    #[inline(always)]
+    fn send(&mut self, hop: &NextHop) -> i32 {
         self.0.set_mark(layout::MARK);
+        if let Some([[a, b, c, d, e, f], [g, h, i, j, k, l]]) = hop.link
+            && self.write(0, [a, b, c, d, e, f, g, h, i, j, k, l]).is_ok()
+        {
+            // SAFETY: no memory is involved.
+            return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+        }
         // SAFETY: integers only.
         let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
         neighbour.nh_family = AF_INET;
@@ -214,6 +257,10 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        if at <= TRANSPORT {
+            // SAFETY: checked against the end of the linear part.
+            return self.header::<N>(at).map(|bytes| unsafe { *bytes }).ok_or(Reason::Truncated);
+        }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes N bytes or fails.
         unsafe {
@@ -227,9 +274,16 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        // Neither way sums anything up: whoever writes here changes a checksum by as much.
+        if at <= TRANSPORT {
+            let place = self.header::<N>(at).ok_or(Reason::WriteFailed)?;
+            // SAFETY: checked against the end of the linear part, which is not shared: the kernel
+            // sees to that before a program that writes (bpf_unclone_prologue).
+            unsafe { *place = bytes };
+            return Ok(());
+        }
         let from = (&raw const bytes).cast();
-        // SAFETY: the helper reads N bytes. It need not sum them up: whoever writes here changes a
-        // checksum by as much.
+        // SAFETY: the helper reads N bytes.
         match unsafe { bpf_skb_store_bytes(self.skb(), at as u32, from, N as u32, 0) } {
             0 => Ok(()),
             _ => Err(Reason::WriteFailed),
@@ -286,7 +340,11 @@ impl Packet for TcPacket {
         unsafe {
             let length = self.longest(headers) as u16;
             *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
-            (*lookup).ask(self.0.as_ptr())
+            match (*lookup).ask(self.0.as_ptr()) {
+                // What the kernel is asked to send it looks up itself, so that it keeps it fresh.
+                Route::Forward(hop, mtu) => Route::Forward(NextHop { link: None, ..hop }, mtu),
+                route => route,
+            }
         }
     }
 

@@ -51,7 +51,14 @@ pub fn tc_ingress(
             Ok(Outcome::Stack) => return pass(tables),
             Ok(Outcome::Forward(hop)) => {
                 tables.count(Counter::Tc);
-                return Verdict::Forward(hop);
+                let written =
+                    hop.link.map_or(Ok(()), |[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
+                        packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+                    });
+                return match written {
+                    Ok(()) => Verdict::Forward(hop),
+                    Err(reason) => drop(tables, reason),
+                };
             }
             Ok(Outcome::Punted) => {
                 tables.count(Counter::Punted);

@@ -240,7 +240,12 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
     }
 
     fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
-        self.world.route(dst, self.longest(headers) as usize)
+        match self.world.route(dst, self.longest(headers) as usize) {
+            Route::Forward(hop, mtu) if COMPLETE => {
+                Route::Forward(NextHop { link: None, ..hop }, mtu)
+            }
+            route => route,
+        }
     }
 
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {
