@@ -76,7 +76,7 @@ pub fn xdp_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
-    for _jump in 0..JUMPS {
+    for _turn in 0..=TURNS {
         return match path::ingress(packet, tables, zone) {
             Ok(Outcome::Forward(hop)) => {
                 let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
