@@ -10,7 +10,7 @@ use std::{
     ops::ControlFlow,
     sync::atomic::Ordering,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aya::maps::MapError;
@@ -154,8 +154,8 @@ impl Inspector {
     /// Whether the table that was read is no longer the one in use; then that one is read next.
     fn follow_growth(&mut self) -> bool {
         let pins = self.instance.pins();
-        let begun = Instant::now();
-        while pins.join(tables::BEFORE).exists() && begun.elapsed() < GROWTH {
+        let end = clock::moment().saturating_add(GROWTH);
+        while pins.join(tables::BEFORE).exists() && clock::moment() < end {
             thread::sleep(LOOK);
         }
         match FlowMemory::open(&pins) {

@@ -17,7 +17,6 @@ pub mod tables;
 use std::{
     path::Path,
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use nat_common::{counter::Counter, flow_table, layout::Geometry, reason::Reason};
@@ -25,7 +24,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     Attached, Plane, attach,
-    clock::Now,
+    clock::{self, Now},
     error::{PlaneError, Result},
     flow_memory::{self, FlowMemory},
     hook::Choice,
@@ -152,12 +151,12 @@ impl Plane {
 
     /// The larger table takes over. Where it fails, what is left is done with the next step.
     fn switch(&mut self, mut ready: Box<Ready>) -> Result<String> {
-        let begun = Instant::now();
+        let begun = clock::moment();
         match self.try_switch(&mut ready) {
             Ok(lost) => {
                 self.growth = Growth::Rest(self.gauge()?);
                 let to = need::room(ready.geometry.homes);
-                let time = begun.elapsed().as_millis();
+                let time = clock::moment().saturating_sub(begun).as_millis();
                 let lost = if lost == 0 { String::new() } else { format!(", {lost} records lost") };
                 Ok(format!("flow table grown from {} to {to} flows in {time} ms{lost}", ready.from))
             }
