@@ -310,9 +310,9 @@ fn what_is_in_the_way_is_named() {
         assert_eq!(running.exit(), Exit::Conflict);
 
         drop(plane);
-        let mut larger = lab.options(Mode::Tc);
-        larger.config = config("[limits]\nflows = 8192\nexpectations = 256\n");
-        let sizes = Plane::start(&larger).await.unwrap_err();
+        let mut smaller = lab.options(Mode::Tc);
+        smaller.config = config("[limits]\nflows = 2048\nexpectations = 256\n");
+        let sizes = Plane::start(&smaller).await.unwrap_err();
         assert!(sizes.to_string().contains("flows has 12393 entries"), "{sizes}");
         assert_eq!(lab.links().len(), 3);
 

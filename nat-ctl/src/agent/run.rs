@@ -144,6 +144,10 @@ impl Agent {
         if let Err(error) = self.world.plane.beat(now) {
             report::failed(&error);
         }
+        match self.world.plane.grow_step(now) {
+            Ok(line) => line.iter().for_each(|line| tracing::info!("{line}")),
+            Err(error) => report::failed(&error),
+        }
         match self.world.plane.sweep_step(now) {
             Ok(report) => {
                 for id in report.into_iter().flat_map(|report| report.ended) {

@@ -54,6 +54,11 @@ const WAN: &[Classifier] = &[
     Classifier { name: "tc_outside", at: TcAttachType::Ingress },
 ];
 
+/// The programs of all roles.
+pub const CLASSIFIERS: [&str; 3] = ["tc_inside", "tc_outside_egress", "tc_outside"];
+/// The same for XDP.
+pub const XDP_PROGRAMS: [&str; 2] = ["xdp_inside", "xdp_outside"];
+
 fn classifiers(role: Role) -> &'static [Classifier] {
     match role {
         Role::Lan => LAN,

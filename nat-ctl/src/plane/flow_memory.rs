@@ -17,6 +17,7 @@ use nat_common::{
 };
 
 use super::error::{PlaneError, Result};
+use super::grow::tables;
 use super::mapped::Mapped;
 use super::maps;
 use super::pair::{Pair, Record};
@@ -37,30 +38,32 @@ impl FlowMemory {
     /// # Errors
     /// Where there is none, or its parts do not fit together.
     pub fn open(pins: &Path) -> Result<Self> {
-        Self::of(Mapped::open(pins, "flows")?, geometry(pins)?)
+        Self::named(pins, tables::NOW)
+    }
+
+    /// The same for the table that is pinned as `name`: while it grows there are two.
+    pub(super) fn named(pins: &Path, name: &str) -> Result<Self> {
+        Self::of(Mapped::open(pins, name)?, geometry(pins)?.seeds)
     }
 
     /// The table in that memory.
-    fn of(lines: Mapped, geometry: Geometry) -> Result<Self> {
-        let homes = flow_table::homes(lines.entries());
-        if lines.words().len() < lines.entries() as usize * WORDS || geometry.homes != homes {
+    fn of(lines: Mapped, seeds: [u64; 2]) -> Result<Self> {
+        if lines.words().len() < lines.entries() as usize * WORDS {
             return Err(PlaneError::Refused {
                 what: "map the flow table".to_owned(),
-                why: format!(
-                    "it has {homes} homes and the map geometry says {}: remove the instance with \
-                     `nat-ctl down`",
-                    geometry.homes
-                ),
+                why: "its records are too short: remove the instance with `nat-ctl down`"
+                    .to_owned(),
             });
         }
+        // The size says it too, and is true at any moment of a growth.
+        let geometry = Geometry { seeds, homes: flow_table::homes(lines.entries()), padding: 0 };
         Ok(Self { lines, geometry })
     }
 
     /// Memory of its own in the same form, for tests.
     #[cfg(test)]
     pub(crate) fn anonymous(places: u32) -> Self {
-        let geometry = Geometry { seeds: [7, 11], homes: flow_table::homes(places), padding: 0 };
-        Self::of(Mapped::anonymous(places, size_of::<FlowRecord>() as u32), geometry)
+        Self::of(Mapped::anonymous(places, size_of::<FlowRecord>() as u32), [7, 11])
             .expect("a table")
     }
 
@@ -313,10 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_another_size_than_its_geometry_is_refused() {
-        let geometry = Geometry { seeds: [1, 2], homes: flow_table::homes(256), padding: 0 };
-        assert!(FlowMemory::of(Mapped::anonymous(257, 64), geometry).is_err());
-        assert!(FlowMemory::of(Mapped::anonymous(256, 64), geometry).is_ok());
-        assert!(FlowMemory::of(Mapped::anonymous(256, 32), geometry).is_err());
+    fn a_table_of_other_records_is_refused() {
+        assert!(FlowMemory::of(Mapped::anonymous(256, 64), [1, 2]).is_ok());
+        assert!(FlowMemory::of(Mapped::anonymous(256, 32), [1, 2]).is_err());
     }
 }

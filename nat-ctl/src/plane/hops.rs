@@ -144,6 +144,17 @@ impl Hops {
         references::void_slice(&self.flows, self.epoch());
     }
 
+    /// Flows have moved to another table, which is now pinned as `flows`. What was about to be taken
+    /// out of them may have slipped behind: all of it goes.
+    ///
+    /// # Errors
+    /// Where the table can't be mapped.
+    pub fn follow_flows(&mut self, pins: &Path) -> Result<()> {
+        self.flows = Mapped::open(pins, "flows")?;
+        references::void_all(&self.flows, self.epoch());
+        Ok(())
+    }
+
     /// Hears both listeners; whether there may be more to hear.
     fn listen(&mut self, now: Duration) -> Result<bool> {
         if self.keeper.epoch().rests_until(now).is_none() {

@@ -9,6 +9,8 @@ use std::{
     net::Ipv4Addr,
     ops::ControlFlow,
     sync::atomic::Ordering,
+    thread,
+    time::Duration,
 };
 
 use aya::maps::MapError;
@@ -25,6 +27,8 @@ use super::addresses;
 use super::clock::{self, Now};
 use super::dump;
 use super::error::{PlaneError, Result};
+use super::flow_memory::FlowMemory;
+use super::grow::tables;
 use super::maps::Maps;
 use super::pair::{Pair, Record};
 use super::pins::{self, Pinned};
@@ -43,6 +47,11 @@ const PROTOCOLS: u64 = 3;
 /// How often the end of a flow is tried that packets use meanwhile: each of its lines changes once a
 /// second, and with every new flag of TCP.
 const TRIES: u32 = 16;
+
+/// Time that flows need to move to a larger table, at most; without an agent they stay.
+const GROWTH: Duration = Duration::from_secs(5);
+/// Time between two looks at that.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Reads one instance.
 #[derive(Debug)]
@@ -134,6 +143,32 @@ impl Inspector {
 
     /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
     pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
+        let mut deleted = self.delete_here(filter);
+        // What has moved to a larger table meanwhile is deleted there.
+        while self.follow_growth() {
+            deleted += self.delete_here(filter);
+        }
+        deleted
+    }
+
+    /// Whether the table that was read is no longer the one in use; then that one is read next.
+    fn follow_growth(&mut self) -> bool {
+        let pins = self.instance.pins();
+        let end = clock::moment().saturating_add(GROWTH);
+        while pins.join(tables::BEFORE).exists() && clock::moment() < end {
+            thread::sleep(LOOK);
+        }
+        match FlowMemory::open(&pins) {
+            Ok(flows) if flows.places() != self.maps.flows.places() => {
+                self.maps.flows = flows;
+                true
+            }
+            // Whoever removes the instance removes its flows.
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn delete_here(&self, filter: &FlowFilter) -> u64 {
         let (now, names) = (clock::now(), Names::of(self));
         let mut deleted = 0;
         let _ = dump::flows(&self.maps.flows, |pair| {

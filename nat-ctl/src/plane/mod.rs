@@ -7,7 +7,7 @@
 //! ```text
 //!   start:  lock -> namespace -> maps (made or taken over) -> addresses, rules, own ports
 //!           -> programs (links pinned at once) -> forwarding on
-//!   run:    beat (1 s) | sweep_step (1 s) | tend (3 s) | event -> handle (netlink, next hops)
+//!   run:    beat (1 s) | grow_step, sweep_step (1 s) | tend (3 s) | event -> handle (netlink, next hops)
 //!   stop:   forwarding back -> links -> maps       (with persist: the heartbeat alone stops)
 //! ```
 
@@ -21,6 +21,7 @@ mod error;
 mod features;
 pub mod flow_memory;
 mod forwarding;
+mod grow;
 mod hook;
 mod hops;
 pub mod inspect;
@@ -60,9 +61,10 @@ pub use state::Attached;
 pub use sweep::Report;
 
 use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
+use grow::Growth;
 use hops::Hops;
 use links::Netlink;
-use object::Object;
+use object::{Object, Sizes};
 use state::{Lock, State};
 use sweep::Sweeper;
 
@@ -77,6 +79,8 @@ pub struct Plane {
     netlink: Netlink,
     hops: Hops,
     sweeper: Sweeper,
+    sizes: Sizes,
+    growth: Growth,
     settings: Settings,
     timeouts: Timeouts,
     addresses: Addresses,
@@ -163,6 +167,9 @@ impl Plane {
     /// # Errors
     /// Where the last pass met a refusal of the kernel; the next one tries again.
     pub fn sweep_step(&mut self, now: Now) -> Result<Option<Report>> {
+        if matches!(self.growth, Growth::Switching(_)) {
+            return Ok(None);
+        }
         self.sweeper.step(now)
     }
 
@@ -173,7 +180,7 @@ impl Plane {
     /// Where the kernel refuses; what could be removed is.
     pub fn stop(mut self, persist: bool) -> Result<()> {
         self.settings.heartbeat = 0;
-        let told = self.write_settings();
+        let told = self.abandon_growth().and(self.write_settings());
         if persist {
             return told;
         }

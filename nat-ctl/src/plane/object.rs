@@ -7,8 +7,8 @@ use std::{fs::File, io::Read, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{MapData, MapError, ProgramArray},
-    programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
+    maps::{MapData, MapError, MapInfo, ProgramArray},
+    programs::{ProgramError, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use nat_common::{
     flow_table,
@@ -16,7 +16,10 @@ use nat_common::{
 };
 use zerocopy::IntoBytes;
 
+use super::attach;
 use super::error::{PlaneError, Result};
+use super::flow_memory;
+use super::grow::tables;
 use super::maps;
 use crate::config::Limits;
 
@@ -32,7 +35,7 @@ const LINES: u32 = 2;
 /// Entries of the maps whose size follows from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Places for flow records: three of five are taken at the limit.
+    /// Places for flow records, when the table has grown to the limit: three of five are taken then.
     pub flows: u32,
     /// Owners of public ports on addresses without a number.
     pub other_ports: u32,
@@ -61,17 +64,42 @@ impl Sizes {
         ]
     }
 
-    /// What follows from them for where flows lie, with a lot of the system.
+    /// Of a fresh table for `flows` flows, or fewer where the limit is lower, with a lot of the system.
     ///
     /// # Errors
     /// Where the system gives no random numbers.
-    pub fn geometry(&self) -> Result<Geometry> {
+    pub fn geometry(&self, flows: u32) -> Result<Geometry> {
         const LOT: &str = "/dev/urandom";
         let mut seeds = [0; 2];
         File::open(LOT)
             .and_then(|mut lot| lot.read_exact(seeds.as_mut_bytes()))
             .map_err(PlaneError::file("read", LOT))?;
-        Ok(Geometry { seeds, homes: flow_table::homes(self.flows), padding: 0 })
+        let places = flow_table::places(flows.saturating_mul(LINES)).min(self.flows);
+        Ok(Geometry { seeds, homes: flow_table::homes(places), padding: 0 })
+    }
+}
+
+/// A flow table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// The name that it is pinned by.
+    pub pin: &'static str,
+    /// Where flows lie in it.
+    pub geometry: Geometry,
+}
+
+impl Table {
+    /// That which is pinned in `pins` as `pin`.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn pinned(pins: &Path, pin: &'static str) -> Result<Self> {
+        let path = pins.join(pin);
+        let info = MapInfo::from_pin(&path)
+            .map_err(PlaneError::refused(format!("read the size of {}", path.display())))?;
+        let homes = flow_table::homes(info.max_entries());
+        let geometry = Geometry { homes, ..flow_memory::geometry(pins)? };
+        Ok(Self { pin, geometry })
     }
 }
 
@@ -80,21 +108,32 @@ impl Sizes {
 pub struct Object(Ebpf);
 
 impl Object {
-    /// Makes the maps, or opens those that are pinned in `pins`. `geometry` is that of the map
-    /// `flows`, which becomes a constant in the programs.
+    /// Name of the program that moves flows; attached nowhere.
+    pub const MOVER: &str = "flows_move";
+
+    /// Makes the maps, or opens those that are pinned in `pins`. The programs look for flows in the
+    /// table `now`, whose geometry becomes a constant in them; and take those over that are in
+    /// `before`, if there is such a table.
     ///
     /// # Errors
     /// Where the kernel refuses a map.
-    pub fn load(pins: &Path, sizes: &Sizes, geometry: &Geometry) -> Result<Self> {
-        let paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pins.join(name))).collect();
+    pub fn load(pins: &Path, sizes: &Sizes, now: &Table, before: Option<&Table>) -> Result<Self> {
+        let mut paths: Vec<_> = maps::NAMES.iter().map(|name| (*name, pins.join(name))).collect();
+        paths.push((tables::NOW, pins.join(now.pin)));
+        paths.extend(before.map(|before| (tables::BEFORE, pins.join(before.pin))));
+        let none = Geometry::default();
         let mut loader = EbpfLoader::new();
         // The full log of a refused program is asked for with a growing buffer, and every time the
         // verifier starts over: minutes. This level holds the verdict and fits the first one.
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.override_global("GEOMETRY", geometry, true);
+        loader.override_global("GEOMETRY", &now.geometry, true);
+        let geometry_before = before.map_or(&none, |before| &before.geometry);
+        loader.override_global("GEOMETRY_BEFORE", geometry_before, true);
         for (name, entries) in sizes.each() {
             loader.map_max_entries(name, entries);
         }
+        let places = now.geometry.homes.saturating_add(flow_table::SPAN);
+        loader.map_max_entries(tables::NOW, places);
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
@@ -130,6 +169,41 @@ impl Object {
 }
 
 impl Object {
+    /// Brings all programs into the kernel that an interface can need, so that to attach them takes
+    /// no time; those for XDP with `native`.
+    ///
+    /// # Errors
+    /// Where the verifier refuses one.
+    pub fn prepare(&mut self, native: bool) -> Result<()> {
+        for name in Stage::ALL.map(Stage::program).into_iter().chain(attach::CLASSIFIERS) {
+            self.classifier(name)?;
+        }
+        if native {
+            let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
+            for name in stages.chain(attach::XDP_PROGRAMS) {
+                self.xdp(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the flows of [`layout::MOVES`] places of the table before, from `first` on.
+    ///
+    /// # Errors
+    /// Where the kernel does not run the program.
+    pub fn move_flows(&mut self, first: u32) -> Result<()> {
+        /// Of the frame, the shortest that any kernel takes; the place comes first in it.
+        const FRAME: usize = 64;
+        let mut frame = [0; FRAME];
+        if let Some(place) = frame.first_chunk_mut() {
+            *place = first.to_le_bytes();
+        }
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        let program = self.xdp(Self::MOVER)?;
+        program.test_run(options).map_err(PlaneError::refused("move flows to a larger table"))?;
+        Ok(())
+    }
+
     /// Puts the TC programs in their places in the map `stages`, from where they call each other.
     ///
     /// # Errors
@@ -214,8 +288,9 @@ mod tests {
     #[test]
     fn seeds_are_drawn_anew() {
         let sizes = Sizes::of(&Limits::default());
-        let [one, other] = [sizes.geometry().unwrap(), sizes.geometry().unwrap()];
+        let [one, other] = [1000, u32::MAX].map(|flows| sizes.geometry(flows).unwrap());
         assert_ne!(one.seeds, other.seeds);
-        assert_eq!((one.homes, one.padding), (flow_table::homes(sizes.flows), 0));
+        assert_eq!((one.homes, one.padding), (3000, 0));
+        assert_eq!(other.homes, flow_table::homes(sizes.flows));
     }
 }

@@ -16,6 +16,7 @@ use nix::{
 };
 
 use super::error::{PlaneError, Result};
+use super::grow::tables;
 use super::object::Sizes;
 use crate::options::Instance;
 
@@ -87,7 +88,7 @@ pub fn look(instance: &Instance) -> Result<Pinned> {
     }
 }
 
-/// Whether the pinned maps have the sizes that are wanted now.
+/// Whether the pinned maps have the sizes that are wanted now; the flow table may yet have to grow.
 ///
 /// # Errors
 /// [`PlaneError::Conflict`] names the map that has another size.
@@ -97,7 +98,8 @@ pub fn check_sizes(instance: &Instance, sizes: &Sizes) -> Result<()> {
         let info = MapInfo::from_pin(&path)
             .map_err(PlaneError::refused(format!("read the size of {}", path.display())))?;
         let found = info.max_entries();
-        if found != wanted {
+        let may_grow = name == tables::NOW && found < wanted;
+        if found != wanted && !may_grow {
             return Err(PlaneError::Conflict(format!(
                 "take over instance '{instance}': its map {name} has {found} entries and the \
                  configuration asks for {wanted}: put the limits and public addresses back, or \

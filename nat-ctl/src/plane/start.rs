@@ -16,13 +16,18 @@ use super::{
     error::{PlaneError, Result},
     features, flow_memory,
     forwarding::{self, Forwarding},
+    grow::{
+        Growth,
+        need::{self, Gauge},
+        tables,
+    },
     hook::{self, Device},
     hops::Hops,
     lifetimes::Lifetimes,
     links::{Link, Netlink},
     maps::Maps,
     netns::Namespace,
-    object::{Object, Sizes},
+    object::{Object, Sizes, Table},
     pins::{self, Pinned},
     ports,
     sockets::Sockets,
@@ -53,6 +58,15 @@ impl Plane {
     /// [`PlaneError::NotFound`] for an interface that is not there, [`PlaneError::Conflict`] where
     /// another instance or program is in the way, [`PlaneError::Permission`] without root.
     pub async fn start(options: &RunOptions) -> Result<Self> {
+        Self::start_with(options, need::FIRST).await
+    }
+
+    /// The same with a flow table that has room for `first` flows until it grows.
+    ///
+    /// # Errors
+    /// As [`Plane::start`].
+    #[doc(hidden)]
+    pub async fn start_with(options: &RunOptions, first: u32) -> Result<Self> {
         let instance = &options.instance;
         let now = clock::now();
         let lock = Lock::take(instance)?;
@@ -64,7 +78,7 @@ impl Plane {
         pins::mount_bpffs()?;
         let start = look(instance, namespace)?;
         let state = plan(instance, namespace, &links, options, now)?;
-        let preparing = Preparing { options, lock, netlink, state, now, start };
+        let preparing = Preparing { options, lock, netlink, state, now, start, first };
         match preparing.finish(&links).await {
             Ok(plane) => Ok(plane),
             Err(error) => {
@@ -88,27 +102,31 @@ struct Preparing<'a> {
     state: State,
     now: Now,
     start: Start,
+    /// Flows that a fresh table has room for.
+    first: u32,
 }
 
 impl Preparing<'_> {
     async fn finish(self, links: &[(Link, Role)]) -> Result<Plane> {
-        let Self { options, lock, netlink, state, now, start } = self;
+        let Self { options, lock, netlink, state, now, start, first } = self;
         let instance = options.instance.clone();
         let config = &options.config;
         let forwarded = state.forwarding.map_or_else(Forwarding::read, Ok)?;
         let settings = settings(config, forwarded, now)?;
         let sizes = Sizes::of(&config.limits);
-        let geometry = match start {
-            Start::Fresh => sizes.geometry()?,
+        let (table, before) = match start {
+            Start::Fresh => (Table { pin: tables::NOW, geometry: sizes.geometry(first)? }, None),
             Start::Takeover => {
+                let before = tables::recover(&instance.pins())?.then_some(tables::BEFORE);
                 pins::check_sizes(&instance, &sizes)?;
-                flow_memory::geometry(&instance.pins())?
+                let table = |pin| Table::pinned(&instance.pins(), pin);
+                (table(tables::NOW)?, before.map(table).transpose()?)
             }
         };
         state.write(&instance)?;
         pins::make(&instance)?;
-        let object = Object::load(&instance.pins(), &sizes, &geometry)?;
-        flow_memory::set_geometry(&instance.pins(), &geometry)?;
+        let object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
+        flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
@@ -124,6 +142,8 @@ impl Preparing<'_> {
             netlink,
             hops,
             sweeper,
+            sizes,
+            growth: Growth::Rest(Gauge::default()),
             settings,
             timeouts,
             addresses: super::Addresses::default(),
@@ -136,6 +156,10 @@ impl Preparing<'_> {
             plane.attach(link, *role)?;
         }
         plane.let_go(links)?;
+        if before.is_some() {
+            plane.end_growth()?;
+        }
+        plane.growth = Growth::Rest(plane.gauge()?);
         plane.state.write(&plane.instance)?;
         plane.write_redirects()?;
         forwarding::turn_on(&plane.instance, &mut plane.state)?;

@@ -5,7 +5,7 @@
 
 use super::{
     Maps, hops, maps,
-    memory::{self, BEFORE, NOW},
+    memory::{BEFORE, NOW},
 };
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
@@ -43,11 +43,7 @@ pub const EXHAUSTED: u64 = NOTHING + 3;
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
     let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
-    match flow_table::find(&NOW, &key) {
-        Some(found) => answer(found),
-        None if memory::is_growing() => nat_move(first, second),
-        None => NONE,
-    }
+    flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
 /// Moves the record for the key of these two words from the table before; answers as [`nat_find`].
@@ -73,12 +69,6 @@ pub extern "C" fn nat_insert() -> u64 {
     // SAFETY: this CPU's own value.
     let record = unsafe { &*record };
     let key = Hashed::new(&NOW, &record.key());
-    if memory::is_growing() {
-        let [first, second] = record.key().words();
-        if nat_has_before(first, second) != 0 {
-            return BUSY_KEY;
-        }
-    }
     match flow_table::insert(&NOW, &key, &record.flow()) {
         Ok(found) => answer(found),
         Err(flow_table::Refused::Exists) => EXISTS,
@@ -99,9 +89,6 @@ pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    if memory::is_growing() {
-        nat_move(first, second);
-    }
     let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
     match flow_table::find(&NOW, &key) {
         Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,

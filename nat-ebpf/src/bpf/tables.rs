@@ -114,7 +114,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<FlowSlot> {
         let [first, second] = key.words();
-        slot(global::nat_find(first, second))
+        match global::nat_find(first, second) {
+            // From here and not from there: the frames of all calls share one short stack.
+            global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
+            found => slot(found),
+        }
     }
 
     #[inline(always)]
@@ -135,6 +139,10 @@ impl Tables for Maps {
         let record = maps::FLOW_SCRATCH.get_ptr_mut(0).ok_or(Refused::Full)?;
         // SAFETY: this CPU's own value.
         unsafe { *record = FlowRecord::new(State::default(), key, flow) };
+        let [first, second] = key.words();
+        if memory::is_growing() && global::nat_has_before(first, second) != 0 {
+            return Err(Refused::Busy);
+        }
         match global::nat_insert() {
             global::EXISTS => Err(Refused::Exists),
             global::BUSY_KEY => Err(Refused::Busy),
@@ -145,6 +153,9 @@ impl Tables for Maps {
     #[inline(always)]
     fn remove_flow(&mut self, key: &FlowKey) {
         let [first, second] = key.words();
+        if memory::is_growing() {
+            global::nat_move(first, second);
+        }
         global::nat_remove(first, second);
     }
 

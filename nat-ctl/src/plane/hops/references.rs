@@ -34,6 +34,11 @@ pub fn void_slice(flows: &Mapped, epoch: u32) -> usize {
     (from as u32..to as u32).filter(|index| void(flows, *index, epoch)).count()
 }
 
+/// Takes all void references out.
+pub fn void_all(flows: &Mapped, epoch: u32) -> usize {
+    (0..flows.entries()).filter(|index| void(flows, *index, epoch)).count()
+}
+
 fn void(flows: &Mapped, index: u32, epoch: u32) -> bool {
     let Some(word) = flows.word(index, WORD) else { return false };
     let mut observed = word.load(Ordering::Relaxed);

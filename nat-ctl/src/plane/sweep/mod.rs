@@ -46,6 +46,8 @@ pub struct Report {
 pub struct Sweeper {
     orders: mpsc::Sender<Now>,
     reports: mpsc::Receiver<Result<Option<Report>>>,
+    /// The answer to an order that somebody had to wait for.
+    kept: Option<Result<Option<Report>>>,
     busy: bool,
     begun: Now,
 }
@@ -72,7 +74,23 @@ impl Sweeper {
             .name("sweep".to_owned())
             .spawn(run)
             .map_err(PlaneError::refused("start the sweep"))?;
-        Ok(Self { orders, reports, busy: false, begun: Now::at(0) })
+        Ok(Self { orders, reports, kept: None, busy: false, begun: Now::at(0) })
+    }
+
+    /// The same in the place of `before`, which is [settled](Sweeper::settle).
+    ///
+    /// # Errors
+    /// As [`Sweeper::start`].
+    pub fn after(before: &mut Self, pins: &Path, timeouts: Timeouts) -> Result<Self> {
+        Ok(Self { kept: before.kept.take(), begun: before.begun, ..Self::start(pins, timeouts)? })
+    }
+
+    /// Waits for the step that is on; the next one begins with the next call of [`Sweeper::step`].
+    pub fn settle(&mut self) {
+        if self.busy {
+            self.kept = self.reports.recv().ok();
+            self.busy = false;
+        }
     }
 
     /// Begins a step when the last one has finished and a second has passed; gives the report of a
@@ -81,7 +99,7 @@ impl Sweeper {
     /// # Errors
     /// Where the step met a refusal of the kernel; the next one goes on.
     pub fn step(&mut self, now: Now) -> Result<Option<Report>> {
-        let report = self.reports.try_recv().ok();
+        let report = self.kept.take().or_else(|| self.reports.try_recv().ok());
         self.busy &= report.is_none();
         if !self.busy && now > self.begun {
             self.begun = now;

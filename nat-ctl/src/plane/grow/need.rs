@@ -1,0 +1,112 @@
+//! When the flow table has to grow, and to what size.
+//!
+//! Invariant: pure, and cheap while there is room: the table itself is counted only when the flows
+//! made since the last count could have filled it.
+
+/// Flows that a fresh table has room for, where the limit is not lower.
+pub const FIRST: u32 = 65_536;
+/// How many times as large the next table is.
+const FACTOR: u32 = 4;
+/// Per cent of the room that may be taken before the table grows.
+const FILLED: u64 = 60;
+/// Places of a flow: two lines, and half a place more for each.
+const PLACES: u32 = 3;
+
+/// Flows that a table of so many homes has room for.
+pub const fn room(homes: u32) -> u32 {
+    homes / PLACES
+}
+
+/// The next size of a table with room for so many flows; `None` at the limit.
+pub fn larger(flows: u32, limit: u32) -> Option<u32> {
+    (flows < limit).then(|| flows.saturating_mul(FACTOR).min(limit))
+}
+
+/// Whether so many flows are enough for the next size.
+pub const fn is_short(used: u64, room: u32) -> bool {
+    used * 100 > room as u64 * FILLED
+}
+
+/// What was known of the table when it was counted last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauge {
+    used: u64,
+    made: u64,
+    refused: u64,
+}
+
+impl Gauge {
+    /// Whether the table has to grow, when so many flows have ever been made and so many refused for
+    /// want of room. `count` counts the flows in the table.
+    pub fn needs(&mut self, made: u64, refused: u64, room: u32, count: impl Fn() -> u64) -> bool {
+        if refused > self.refused {
+            self.refused = refused;
+            return true;
+        }
+        let most = self.used.saturating_add(made.saturating_sub(self.made));
+        if !is_short(most, room) {
+            return false;
+        }
+        *self = Self { used: count(), made, refused };
+        is_short(self.used, room)
+    }
+
+    /// Refusals that a predecessor has seen are none of this table's.
+    pub fn behind(refused: u64) -> Self {
+        Self { refused, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nat_common::flow_table::{homes, places};
+    use std::cell::Cell;
+
+    #[test]
+    fn a_table_has_the_room_that_it_was_made_for() {
+        for flows in [1, 64, 65_536, 1_048_576] {
+            assert_eq!(room(homes(places(2 * flows))), flows);
+        }
+    }
+
+    #[test]
+    fn tables_grow_by_four_up_to_the_limit() {
+        let mut sizes = vec![65_536];
+        while let Some(next) = larger(*sizes.last().unwrap(), 1_500_000) {
+            sizes.push(next);
+        }
+        assert_eq!(sizes, [65_536, 262_144, 1_048_576, 1_500_000]);
+        assert_eq!(larger(100, 100), None);
+        assert_eq!(larger(200, 100), None);
+    }
+
+    #[test]
+    fn a_table_is_counted_only_when_it_may_be_short_and_grows_only_when_it_is() {
+        let counts = Cell::new(0);
+        let count = |used| {
+            let counts = &counts;
+            move || {
+                counts.set(counts.get() + 1);
+                used
+            }
+        };
+        let mut gauge = Gauge::default();
+        assert!(!gauge.needs(60, 0, 100, count(60)));
+        assert_eq!(counts.get(), 0);
+        // Many were made, and are over again.
+        assert!(!gauge.needs(61, 0, 100, count(10)));
+        assert!(!gauge.needs(111, 0, 100, count(60)));
+        assert_eq!(counts.get(), 1);
+        assert!(gauge.needs(112, 0, 100, count(61)));
+        assert_eq!(counts.get(), 2);
+    }
+
+    #[test]
+    fn a_flow_without_room_makes_the_table_grow_whatever_is_in_it() {
+        let mut gauge = Gauge::behind(5);
+        assert!(!gauge.needs(1, 5, 100, || 1));
+        assert!(gauge.needs(1, 6, 100, || 1));
+        assert!(!gauge.needs(1, 6, 100, || 1));
+    }
+}
