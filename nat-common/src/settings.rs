@@ -47,8 +47,37 @@ impl Settings {
     }
 
     /// Whether the agent was at work within the last [`crate::layout::HEARTBEAT_STALE`] seconds.
+    ///
+    /// The data plane's clock ([`crate::clock::seconds`]) is a little late: as a second begins, the
+    /// heartbeat may be of the one after `now`.
     #[inline(always)]
     pub const fn agent_alive(&self, now: u32) -> bool {
-        self.heartbeat != 0 && now.wrapping_sub(self.heartbeat) <= crate::layout::HEARTBEAT_STALE
+        let ago = now.wrapping_add(1).wrapping_sub(self.heartbeat);
+        self.heartbeat != 0 && ago <= crate::layout::HEARTBEAT_STALE + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock, layout::HEARTBEAT_STALE};
+
+    #[test]
+    fn the_agent_lives_from_its_heartbeat_until_that_is_stale() {
+        let settings = Settings { heartbeat: 100, ..Settings::default() };
+        assert!(settings.agent_alive(100));
+        assert!(settings.agent_alive(100 + HEARTBEAT_STALE));
+        assert!(!settings.agent_alive(100 + HEARTBEAT_STALE + 1));
+        assert!(!Settings::default().agent_alive(0));
+    }
+
+    #[test]
+    fn the_agent_lives_while_the_clock_of_the_data_plane_is_late() {
+        for second in [1, 100, 86_400, 365 * 86_400] {
+            let now = clock::seconds(u64::from(second) * 1_000_000_000);
+            assert_eq!(now, second - 1);
+            let settings = Settings { heartbeat: second, ..Settings::default() };
+            assert!(settings.agent_alive(now), "{second}");
+        }
     }
 }

@@ -30,6 +30,9 @@ pub fn admit<P: Packet, T: Tables>(
     key: &FlowKey,
     now: u32,
 ) -> Result<Admission, Reason> {
+    // The epoch comes before the route: of a route that changes in between the reference is void.
+    let settings = tables.settings();
+    let epoch = if settings.agent_alive(now) { Some(settings.epoch) } else { None };
     // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
     let Route::Forward(hop, mtu) = packet.route(headers, headers.src, headers.dst) else {
         return Ok(Admission::Stack);
@@ -50,12 +53,7 @@ pub fn admit<P: Packet, T: Tables>(
         }
         PublicPort::Mapped(number) => tables.public_port(key.source(), plan.address, number)?,
     };
-    let settings = tables.settings();
-    let way = if settings.agent_alive(now) {
-        tables.refer(&hop, mtu, settings.epoch)
-    } else {
-        HopReference::NONE
-    };
+    let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
     let rewrite = Rewrite::source(key, plan.address, port);
     pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now).map(|_slot| Admission::Flow)
 }

@@ -66,8 +66,8 @@ pub struct Object {
     /// Places of flow records.
     places: u32,
     ports: Ports,
-    /// The kernel empties it when nobody has it any more.
-    _stages: ProgramArray<MapData>,
+    /// The kernel empties them when nobody has them any more.
+    _stages: [ProgramArray<MapData>; 2],
 }
 
 impl Object {
@@ -94,8 +94,14 @@ impl Object {
             let program: &SchedClassifier = program.try_into().unwrap();
             stages.set(stage as u32, program.fd().unwrap(), 0).expect("a place for each stage");
         }
+        let mut xdp_stages = ProgramArray::try_from(ebpf.take_map("xdp_stages").unwrap()).unwrap();
+        for stage in Stage::ALL {
+            let Some(name) = stage.xdp_program() else { continue };
+            let program: &Xdp = ebpf.program(name).expect("a program").try_into().unwrap();
+            xdp_stages.set(stage as u32, program.fd().unwrap(), 0).expect("a place for each stage");
+        }
         let ports = Ports::of(&mut ebpf);
-        Self { ebpf, places, ports, _stages: stages }
+        Self { ebpf, places, ports, _stages: [stages, xdp_stages] }
     }
 
     /// Puts the XDP programs on their interfaces: only then do those have receive queues that a test

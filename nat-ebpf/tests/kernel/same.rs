@@ -11,10 +11,11 @@ use crate::{
     object::{self, Answer, Object},
 };
 use nat_common::{
+    clock,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Zone},
-    flow_table::WINDOW,
+    flow_table::{SPAN, WINDOW},
     hop::{self, Hop},
     layout,
     port::Port,
@@ -23,7 +24,10 @@ use nat_common::{
     rule::RuleId,
     session::SessionId,
 };
-use nat_ebpf::host::{self, HostPacket, Limits, Memory, Verdict, World};
+use nat_ebpf::{
+    host::{self, HostPacket, Limits, Memory, Verdict, World},
+    packet::NextHop,
+};
 use nix::time::{ClockId, clock_gettime};
 use proptest::{
     prelude::*,
@@ -105,10 +109,23 @@ fn arriving(ifindex: u32, frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Seconds of the kernel's coarse monotonic clock.
+/// The clock of the programs, seconds of the kernel's coarse monotonic one.
 fn clock() -> u32 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock").tv_sec() as u32
+    let moment = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    clock::seconds(moment.tv_sec() as u64 * 1_000_000_000 + moment.tv_nsec() as u64)
 }
+
+/// Places of the kernel's table, and the lines that fit in, which is what the host's counts.
+#[derive(Clone, Copy)]
+struct Room {
+    places: u32,
+    lines: u32,
+}
+
+/// Every key has two homes and room in either.
+const ROOMY: Room = Room { places: 401, lines: 401 };
+/// One home, the window of which is all that is ever used: it is full when that is.
+const NARROW: Room = Room { places: SPAN + 1, lines: WINDOW };
 
 /// Both sides.
 struct Both {
@@ -116,19 +133,21 @@ struct Both {
     memory: Memory,
     world: World,
     began: u32,
-    places: u32,
+    lines: u32,
     /// Flows that were led to a hop, at each look.
     led: usize,
+    /// Packets that TC sent with the link addresses of a hop.
+    linked: usize,
 }
 
 impl Both {
-    fn new(object: &[u8], places: u32) -> Self {
+    fn new(object: &[u8], Room { places, lines }: Room) -> Self {
         let mut object = Object::load(object, places);
         object.attach();
         let began = clock();
-        let memory = memory(began, places);
+        let memory = memory(began, lines);
         object.fill(&memory.state());
-        Self { object, memory, world: gateway::world(), began, places, led: 0 }
+        Self { object, memory, world: gateway::world(), began, lines, led: 0, linked: 0 }
     }
 
     /// Empties what packets have filled.
@@ -145,7 +164,7 @@ impl Both {
         let (drops, counters) = (self.object.drops(), self.object.counters());
         self.began = clock();
         let hops = self.memory.state().hops.len();
-        self.memory = memory(self.began, self.places);
+        self.memory = memory(self.began, self.lines);
         assert!(self.object.is_unlocked());
         assert_eq!(self.object.hops_taken(), hops);
         let mut state = self.memory.state();
@@ -186,6 +205,10 @@ impl Both {
         };
         if matches!(verdict, Verdict::Forward(_)) {
             assert_eq!(sums::residues(&answer.frame), sums::residues(frame), "checksums");
+        }
+        if let Verdict::Forward(NextHop { link: Some(link), .. }) = verdict {
+            assert_eq!(answer.frame[..12], *link.as_flattened());
+            self.linked += 1;
         }
         assert_eq!(answer, Answer { code, frame: packet.frame, mark }, "TC: {verdict:?}");
         let punted: Vec<_> = packet
@@ -330,8 +353,8 @@ fn fields(
     flows.iter().map(|(key, flow)| (*key, fields(flow))).collect()
 }
 
-fn memory(now: u32, places: u32) -> Memory {
-    let limits = Limits { flows: places as usize, sessions: layout::SESSIONS };
+fn memory(now: u32, lines: u32) -> Memory {
+    let limits = Limits { flows: lines as usize, sessions: layout::SESSIONS };
     let memory = gateway::memory(limits, true, Some(PUBLIC));
     let mut state = memory.state();
     state.now = now;
@@ -345,21 +368,19 @@ const LONGEST: usize = 3000;
 
 #[test]
 fn the_programs_do_what_the_path_does_on_the_host() {
-    // Every key has two homes and room in either.
-    side_by_side("the_programs_do_what_the_path_does_on_the_host", 401, 2400);
+    side_by_side("the_programs_do_what_the_path_does_on_the_host", ROOMY, 2400);
 }
 
 #[test]
 fn a_full_table_refuses_on_both_sides_alike() {
-    // One home, and as many places as a window has: it is full when that is, as the host's is.
-    side_by_side("a_full_table_refuses_on_both_sides_alike", WINDOW, 900);
+    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 900);
 }
 
-/// So many steps on both sides, with room for `places` records of flows.
-fn side_by_side(name: &str, places: u32, steps_taken: u16) {
+/// So many steps on both sides.
+fn side_by_side(name: &str, room: Room, steps_taken: u16) {
     lab::run(name, move |object| {
         let _sockets = lab::set_up();
-        let mut both = Both::new(&object, places);
+        let mut both = Both::new(&object, room);
         let mut runner = TestRunner::new_with_rng(
             Config::default(),
             proptest::test_runner::TestRng::deterministic_rng(
@@ -415,8 +436,9 @@ fn side_by_side(name: &str, places: u32, steps_taken: u16) {
         println!("drops {drops:?}, counters {counters:?}");
         assert!(counters.iter().filter(|count| **count > 0).count() >= 6, "{counters:?}");
         assert!(both.led > 0, "no flow was led to a hop");
+        assert!(both.linked > 0, "TC sent nothing by a hop alone");
         let full = drops[Reason::TableFull as usize];
-        assert_eq!(full > 0, places == WINDOW, "{full} did not fit in {places} places");
+        assert_eq!(full > 0, room.lines == WINDOW, "{full} did not fit");
     });
 }
 
@@ -424,7 +446,7 @@ fn side_by_side(name: &str, places: u32, steps_taken: u16) {
 fn lines_for_the_agent_keep_their_bytes() {
     lab::run("lines_for_the_agent_keep_their_bytes", |object| {
         let _sockets = lab::set_up();
-        let mut both = Both::new(&object, 401);
+        let mut both = Both::new(&object, ROOMY);
         let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
         let syn = Spec::tcp(client, server, SYN);
         both.packet(true, Zone::Inside, &syn.build());
@@ -434,5 +456,19 @@ fn lines_for_the_agent_keep_their_bytes() {
             both.packet(true, Zone::Inside, &line.build());
         }
         assert_eq!(both.object.counters()[Counter::Punted as usize], lengths.len() as u64);
+    });
+}
+
+#[test]
+fn the_first_packet_from_inside_leaves_by_xdp() {
+    lab::run("the_first_packet_from_inside_leaves_by_xdp", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let syn = Spec::tcp((gateway::HOST, 40000), (REMOTE, 80), SYN);
+        both.packet(true, Zone::Inside, &syn.build());
+        let counters = both.object.counters();
+        let [flows, xdp, tc] =
+            [Counter::Flows, Counter::Xdp, Counter::Tc].map(|counter| counters[counter as usize]);
+        assert_eq!((flows, xdp, tc), (1, 1, 0));
     });
 }

@@ -315,14 +315,19 @@ impl Model {
             Place::TooBig => Err(TooBig),
             place if place != wanted => Err(NoRoute),
             place => {
-                let is_near = place == Place::Inside || within(dst, [203, 0, 113, 0], 24);
-                let neighbour = if is_near { dst } else { [203, 0, 113, 254] };
+                let neighbour = Self::neighbour(place, dst);
                 if self.is_alive() {
                     self.connections[index].led[direction] = self.refer(place, neighbour);
                 }
                 Ok(Way { place, neighbour, by_agent: None })
             }
         }
+    }
+
+    /// Who takes packets that are for `dst`.
+    fn neighbour(place: Place, dst: Address) -> Address {
+        let is_near = place == Place::Inside || within(dst, [203, 0, 113, 0], 24);
+        if is_near { dst } else { [203, 0, 113, 254] }
     }
 
     /// The hop to a neighbour, if packets of the route's size may go by it; it comes up now if it
@@ -448,7 +453,14 @@ impl Model {
                 let address = self.public.ok_or(NoPublicAddress)?;
                 ((address, self.mapping(protocol, src, address, chosen)?), 0, plain)
             };
-        self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin).map(Some)
+        // Where it leaves is known already, so it is led there from the start.
+        let led = match self.is_alive() {
+            true => self.refer(Place::Wan, Self::neighbour(Place::Wan, spec.dst)),
+            false => None,
+        };
+        let begun = self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin)?;
+        self.connections[begun.0].led[0] = led;
+        Ok(Some(begun))
     }
 
     fn enters_outside(&mut self, spec: &Spec) -> Result<Option<(usize, usize)>, Reason> {

@@ -12,6 +12,7 @@ use crate::{
     model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
 };
 use nat_common::{
+    counter::Counter,
     expectation::{self, ExpectationKey},
     flow::{FlowKey, Zone},
     hop::{self, Hop, HopReference},
@@ -133,7 +134,10 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
         }
         (Expected::Forward(out, way), Verdict::Forward(hop)) => {
             assert_eq!(hop, next_hop(way));
-            let wanted = out.build();
+            let mut wanted = out.build();
+            if let Some(link) = hop.link {
+                wanted[..ETHERNET - 2].copy_from_slice(link.as_flattened());
+            }
             assert_eq!(unsummed(out, &packet.frame), unsummed(out, &wanted));
             if !spec.is_fragment() {
                 let (was, is) = (sums::residues(&frame), sums::residues(&packet.frame));
@@ -146,20 +150,25 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
     }
     counted(&before, &after, verdict, gateway);
     same_tables(gateway, &after);
-    early_hook(gateway, &early, &before, zone, &frame, verdict, &packet.frame);
+    early_hook(gateway, &early, zone, &frame, &expected, verdict, &packet.frame);
 }
 
 /// The hop that a packet leaves by which goes this way.
 fn next_hop(way: &Way) -> NextHop {
     let ifindex = gateway::interface(way.place);
     let link = match way.by_agent {
-        None => Some([[2, 0, 0, 0, 1, ifindex as u8], [2, 0, 0, 0, 0, ifindex as u8]]),
         Some(Filled { resolved: true, .. }) => {
             Some([link(way.neighbour), [6, 0, 0, 0, 0, ifindex as u8]])
         }
-        Some(Filled { resolved: false, .. }) => None,
+        // TC leaves it to the kernel to resolve the neighbour.
+        Some(Filled { resolved: false, .. }) | None => None,
     };
     NextHop { ifindex, neighbour: way.neighbour, link }
+}
+
+/// The link addresses that the kernel has for a hop on this interface.
+fn kernel_link(ifindex: u32) -> [[u8; 6]; 2] {
+    [[2, 0, 0, 0, 1, ifindex as u8], [2, 0, 0, 0, 0, ifindex as u8]]
 }
 
 /// A packet whose checksum was left to a device still needs one, and only that.
@@ -182,57 +191,70 @@ fn left_to_device(gateway: &Gateway, memory: &Memory, zone: Zone, spec: &Spec, o
     assert_eq!(sum % 0xffff, wanted % 0xffff);
 }
 
-/// XDP does what TC does, or leaves the packet and the tables as they are.
+/// XDP does what TC does, or leaves the packet as it is: then TC does the same after it as alone.
 fn early_hook(
     gateway: &Gateway,
     memory: &Memory,
-    before: &State,
     zone: Zone,
     frame: &[u8],
+    expected: &Expected,
     verdict: Verdict,
     out: &[u8],
 ) {
     let ifindex = if zone == Zone::Inside { LAN } else { WAN };
     let mut packet = HostPacket::<false>::new(frame.to_vec(), ifindex, &gateway.world);
+    let before = memory.state().counters;
     let early = host::xdp_ingress(&mut packet, &mut memory.tables(), zone);
-    let after = memory.state();
+    let mut by_early = 0;
     match early {
         Verdict::Pass => {
             assert_eq!(packet.frame, frame);
-            if verdict == Verdict::Pass {
-                // A SYN removes what has ended, wherever it comes by first.
-                let flows = after.flows();
-                assert!(flows == before.flows() || flows == gateway.memory.state().flows());
+            let counters = memory.state().counters;
+            for counter in [Counter::Stack, Counter::Tc, Counter::Xdp, Counter::Punted] {
+                assert_eq!(counters[counter as usize], before[counter as usize]);
             }
+            let mut packet = HostPacket::new(frame.to_vec(), ifindex, &gateway.world);
+            let late = host::tc_ingress(&mut packet, &mut memory.tables(), zone);
+            assert_eq!(late, verdict);
+            assert_eq!(packet.frame, out);
         }
         Verdict::Forward(way) => {
             let Verdict::Forward(wanted) = verdict else { panic!("{early:?}, not {verdict:?}") };
-            // Where the agent knows no link address, TC leaves that to the kernel; XDP has asked.
-            assert_eq!(way, NextHop { link: wanted.link.or(way.link), ..wanted });
-            assert!(way.link.is_some());
+            // What TC leaves to the kernel XDP has asked it.
+            let link = wanted.link.unwrap_or(kernel_link(way.ifindex));
+            assert_eq!(way, NextHop { link: Some(link), ..wanted });
+            assert_eq!(packet.frame[..ETHERNET - 2], *link.as_flattened());
             assert_eq!(packet.frame[ETHERNET - 2..ETHERNET + 10], out[ETHERNET - 2..ETHERNET + 10]);
             let (a, b) = (sums::residues(&packet.frame), sums::residues(out));
             assert_eq!(a.network, b.network);
-            let (ours, theirs) = (after.flows(), gateway.memory.state().flows());
-            if wanted.link.is_some() {
-                assert_eq!(ours, theirs);
-            } else {
-                // And has led the flow by what the kernel said.
-                let unled = |flows: HashMap<FlowKey, FlowRecord>| -> HashMap<_, _> {
-                    let unled =
-                        |(key, record): (_, FlowRecord)| (key, record.led(HopReference::NONE));
-                    flows.into_iter().map(unled).collect()
-                };
-                assert_eq!(unled(ours), unled(theirs));
-            }
             // A checksum that looks as if it was left to a device was made anew.
             assert!(a.transport == b.transport || a.transport == Some(0));
+            by_early = 1;
         }
         Verdict::Drop(_) => assert_eq!(early, verdict),
         Verdict::Punted => panic!("XDP hands nothing to the agent"),
     }
-    assert_eq!(after.ports, before.ports);
-    assert_eq!(after.expectations, before.expectations);
+    let (ours, theirs) = (memory.state(), gateway.memory.state());
+    let (flows, wanted) = (ours.flows(), theirs.flows());
+    // Where the agent knows no link address, XDP has led the flow by what the kernel said.
+    let unresolved = |way: &Way| way.by_agent.is_some_and(|filled| !filled.resolved);
+    if by_early == 1 && matches!(expected, Expected::Forward(_, way) if unresolved(way)) {
+        let unled = |flows: HashMap<FlowKey, FlowRecord>| -> HashMap<_, _> {
+            let unled = |(key, record): (_, FlowRecord)| (key, record.led(HopReference::NONE));
+            flows.into_iter().map(unled).collect()
+        };
+        assert_eq!(unled(flows), unled(wanted));
+    } else {
+        assert_eq!(flows, wanted);
+        assert_eq!(ours.hops, theirs.hops);
+    }
+    assert_eq!(ours.ports, theirs.ports);
+    assert_eq!(ours.expectations, theirs.expectations);
+    assert_eq!(ours.drops, theirs.drops);
+    let mut counters = theirs.counters;
+    counters[Counter::Tc as usize] -= by_early;
+    counters[Counter::Xdp as usize] += by_early;
+    assert_eq!(ours.counters, counters);
 }
 
 /// What the agent does when it announces a connection.
