@@ -3,18 +3,18 @@
 //! Invariant: pure, and cheap while there is room: the table itself is counted only when the flows
 //! made since the last count could have filled it.
 
-/// Flows that a fresh table has room for, where the limit is not lower.
-pub const FIRST: u32 = 65_536;
+/// Flows that a fresh table has room for, where the limit is not lower. A burst that fills a table
+/// has to wait for the next one, and where packets take all of the CPUs the agent is late with it: so
+/// only a limit above the default makes a table grow.
+pub const FIRST: u32 = 1_048_576;
 /// How many times as large the next table is.
 const FACTOR: u32 = 4;
 /// Per cent of the room that may be taken before the table grows.
 const FILLED: u64 = 60;
-/// Places of a flow: two lines, and half a place more for each.
-const PLACES: u32 = 3;
 
-/// Flows that a table of so many homes has room for.
+/// Flows that a table of so many homes has room for: two lines each, and three of five places taken.
 pub const fn room(homes: u32) -> u32 {
-    homes / PLACES
+    (homes as u64 * 3 / 10) as u32
 }
 
 /// The next size of a table with room for so many flows; `None` at the limit.
