@@ -290,7 +290,7 @@ mod tests {
         let sizes = Sizes::of(&Limits::default());
         let [one, other] = [1000, u32::MAX].map(|flows| sizes.geometry(flows).unwrap());
         assert_ne!(one.seeds, other.seeds);
-        assert_eq!((one.homes, one.padding), (3000, 0));
+        assert_eq!((one.homes, one.padding), (3334, 0));
         assert_eq!(other.homes, flow_table::homes(sizes.flows));
     }
 }
