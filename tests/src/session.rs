@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{netns::Namespace, wait};
 
+/// How a reply begins that a transfer follows: 125 or 150 (RFC 959 section 5.4).
+const PRELIMINARY: &str = "1";
+
 /// No step of a session may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -94,14 +97,14 @@ impl<'lab> Session<'lab> {
     /// Downloads a file over an active data connection; gives back its SHA-256.
     pub fn fetch_active(&mut self, file: &str) -> Result<String> {
         let listener = self.active()?;
-        self.command(&format!("RETR {file}"), "150")?;
+        self.command(&format!("RETR {file}"), PRELIMINARY)?;
         self.finish(accept(&listener)?)
     }
 
     /// Downloads a file over a passive data connection; gives back its SHA-256.
     pub fn fetch_passive(&mut self, file: &str) -> Result<String> {
         let data = self.passive()?;
-        self.command(&format!("RETR {file}"), "150")?;
+        self.command(&format!("RETR {file}"), PRELIMINARY)?;
         self.finish(data)
     }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Loading and verifying the programs is most of it.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(10);
 
 /// `nat-ctl run` in the gateway namespace, and the commands that speak to it.
