@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{netns::Namespace, wait};
 
 /// How a reply begins that a transfer follows: 125 or 150 (RFC 959 section 5.4).
-const PRELIMINARY: &str = "1";
+pub const PRELIMINARY: &str = "1";
 
 /// No step of a session may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(15);

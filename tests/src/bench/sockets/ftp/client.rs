@@ -13,6 +13,7 @@ use nix::sys::{
 };
 
 use super::super::PATIENCE;
+use crate::session::PRELIMINARY;
 use crate::session::address_in;
 
 /// Who opens the data connection.
@@ -60,12 +61,12 @@ impl Client {
             Way::Passive => {
                 let reply = self.command("PASV", "227")?;
                 let data = connect(address_in(&reply)?)?;
-                self.command(&retrieve, "150")?;
+                self.command(&retrieve, PRELIMINARY)?;
                 data
             }
             Way::Active => {
                 let listener = self.announce()?;
-                self.command(&retrieve, "150")?;
+                self.command(&retrieve, PRELIMINARY)?;
                 listener.accept().context("accept the data connection")?.0
             }
         };
