@@ -1,10 +1,10 @@
 //! The clock of the data plane.
 
-/// Seconds of a clock that counts nanoseconds; at most four milliseconds late, and never early.
+/// Seconds of a clock that counts nanoseconds; some milliseconds late, and never early.
 ///
 /// A division by a constant is a real division to the kernel's compiler, some 30 cycles on every
-/// packet. This multiplies by 2^22 / 10^9, as a fraction of 2^34 that is rounded down: after 18 years
-/// the product would no longer fit, and by then it is a third of a second late.
+/// packet. This multiplies by 2^22 / 10^9, as a fraction of 2^34 that is rounded down: it is four
+/// milliseconds late at first and a third of a second after 18 years, when the product no longer fits.
 #[inline(always)]
 pub const fn seconds(nanoseconds: u64) -> u32 {
     ((nanoseconds >> 22).wrapping_mul(72_057_594) >> 34) as u32

@@ -47,8 +47,8 @@ pub fn admit<P: Packet, T: Tables>(
         pair::make_room(tables, key, &entry.rewrite);
     }
     let way = HopReference::NONE;
-    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, way, now)
-        .map(|_slot| Admission::Flow)
+    pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, way, now)?;
+    Ok(Admission::Flow)
 }
 
 /// How a flow enters.

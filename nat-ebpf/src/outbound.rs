@@ -55,7 +55,8 @@ pub fn admit<P: Packet, T: Tables>(
     };
     let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
     let rewrite = Rewrite::source(key, plan.address, port);
-    pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now).map(|_slot| Admission::Flow)
+    pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now)?;
+    Ok(Admission::Flow)
 }
 
 /// How a flow leaves.

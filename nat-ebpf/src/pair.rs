@@ -41,7 +41,7 @@ pub fn make<T: Tables>(
     kin: Kin,
     way: HopReference,
     now: u32,
-) -> Result<T::Slot, Reason> {
+) -> Result<(), Reason> {
     let answer = key.answer(&rewrite);
     let mut origin = match kin {
         Kin::Plain => Origin::Rule(rule),
@@ -65,9 +65,9 @@ pub fn make<T: Tables>(
     }
     let there = Flow::new(Direction::Original, key, rewrite, origin, now).by(way);
     match tables.insert_flow(key, &there) {
-        Ok(slot) => {
+        Ok(()) => {
             tables.count(Counter::Flows);
-            Ok(slot)
+            Ok(())
         }
         Err(Refused::Full) => Err(Reason::TableFull),
         Err(Refused::Busy) => Err(Reason::FlowBusy),
@@ -82,7 +82,7 @@ pub fn make<T: Tables>(
                     return Err(Reason::AlgBusy);
                 }
             }
-            Ok(slot)
+            Ok(())
         }
     }
 }

@@ -8,10 +8,10 @@
 //! ```text
 //!   frame -> headers -> flow? --yes--> next hop --> rewrite -> Forward
 //!                        |                   |
-//!                        | no (TC only)      +-> of a control connection (TC only): control
+//!                        | no                +-> of a control connection (TC only): control
 //!                        +-> admit                   payload to the agent, the rest shifted
-//!                              inside:  outbound (masquerade, one-to-one, expectation)
-//!                              outside: inbound  (forward, expectation)
+//!                              inside:            outbound (masquerade, one-to-one, expectation)
+//!                              outside (TC only): inbound  (forward, expectation)
 //!                              and ingress again
 //! ```
 

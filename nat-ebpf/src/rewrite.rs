@@ -20,6 +20,18 @@ pub enum Numbers {
     Shifted(Shifted, Delta),
 }
 
+/// Writes the link addresses of a frame: of the neighbour, then our own.
+///
+/// # Errors
+/// [`Reason::WriteFailed`].
+#[inline(always)]
+pub fn link<P: Packet>(
+    packet: &mut P,
+    [[a, b, c, d, e, f], [g, h, i, j, k, l]]: [[u8; 6]; 2],
+) -> Result<(), Reason> {
+    packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
 /// Rewrites the packet to what `flow` says.
 ///
 /// # Errors

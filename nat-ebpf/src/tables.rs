@@ -13,7 +13,7 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
-    hop::HopReference,
+    hop::{Hop, HopReference},
     interface::Interface,
     port::{Endpoint, Port, PortOwner},
     reason::Reason,
@@ -57,6 +57,18 @@ pub struct KnownHop {
     pub mtu: u32,
 }
 
+impl KnownHop {
+    /// What is in a place of the map `hops`; `None` while the agent has not filled it in.
+    #[inline(always)]
+    pub const fn of(hop: &Hop) -> Option<Self> {
+        if hop.mtu() == 0 {
+            return None;
+        }
+        let way = NextHop { ifindex: hop.ifindex(), neighbour: hop.neighbour(), link: hop.link() };
+        Some(Self { hop: way, mtu: hop.mtu() as u32 })
+    }
+}
+
 /// A sequence number and an acknowledgement, translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shifted {
@@ -96,7 +108,7 @@ pub trait Tables {
         self.flow(key)
     }
     /// Adds a record.
-    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Self::Slot, Refused>;
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused>;
     /// Removes a record.
     fn remove_flow(&mut self, key: &FlowKey);
 

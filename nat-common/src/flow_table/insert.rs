@@ -23,9 +23,12 @@ pub fn insert<M: Memory>(
     insert_line(memory, key, &line.words())
 }
 
-/// Inserts a line with the counts that it has; its state and its reach are those of another place.
+/// Inserts a line with the counts that it has; its version and its reach are those of another place.
+///
+/// # Errors
+/// As [`insert`].
 #[inline(always)]
-pub(super) fn insert_line<M: Memory>(
+pub fn insert_line<M: Memory>(
     memory: &M,
     key: &Hashed,
     line: &[u64; WORDS],

@@ -45,7 +45,7 @@ use crate::record::State;
 pub use end::{end, end_pair, finish, put_back, remove};
 pub use find::{find, load_flow};
 pub use hash::{Hashed, hash};
-pub use insert::insert;
+pub use insert::{insert, insert_line};
 pub use relocate::relocate;
 pub use touch::touch;
 
@@ -59,8 +59,8 @@ pub const CHOICES: u32 = 2;
 pub const SPILLED: u64 = 1 << WINDOW;
 /// Locks that inserts share.
 pub const STRIPES: u32 = 16384;
-/// Tries to get a lock.
-const LOCK_TRIES: u32 = 64;
+/// Tries to get a lock before a packet is refused; who has one needs some tens of nanoseconds.
+pub const LOCK_TRIES: u32 = 64;
 /// Tries to note the use of a line.
 const TOUCH_TRIES: u32 = 4;
 

@@ -27,6 +27,8 @@ use nat_common::{
 /// were being written, or there are none.
 pub const BUSY: u64 = u64::MAX;
 
+/// Answer of [`nat_insert`]: it is there now.
+pub const ADDED: u64 = 0;
 /// From here on answers are not what was asked for.
 pub const NOTHING: u64 = 1 << 63;
 /// Answer of [`nat_find`] and [`nat_insert`]: there is none, or no room.
@@ -42,7 +44,7 @@ pub const EXHAUSTED: u64 = NOTHING + 3;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    let key = hashed(first, second);
     flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
@@ -50,7 +52,7 @@ pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    let key = hashed(first, second);
     if let Some(found) = flow_table::find(&BEFORE, &key)
         && let Ok(moved) = flow_table::relocate(&BEFORE, &NOW, found)
     {
@@ -61,16 +63,15 @@ pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
     flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
-/// Adds the record in [`maps::FLOW_SCRATCH`]; answers as [`nat_find`].
+/// Adds the record in [`maps::FLOW_SCRATCH`]: [`ADDED`], or why not.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_insert() -> u64 {
     let Some(record) = maps::FLOW_SCRATCH.get_ptr_mut(0) else { return NONE };
     // SAFETY: this CPU's own value.
     let record = unsafe { &*record };
-    let key = Hashed::new(&NOW, &record.key());
-    match flow_table::insert(&NOW, &key, &record.flow()) {
-        Ok(found) => answer(found),
+    match flow_table::insert_line(&NOW, &Hashed::new(&NOW, &record.key()), &record.words()) {
+        Ok(_) => ADDED,
         Err(flow_table::Refused::Exists) => EXISTS,
         Err(flow_table::Refused::Busy) => BUSY_KEY,
         Err(flow_table::Refused::Full) => NONE,
@@ -81,7 +82,7 @@ pub extern "C" fn nat_insert() -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&BEFORE, &FlowKey::from_words([first, second]));
+    let key = hashed(first, second);
     flow_table::find(&BEFORE, &key).is_some() as u64
 }
 
@@ -89,11 +90,17 @@ pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    let key = Hashed::new(&NOW, &FlowKey::from_words([first, second]));
+    let key = hashed(first, second);
     match flow_table::find(&NOW, &key) {
         Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,
         None => 0,
     }
+}
+
+/// The key of these two words; both tables have the same seeds.
+#[inline(always)]
+fn hashed(first: u64, second: u64) -> Hashed {
+    Hashed::new(&NOW, &FlowKey::from_words([first, second]))
 }
 
 #[inline(always)]

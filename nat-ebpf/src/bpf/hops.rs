@@ -1,22 +1,14 @@
 //! Next hops by number, in the map `hops`.
 
 use super::{maps, memory};
-use crate::{packet::NextHop, tables::KnownHop};
+use crate::tables::KnownHop;
 use core::ptr;
 use nat_common::hop::{self, EPOCH, HOP_PROBES, Hop, HopReference, LINK, OWN, WHO, WORDS};
 
 /// A hop that the agent has filled in.
 #[inline(always)]
 pub fn known(index: u32) -> Option<KnownHop> {
-    let place = maps::HOP_TABLE.get_ptr_mut(index)?.cast::<u64>();
-    let hop = load(place);
-    if hop.mtu() == 0 {
-        return None;
-    }
-    Some(KnownHop {
-        hop: NextHop { ifindex: hop.ifindex(), neighbour: hop.neighbour(), link: hop.link() },
-        mtu: hop.mtu() as u32,
-    })
+    KnownHop::of(&load(maps::HOP_TABLE.get_ptr_mut(index)?.cast()))
 }
 
 /// Reference to the hop of the word `who`, whose place is taken if it has none yet.

@@ -7,14 +7,10 @@ use core::{
     ptr,
 };
 use nat_common::{
-    flow_table::Memory,
+    flow_table::{LOCK_TRIES, Memory},
     hop::HopReference,
     record::{BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW},
 };
-
-/// Looks at a lock that another CPU has before the packet is dropped; a holder needs some tens of
-/// nanoseconds.
-const LOCK_TRIES: u32 = 64;
 
 /// A table in a map.
 pub struct Table<const BEFORE: bool>;

@@ -1,11 +1,14 @@
 //! The path's hosts in the kernel: packets of XDP and TC, tables in BPF maps.
 
 mod fib;
+mod flows;
 mod global;
 pub mod grow;
 mod hops;
 pub mod maps;
 mod memory;
+mod ports;
+mod skb;
 pub mod stages;
 mod tables;
 pub mod tc;

@@ -1,12 +1,12 @@
 //! The tables in BPF maps.
 
 use super::{
-    global, hops, maps,
-    memory::{self, NOW},
+    flows::{self, FlowSlot},
+    global, hops, maps, memory, ports,
 };
 use crate::{
     packet::NextHop,
-    tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
+    tables::{KnownHop, Refused, Shifted, Tables, Turn},
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -16,18 +16,16 @@ use aya_ebpf::{
         generated::{bpf_ktime_get_coarse_ns, bpf_loop},
     },
 };
-use core::{ffi::c_void, intrinsics, ptr};
+use core::{ffi::c_void, ptr};
 use nat_common::{
     clock,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
-    flow_table::{self, Hashed, STRIPES},
     hop::{Hop, HopReference},
     interface::Interface,
-    port::{Endpoint, Port, PortOwner, place},
+    port::{Endpoint, Port, PortOwner},
     reason::Reason,
-    record::{FlowRecord, State},
     rule::{AllowedKey, Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
     settings::Settings,
@@ -40,35 +38,6 @@ const SESSION_PROBES: u32 = 16;
 
 /// The maps of this object.
 pub struct Maps;
-
-/// The place of a flow record in the map `flows`, and the version of the line that was found there.
-#[derive(Clone, Copy)]
-pub struct FlowSlot(*mut FlowRecord, State);
-
-impl Slot for FlowSlot {
-    #[inline(always)]
-    fn load(&self) -> Option<Flow> {
-        flow_table::load_flow(&NOW, self.0, self.1).map(|(flow, _state)| flow)
-    }
-
-    #[inline(always)]
-    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
-        if flow_table::touch(&NOW, self.0, flow.state(), now, seen).is_none() {
-            return false;
-        }
-        memory::count(self.0, bytes);
-        true
-    }
-
-    #[inline(always)]
-    fn lead(&self, _flow: &Flow, hop: HopReference) {
-        memory::lead(self.0, hop);
-        // The line may have become another flow's meanwhile: that one asks the kernel again.
-        if self.load().is_none() {
-            memory::lead(self.0, HopReference::NONE);
-        }
-    }
-}
 
 #[inline(always)]
 fn refused(result: Result<(), i32>) -> Result<(), Refused> {
@@ -113,50 +82,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<FlowSlot> {
-        let [first, second] = key.words();
-        match global::nat_find(first, second) {
-            // From here and not from there: the frames of all calls share one short stack.
-            global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
-            found => slot(found),
-        }
+        flows::find(key)
     }
 
     #[inline(always)]
     fn flow_often(&self, key: &FlowKey) -> Option<FlowSlot> {
-        let hashed = Hashed::new(&NOW, key);
-        match flow_table::find(&NOW, &hashed) {
-            Some(found) => Some(FlowSlot(found.place, found.state)),
-            None if memory::is_growing() => {
-                let [first, second] = key.words();
-                slot(global::nat_move(first, second))
-            }
-            None => None,
-        }
+        flows::find_inline(key)
     }
 
     #[inline(always)]
-    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<FlowSlot, Refused> {
-        let record = maps::FLOW_SCRATCH.get_ptr_mut(0).ok_or(Refused::Full)?;
-        // SAFETY: this CPU's own value.
-        unsafe { *record = FlowRecord::new(State::default(), key, flow) };
-        let [first, second] = key.words();
-        if memory::is_growing() && global::nat_has_before(first, second) != 0 {
-            return Err(Refused::Busy);
-        }
-        match global::nat_insert() {
-            global::EXISTS => Err(Refused::Exists),
-            global::BUSY_KEY => Err(Refused::Busy),
-            index => slot(index).ok_or(Refused::Full),
-        }
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+        flows::insert(key, flow)
     }
 
     #[inline(always)]
     fn remove_flow(&mut self, key: &FlowKey) {
-        let [first, second] = key.words();
-        if memory::is_growing() {
-            global::nat_move(first, second);
-        }
-        global::nat_remove(first, second);
+        flows::remove(key);
     }
 
     #[inline(always)]
@@ -198,11 +139,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn port_word(&self, number: u32, public: &Endpoint) -> PortOwner {
-        match port_place(number, public) {
-            // SAFETY: a value of an array map, one word.
-            Some(word) => PortOwner::from_word(unsafe { ptr::read_volatile(word) }),
-            None => PortOwner::NONE,
-        }
+        ports::word(number, public)
     }
 
     #[inline(always)]
@@ -213,46 +150,32 @@ impl Tables for Maps {
         old: PortOwner,
         new: PortOwner,
     ) -> bool {
-        match port_place(number, public) {
-            Some(word) => memory::swap(word, old.word(), new.word()),
-            None => false,
-        }
+        ports::swap(number, public, old, new)
     }
 
     #[inline(always)]
     fn lock_mappings(&mut self, inside: &Endpoint) -> Option<u32> {
-        let stripe = (lot(inside) >> 32) as u32 & (STRIPES - 1);
-        let place = maps::LOCKS.get_ptr_mut(stripe)?;
-        // SAFETY: a value of an array map; only its address is taken.
-        let word = unsafe { &raw mut (*place).mappings };
-        if memory::lock(word) { Some(stripe) } else { None }
+        ports::lock(inside)
     }
 
     #[inline(always)]
     fn unlock_mappings(&mut self, stripe: u32) {
-        if let Some(place) = maps::LOCKS.get_ptr_mut(stripe) {
-            // SAFETY: a value of an array map; ours since the lock was taken.
-            unsafe { memory::unlock(&raw mut (*place).mappings) };
-        }
+        ports::unlock(stripe);
     }
 
     #[inline(always)]
     fn mapping_reach(&self, stripe: u32) -> u32 {
-        // SAFETY: a value of an array map, read under its lock.
-        maps::LOCKS.get_ptr_mut(stripe).map_or(0, |place| unsafe { (*place).reach } as u32)
+        ports::reach(stripe)
     }
 
     #[inline(always)]
     fn set_mapping_reach(&mut self, stripe: u32, reach: u32) {
-        if let Some(place) = maps::LOCKS.get_ptr_mut(stripe) {
-            // SAFETY: a value of an array map, written under its lock.
-            unsafe { (*place).reach = reach as u64 };
-        }
+        ports::set_reach(stripe, reach);
     }
 
     #[inline(always)]
     fn lot(&self, inside: &Endpoint) -> u32 {
-        lot(inside) as u32
+        ports::lot(inside) as u32
     }
 
     #[inline(always)]
@@ -262,9 +185,7 @@ impl Tables for Maps {
         public: [u8; 4],
         number: u32,
     ) -> Result<Port, Reason> {
-        let [a, b, c, d] = public;
-        let public = u32::from_ne_bytes([a, b, c, d]);
-        match global::nat_public_port(inside.word(), public, number) {
+        match global::nat_public_port(inside.word(), u32::from_ne_bytes(public), number) {
             global::EXHAUSTED => Err(Reason::PortsExhausted),
             global::BUSY_KEY => Err(Reason::FlowBusy),
             port => Ok(Port::new(port as u16)),
@@ -307,16 +228,9 @@ impl Tables for Maps {
         for probe in 0..SESSION_PROBES {
             let index = start.wrapping_add(probe) % nat_common::layout::SESSIONS;
             let session = maps::CONTROL.get_ptr_mut(index)?;
-            // SAFETY: a value of an array map; the word is only ever moved by compare-and-swap from
-            // here and zeroed by the agent.
-            let (_, won) = unsafe {
-                intrinsics::atomic_cxchg::<
-                    u64,
-                    { intrinsics::AtomicOrdering::SeqCst },
-                    { intrinsics::AtomicOrdering::SeqCst },
-                >(&raw mut (*session).claimed, 0, 1)
-            };
-            if won {
+            // SAFETY: a value of an array map; only its address is taken. The word is only ever moved
+            // by compare-and-swap from here and zeroed by the agent.
+            if memory::swap(unsafe { &raw mut (*session).claimed }, 0, 1) {
                 // SAFETY: ours since the swap.
                 unsafe { (*session).open(original, reply, rule, self.now()) };
                 return Some(SessionId::new(index));
@@ -414,27 +328,6 @@ impl Tables for Maps {
 unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
     // SAFETY: `repeat` gave the body.
     if unsafe { &mut *body }.turn(&mut Maps) { 0 } else { 1 }
-}
-
-/// The slot that a global function gave: its index, and above it the version.
-#[inline(always)]
-fn slot(answer: u64) -> Option<FlowSlot> {
-    if answer >= global::NOTHING {
-        return None;
-    }
-    let place = maps::FLOWS.get_ptr_mut(answer as u32)?;
-    Some(FlowSlot(place, State::from_word(answer & !0xffff_ffff)))
-}
-
-#[inline(always)]
-fn port_place(number: u32, public: &Endpoint) -> Option<*mut u64> {
-    maps::PORTS.get_ptr_mut(place(number, public)?).map(|owner| owner.cast())
-}
-
-/// What falls to an inside endpoint by lot: two halves, the first port and the stripe.
-#[inline(always)]
-fn lot(inside: &Endpoint) -> u64 {
-    flow_table::hash([inside.word(), 0], memory::seeds())
 }
 
 #[inline(always)]

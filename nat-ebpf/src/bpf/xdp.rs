@@ -9,6 +9,7 @@ use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
     path::{self, Admission, Outcome},
+    rewrite,
     tables::Tables,
 };
 use aya_ebpf::{
@@ -50,8 +51,8 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
     let mut packet = XdpPacket { context, unsummed: false };
     match path::ingress(&mut packet, &mut Maps, zone) {
         Ok(Outcome::Forward(hop)) => {
-            if let Some([[a, b, c, d, e, f], [g, h, i, j, k, l]]) = hop.link
-                && packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l]).is_ok()
+            if let Some(link) = hop.link
+                && rewrite::link(&mut packet, link).is_ok()
             {
                 Maps.count(Counter::Xdp);
                 return XDP_REDIRECT;

@@ -4,15 +4,19 @@
 //! so that one may be compared with the other; nothing here decides about a packet.
 
 mod packet;
+mod state;
 mod tables;
 
+pub use nat_common::flow_table::LOCK_TRIES;
 pub use packet::{Checksum, HostPacket, HostRoute, World};
-pub use tables::{HostSlot, HostTables, LOCK_TRIES, Limits, Memory, Operation, Schedule, State};
+pub use state::{Limits, State};
+pub use tables::{HostSlot, HostTables, Memory, Operation, Schedule};
 
 use crate::{
     guard,
-    packet::{NextHop, Packet as _},
+    packet::NextHop,
     path::{self, Admission, Outcome},
+    rewrite,
     tables::Tables as _,
 };
 use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
@@ -51,11 +55,7 @@ pub fn tc_ingress(
             Ok(Outcome::Stack) => return pass(tables),
             Ok(Outcome::Forward(hop)) => {
                 tables.count(Counter::Tc);
-                let written =
-                    hop.link.map_or(Ok(()), |[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
-                        packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
-                    });
-                return match written {
+                return match hop.link.map_or(Ok(()), |link| rewrite::link(packet, link)) {
                     Ok(()) => Verdict::Forward(hop),
                     Err(reason) => drop(tables, reason),
                 };
@@ -78,18 +78,13 @@ pub fn xdp_ingress(
 ) -> Verdict {
     for _turn in 0..=TURNS {
         return match path::ingress(packet, tables, zone) {
-            Ok(Outcome::Forward(hop)) => {
-                let written = hop.link.map(|[[a, b, c, d, e, f], [g, h, i, j, k, l]]| {
-                    packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
-                });
-                match written {
-                    Some(Ok(())) => {
-                        tables.count(Counter::Xdp);
-                        Verdict::Forward(hop)
-                    }
-                    Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
+            Ok(Outcome::Forward(hop)) => match hop.link.map(|link| rewrite::link(packet, link)) {
+                Some(Ok(())) => {
+                    tables.count(Counter::Xdp);
+                    Verdict::Forward(hop)
                 }
-            }
+                Some(Err(_)) | None => drop(tables, Reason::WriteFailed),
+            },
             Ok(Outcome::Unknown) if zone == Zone::Inside => {
                 match path::admit(packet, tables, zone) {
                     Ok(Admission::Flow) => continue,

@@ -1,0 +1,104 @@
+//! Flow records in the map `flows`, and while that grows in the one before it.
+
+use super::{
+    global, maps,
+    memory::{self, NOW},
+};
+use crate::tables::{Refused, Slot};
+use nat_common::{
+    flow::{Flow, FlowKey},
+    flow_table::{self, Hashed},
+    hop::HopReference,
+    record::{FlowRecord, State},
+};
+
+/// The place of a flow record in the map `flows`, and the version of the line that was found there.
+#[derive(Clone, Copy)]
+pub struct FlowSlot(*mut FlowRecord, State);
+
+impl Slot for FlowSlot {
+    #[inline(always)]
+    fn load(&self) -> Option<Flow> {
+        flow_table::load_flow(&NOW, self.0, self.1).map(|(flow, _state)| flow)
+    }
+
+    #[inline(always)]
+    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
+        if flow_table::touch(&NOW, self.0, flow.state(), now, seen).is_none() {
+            return false;
+        }
+        memory::count(self.0, bytes);
+        true
+    }
+
+    #[inline(always)]
+    fn lead(&self, _flow: &Flow, hop: HopReference) {
+        memory::lead(self.0, hop);
+        // The line may have become another flow's meanwhile: that one asks the kernel again.
+        if self.load().is_none() {
+            memory::lead(self.0, HopReference::NONE);
+        }
+    }
+}
+
+/// The record for packets with this key.
+#[inline(always)]
+pub fn find(key: &FlowKey) -> Option<FlowSlot> {
+    let [first, second] = key.words();
+    match global::nat_find(first, second) {
+        // From here and not from there: the frames of all calls share one short stack.
+        global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
+        found => slot(found),
+    }
+}
+
+/// The same without a call, for the lookup that nearly every packet has.
+#[inline(always)]
+pub fn find_inline(key: &FlowKey) -> Option<FlowSlot> {
+    match flow_table::find(&NOW, &Hashed::new(&NOW, key)) {
+        Some(found) => Some(FlowSlot(found.place, found.state)),
+        None if memory::is_growing() => {
+            let [first, second] = key.words();
+            slot(global::nat_move(first, second))
+        }
+        None => None,
+    }
+}
+
+/// Adds a record.
+#[inline(always)]
+pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+    let record = maps::FLOW_SCRATCH.get_ptr_mut(0).ok_or(Refused::Full)?;
+    // SAFETY: this CPU's own value.
+    unsafe { *record = FlowRecord::new(State::default(), key, flow) };
+    let [first, second] = key.words();
+    if memory::is_growing() && global::nat_has_before(first, second) != 0 {
+        return Err(Refused::Busy);
+    }
+    match global::nat_insert() {
+        global::ADDED => Ok(()),
+        global::EXISTS => Err(Refused::Exists),
+        global::BUSY_KEY => Err(Refused::Busy),
+        _ => Err(Refused::Full),
+    }
+}
+
+/// Removes a record.
+#[inline(always)]
+pub fn remove(key: &FlowKey) {
+    let [first, second] = key.words();
+    if memory::is_growing() {
+        global::nat_move(first, second);
+    }
+    global::nat_remove(first, second);
+}
+
+/// The slot that a global function gave: its index, and above it the version.
+#[inline(always)]
+fn slot(answer: u64) -> Option<FlowSlot> {
+    if answer >= global::NOTHING {
+        return None;
+    }
+    let place = maps::FLOWS.get_ptr_mut(answer as u32)?;
+    Some(FlowSlot(place, State::from_word(answer & !0xffff_ffff)))
+}

@@ -1,0 +1,351 @@
+//! A packet at the TC hooks: a socket buffer, which may be a super-packet with its checksum left to a
+//! device.
+//!
+//! Its fixed headers are read and written in place, in the linear part; checksums, options and payload
+//! go through helpers, which know of devices and of the other parts.
+
+use super::{barrier, fib::FibLookup, global, maps};
+use crate::{
+    headers::{ETHERNET, Headers, Transport},
+    packet::{NextHop, OptionsEdit, Packet, Route},
+    rewrite,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_ringbuf_output,
+        bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+    },
+    programs::TcContext,
+};
+use core::{mem::MaybeUninit, ptr};
+use nat_common::{
+    checksum::Delta,
+    flow::Rewrite,
+    layout,
+    punt::{MAX_PACKET, PuntHeader},
+    reason::Reason,
+    tcp_options,
+};
+
+const AF_INET: u32 = 2;
+/// The longest transport header that is read, without options: TCP's.
+const MAX_FIXED: usize = 20;
+/// Offset of the transport header of a packet without IP options.
+const TRANSPORT: usize = ETHERNET + 20;
+const VLAN_ID: u32 = 0x0fff;
+// include/uapi/linux/if_packet.h; 2 is multicast.
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_OTHERHOST: u32 = 3;
+/// `BPF_F_CURRENT_NETNS` of include/uapi/linux/bpf.h.
+const CURRENT_NETNS: u64 = -1i64 as u64;
+/// `BPF_TCP_ESTABLISHED` of include/uapi/linux/bpf.h.
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
+
+/// A socket buffer at a TC hook.
+pub struct TcPacket(TcContext);
+
+impl TcPacket {
+    #[inline(always)]
+    fn skb(&self) -> *mut aya_ebpf::bindings::__sk_buff {
+        self.0.skb.skb
+    }
+
+    /// The program's context.
+    #[inline(always)]
+    pub fn context(&self) -> &TcContext {
+        &self.0
+    }
+
+    /// The packet, its headers in the linear part of the buffer, where they are read and written
+    /// without helpers: the call of one costs more than all that is done with what it gives.
+    #[inline(always)]
+    pub fn new(context: TcContext) -> Self {
+        let linear = context.data_end() - context.data();
+        let length = context.len();
+        if linear < TRANSPORT + MAX_FIXED && linear < length as usize {
+            let most = (TRANSPORT + MAX_FIXED) as u32;
+            // SAFETY: the program's context. Where it fails the next read does.
+            unsafe {
+                bpf_skb_pull_data(context.skb.skb, if length < most { length } else { most })
+            };
+        }
+        Self(context)
+    }
+
+    /// The bytes at an offset of the headers of a packet without IP options.
+    #[inline(always)]
+    fn header<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        // A constant in either case: the verifier follows those.
+        if at == TRANSPORT { self.linear(TRANSPORT) } else { self.linear(at) }
+    }
+
+    #[inline(always)]
+    fn linear<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        let start = self.0.data();
+        if start + at + N > self.0.data_end() {
+            return None;
+        }
+        Some((start + at) as *mut [u8; N])
+    }
+
+    /// Sends it to a neighbour. Where the agent has not given its link address the kernel resolves
+    /// it if need be, and keeps it fresh.
+    #[inline(always)]
+    pub fn send(&mut self, hop: &NextHop) -> i32 {
+        self.0.set_mark(layout::MARK);
+        if let Some(link) = hop.link
+            && rewrite::link(self, link).is_ok()
+        {
+            // SAFETY: no memory is involved.
+            return unsafe { bpf_redirect(hop.ifindex, 0) } as i32;
+        }
+        // SAFETY: integers only.
+        let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        neighbour.nh_family = AF_INET;
+        neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(hop.neighbour);
+        // SAFETY: the record lives until the helper has copied it.
+        unsafe {
+            bpf_redirect_neigh(
+                hop.ifindex,
+                &raw mut neighbour,
+                size_of::<bpf_redir_neigh>() as i32,
+                0,
+            ) as i32
+        }
+    }
+
+    /// State of the socket of the gateway itself that waits for the packet; a UDP socket that is
+    /// connected says established.
+    #[inline(always)]
+    fn socket_state(&self, headers: &Headers) -> Option<u32> {
+        let [a, b] = headers.sport.to_wire();
+        let [c, d] = headers.dport.to_wire();
+        // `struct bpf_sock_tuple`, its IPv4 part: addresses, then ports, as on the wire.
+        let mut tuple = [
+            u32::from_ne_bytes(headers.src),
+            u32::from_ne_bytes(headers.dst),
+            u32::from_ne_bytes([a, b, c, d]),
+        ];
+        let size = size_of_val(&tuple) as u32;
+        let tuple = (&raw mut tuple).cast();
+        // SAFETY: the record lives during the call; a socket that was found is given back at once.
+        unsafe {
+            let socket = match headers.kind {
+                Transport::Tcp => {
+                    bpf_skc_lookup_tcp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0)
+                }
+                _ => bpf_sk_lookup_udp(self.0.as_ptr(), tuple, size, CURRENT_NETNS, 0),
+            };
+            if socket.is_null() {
+                return None;
+            }
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            Some(state)
+        }
+    }
+}
+
+impl Packet for TcPacket {
+    const COMPLETE: bool = true;
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the program's context.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_foreign(&self) -> bool {
+        // SAFETY: the program's context. The kernel has moved the tag out of the frame by now, and
+        // compared its destination with the interface's address. (On the way out the packet's type
+        // says PACKET_OUTGOING, or what it was on its way in.)
+        unsafe {
+            (*self.skb()).vlan_present != 0 && (*self.skb()).vlan_tci & VLAN_ID != 0
+                || matches!((*self.skb()).pkt_type, PACKET_BROADCAST..=PACKET_OTHERHOST)
+        }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        if at <= TRANSPORT {
+            // SAFETY: checked against the end of the linear part.
+            return self.header::<N>(at).map(|bytes| unsafe { *bytes }).ok_or(Reason::Truncated);
+        }
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes N bytes or fails.
+        unsafe {
+            let to = bytes.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, N as u32) != 0 {
+                return Err(Reason::Truncated);
+            }
+            Ok(bytes.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        // Neither way sums anything up: whoever writes here changes a checksum by as much.
+        if at <= TRANSPORT {
+            let place = self.header::<N>(at).ok_or(Reason::WriteFailed)?;
+            // SAFETY: checked against the end of the linear part, which is not shared: the kernel
+            // sees to that before a program that writes (bpf_unclone_prologue).
+            unsafe { *place = bytes };
+            return Ok(());
+        }
+        let from = (&raw const bytes).cast();
+        // SAFETY: the helper reads N bytes.
+        match unsafe { bpf_skb_store_bytes(self.skb(), at as u32, from, N as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Reason::WriteFailed),
+        }
+    }
+
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        headers: &Headers,
+        _rewrite: &Rewrite,
+        addresses: Delta,
+        rest: Delta,
+    ) -> Result<(), Reason> {
+        let (at, zero) = match headers.kind {
+            Transport::Tcp => (TCP_CHECKSUM, 0),
+            Transport::Udp => (UDP_CHECKSUM, BPF_F_MARK_MANGLED_0 as u64),
+            _ => (ICMP_CHECKSUM, 0),
+        };
+        let at = (headers.transport + at) as u32;
+        // SAFETY: the helpers check the offset.
+        let failed = unsafe {
+            // The pseudo-header counts for a device that is to finish the checksum, the rest does
+            // not: it will sum that up itself. The flag says which is which.
+            (addresses != Delta::NONE
+                && bpf_l4_csum_replace(
+                    self.skb(),
+                    at,
+                    0,
+                    addresses.raw() as u64,
+                    BPF_F_PSEUDO_HDR as u64 | zero,
+                ) != 0)
+                || (rest != Delta::NONE
+                    && bpf_l4_csum_replace(self.skb(), at, 0, rest.raw() as u64, zero) != 0)
+        };
+        if failed { Err(Reason::WriteFailed) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn longest(&self, headers: &Headers) -> u32 {
+        // SAFETY: the program's context.
+        match unsafe { (*self.skb()).gso_size } {
+            0 => headers.length as u32,
+            size => headers.header_length() as u32 + size,
+        }
+    }
+
+    #[inline(always)]
+    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+        let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
+            return Route::Unreachable;
+        };
+        // SAFETY: this CPU's own value, and the program's context.
+        unsafe {
+            let length = self.longest(headers) as u16;
+            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
+            match (*lookup).ask(self.0.as_ptr()) {
+                // What the kernel is asked to send it looks up itself, so that it keeps it fresh.
+                Route::Forward(hop, mtu) => Route::Forward(NextHop { link: None, ..hop }, mtu),
+                route => route,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn can_finish(&mut self, _headers: &Headers, _hop: &NextHop) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, headers: &Headers) -> bool {
+        self.socket_state(headers).is_some()
+    }
+
+    #[inline(always)]
+    fn has_connection(&self, headers: &Headers) -> bool {
+        self.socket_state(headers) == Some(TCP_ESTABLISHED)
+    }
+
+    #[inline(always)]
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {
+        const HEADER: usize = size_of::<PuntHeader>();
+        let last = barrier((header.length() as u64).wrapping_sub(1));
+        if last > MAX_PACKET as u64 - 1 {
+            return Err(Reason::AlgTooLong);
+        }
+        let length = (last + 1) as u32;
+        let record = maps::PUNT_SCRATCH.get_ptr_mut(0).ok_or(Reason::AlgRingFull)?.cast::<u8>();
+        // SAFETY: the record has room for the header and MAX_PACKET bytes; a TC program is not
+        // interrupted by another one on its CPU.
+        unsafe {
+            ptr::write_unaligned(record.cast::<PuntHeader>(), header);
+            let to = record.add(HEADER).cast();
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, length) != 0 {
+                return Err(Reason::Truncated);
+            }
+            let ring = (&raw const maps::PUNTS).cast_mut().cast();
+            match bpf_ringbuf_output(ring, record.cast(), HEADER as u64 + length as u64, 0) {
+                0 => Ok(()),
+                _ => Err(Reason::AlgRingFull),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn edit_options<E: OptionsEdit>(
+        &mut self,
+        at: usize,
+        length: usize,
+        mut edit: E,
+    ) -> Result<Delta, Reason> {
+        let last = barrier((length as u64).wrapping_sub(1));
+        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
+            return Err(Reason::BadHeader);
+        }
+        let length = (last + 1) as u32;
+        let area = maps::OPTIONS_SCRATCH.get_ptr_mut(0).ok_or(Reason::WriteFailed)?;
+        // SAFETY: this CPU's own value; the helper writes at most MAX_OPTIONS bytes into it.
+        let area = unsafe { &mut *area };
+        // SAFETY: as above.
+        unsafe {
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, area.as_mut_ptr().cast(), length) != 0
+            {
+                return Err(Reason::Truncated);
+            }
+        }
+        // Bytes past the end are of an earlier packet: the same before and after, they cancel out.
+        let before = global::nat_options_sum() as u16;
+        edit.edit(area, length as usize);
+        let after = global::nat_options_sum() as u16;
+        if before == after {
+            return Ok(Delta::NONE);
+        }
+        // SAFETY: the helper reads `length` bytes of the area.
+        unsafe {
+            let from = area.as_ptr().cast();
+            if bpf_skb_store_bytes(self.skb(), at as u32, from, length, 0) != 0 {
+                return Err(Reason::WriteFailed);
+            }
+        }
+        Ok(Delta::NONE.word(before.to_ne_bytes(), after.to_ne_bytes()))
+    }
+}

@@ -1,0 +1,165 @@
+//! What the tables hold: plain data that tests fill and read, and the operations of the agent on it.
+
+use crate::tables::Refused;
+use nat_common::{
+    counter::{COUNTERS, Counter},
+    expectation::{Expectation, ExpectationKey},
+    flow::{Flow, FlowKey},
+    hop::Hop,
+    interface::Interface,
+    port::{Endpoint, PortOwner},
+    reason::{REASONS, Reason},
+    record::{FlowRecord, Phase},
+    rule::{Forward, OneToOne},
+    session::{Session, SessionId},
+    settings::Settings,
+};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// How much the tables hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Flow records, two for each flow.
+    pub flows: usize,
+    /// Control connections.
+    pub sessions: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 65536, sessions: 64 }
+    }
+}
+
+/// All tables, and the clock. Plain data: tests fill and read it.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Seconds of the clock.
+    pub now: u32,
+    /// What places and lots are drawn with, as in [`nat_common::layout::Geometry`].
+    pub seeds: [u64; 2],
+    /// Next random numbers; when none are left they follow from a count.
+    pub random: VecDeque<u32>,
+    /// What the agent has set.
+    pub settings: Settings,
+    /// Managed interfaces by number.
+    pub interfaces: HashMap<u32, Interface>,
+    /// Addresses of the gateway, as in the map of that name.
+    pub addresses: HashMap<[u8; 4], u32>,
+    /// Public ports and their owners.
+    pub ports: HashMap<Endpoint, PortOwner>,
+    /// Next hops by number.
+    pub hops: HashMap<u32, Hop>,
+    /// Announced connections.
+    pub expectations: HashMap<ExpectationKey, Expectation>,
+    /// Forwards by public endpoint.
+    pub forwards: HashMap<Endpoint, Forward>,
+    /// Remote networks by number of the filter: network and bits of its prefix.
+    pub allowed: Vec<(u32, [u8; 4], u32)>,
+    /// Public address of inside hosts.
+    pub one_to_one: HashMap<[u8; 4], OneToOne>,
+    /// Control connections by index.
+    pub sessions: Vec<Session>,
+    /// Drops by reason.
+    pub drops: [u64; REASONS],
+    /// Counters.
+    pub counters: [u64; COUNTERS],
+    pub(super) slots: HashMap<FlowKey, usize>,
+    pub(super) records: Vec<FlowRecord>,
+    free: Vec<usize>,
+    pub(super) locked: HashSet<u32>,
+    pub(super) reach: HashMap<u32, u32>,
+    pub(super) limits: Limits,
+    drawn: u32,
+}
+
+impl State {
+    /// Empty tables.
+    pub fn new(limits: Limits) -> Self {
+        let sessions = vec![Session::default(); limits.sessions as usize];
+        Self { sessions, limits, ..Self::default() }
+    }
+
+    /// Drops for one reason.
+    pub fn dropped(&self, reason: Reason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Value of a counter.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// A flow record.
+    pub fn flow(&self, key: &FlowKey) -> Option<FlowRecord> {
+        self.slots.get(key).map(|index| self.records[*index])
+    }
+
+    /// Locks on mappings that somebody has.
+    pub fn locks(&self) -> usize {
+        self.locked.len()
+    }
+
+    /// All flow records.
+    pub fn flows(&self) -> HashMap<FlowKey, FlowRecord> {
+        self.slots.iter().map(|(key, index)| (*key, self.records[*index])).collect()
+    }
+
+    /// Takes a flow record from all packets if nobody has used it since `observed` was read, as the
+    /// sweep of the agent does; whether it did.
+    pub fn end_flow(&mut self, key: &FlowKey, observed: &FlowRecord) -> bool {
+        let Some(index) = self.slots.get(key) else { return false };
+        let state = self.records[*index].state();
+        let is_same = state.is_live() && state == observed.state();
+        if is_same {
+            self.records[*index] = self.records[*index].in_phase(Phase::Ending);
+        }
+        is_same
+    }
+
+    /// Gives a record back to packets that [`State::end_flow`] took from them.
+    pub fn put_back_flow(&mut self, key: &FlowKey) {
+        if let Some(index) = self.slots.get(key) {
+            self.records[*index] = self.records[*index].in_phase(Phase::Live);
+        }
+    }
+
+    /// Removes a flow record, whoever uses it.
+    pub fn remove_flow(&mut self, key: &FlowKey) {
+        if let Some(index) = self.slots.remove(key) {
+            self.records[index] = self.records[index].freed();
+            self.free.push(index);
+        }
+    }
+
+    /// Adds a flow record.
+    ///
+    /// # Errors
+    /// When the key exists, or there is no room.
+    pub fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
+        if let Some(index) = self.slots.get(key) {
+            let is_live = self.records[*index].state().is_live();
+            return Err(if is_live { Refused::Exists } else { Refused::Busy });
+        }
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.records.len() < self.limits.flows => {
+                self.records.push(FlowRecord::default());
+                self.records.len() - 1
+            }
+            None => return Err(Refused::Full),
+        };
+        self.records[index] = FlowRecord::new(self.records[index].state(), key, flow);
+        self.slots.insert(*key, index);
+        Ok(())
+    }
+
+    pub(super) fn draw(&mut self) -> u32 {
+        self.drawn = self.drawn.wrapping_add(1);
+        self.random.pop_front().unwrap_or(self.drawn.wrapping_mul(0x9e37_79b1) >> 7)
+    }
+
+    pub(super) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.index()? as usize)
+    }
+}
