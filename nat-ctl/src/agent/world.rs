@@ -54,8 +54,8 @@ impl Kernel for World {
     }
 
     fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError> {
-        let flows = &self.maps().flows;
-        let seen = |key| flows.find(key).map(|flow| flow.state().seen());
+        let maps = self.maps();
+        let seen = |key| maps.flow(key).map(|flow| flow.state().seen());
         Ok(match (seen(record.original()), seen(record.reply())) {
             (Some(original), Some(reply)) => {
                 matches!(State::of(original, reply), State::TimeWait | State::Closed)

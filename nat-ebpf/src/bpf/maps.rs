@@ -76,6 +76,9 @@ pub static FLOWS: Array<FlowRecord, 65551, MAPPED> = Array::new();
 /// The table that `flows` takes over from while it grows. Sized at load.
 #[btf_map(name = "flows_before")]
 pub static FLOWS_BEFORE: Array<FlowRecord, 1, MAPPED> = Array::new();
+/// How many lines packets have added since these programs look at two tables; each growth has its own.
+#[btf_map(name = "added")]
+pub static ADDED: Array<u64, 1> = Array::new();
 /// Locks: whoever makes a flow or a mapping holds that of its stripe.
 #[btf_map(name = "stripes")]
 pub static LOCKS: Array<Stripe, { STRIPES as usize }> = Array::new();
