@@ -18,7 +18,6 @@ use nat_common::{
     port::Endpoint,
     reason::Reason,
     rule::{AllowedKey, Forward, OneToOne},
-    session::Session,
     settings::Settings,
 };
 
@@ -26,6 +25,7 @@ use super::error::{PlaneError, Result};
 use super::flow_memory::FlowMemory;
 use super::owners::Owners;
 use super::pair::Record;
+use super::session_memory::SessionMemory;
 
 /// Every pinned map: the name in the object, in the pin folder and for bpftool.
 pub const NAMES: &[&str] = &[
@@ -85,8 +85,8 @@ pub struct Maps {
     pub allowed: LpmTrie<MapData, AllowedKey, u32>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
-    /// Control connections by place.
-    pub sessions: Array<MapData, Session>,
+    /// Control connections by place, in the memory of the data plane.
+    pub sessions: SessionMemory,
     /// What the FTP engine has to remember, by place of the session.
     pub journal: Hash<u32, Journal>,
     /// Dropped packets by [`Reason`].
@@ -124,7 +124,7 @@ impl Maps {
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
             allowed: open(pins, "allowed", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
-            sessions: open(pins, "sessions", Map::Array)?,
+            sessions: SessionMemory::open(pins)?,
             journal: open(pins, "journal", Map::HashMap)?,
             drops: open(pins, "drops", Map::PerCpuArray)?,
             agent_drops: open(pins, "agent_drops", Map::Array)?,

@@ -38,6 +38,7 @@ mod pair;
 mod pins;
 mod ports;
 mod rules;
+pub mod session_memory;
 mod sockets;
 mod start;
 mod state;

@@ -111,7 +111,7 @@ pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
 pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::new();
 /// Control connections.
 #[btf_map(name = "sessions")]
-pub static CONTROL: Array<Session, SESSIONS> = Array::new();
+pub static CONTROL: Array<Session, SESSIONS, MAPPED> = Array::new();
 /// What the FTP engine remembers; for the agent alone.
 #[btf_map(name = "journal")]
 pub static JOURNAL: HashMap<u32, Journal, SESSIONS, ON_DEMAND> = HashMap::new();
