@@ -22,4 +22,5 @@ pub mod pair;
 pub mod path;
 pub mod public_port;
 pub mod rewrite;
+pub mod shared_port;
 pub mod tables;

@@ -7,7 +7,7 @@
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
     packet::NextHop,
-    public_port,
+    public_port, shared_port,
 };
 use nat_common::{
     counter::Counter,
@@ -159,6 +159,19 @@ pub trait Tables {
         Self: Sized,
     {
         public_port::of(self, inside, public, number)
+    }
+
+    /// A port on the numbered address for packets with `key` that others have too; see
+    /// [`shared_port::of`].
+    ///
+    /// # Errors
+    /// Those of [`shared_port::of`].
+    #[inline(always)]
+    fn shared_port(&mut self, key: &FlowKey, public: [u8; 4], number: u32) -> Result<Port, Reason>
+    where
+        Self: Sized,
+    {
+        shared_port::of(self, key, public, number)
     }
 
     /// Takes an expectation out; of two packets that ask, one gets it.

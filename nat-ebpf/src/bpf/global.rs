@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
-    public_port,
+    public_port, shared_port,
 };
 use core::ptr;
 use nat_common::{
@@ -40,7 +40,7 @@ pub const NONE: u64 = NOTHING;
 pub const EXISTS: u64 = NOTHING + 1;
 /// Answer of [`nat_insert`] and [`nat_public_port`]: somebody else has the key in hand.
 pub const BUSY_KEY: u64 = NOTHING + 2;
-/// Answer of [`nat_public_port`]: no port is free.
+/// Answer of [`nat_public_port`] and [`nat_shared_port`]: no port is free.
 pub const EXHAUSTED: u64 = NOTHING + 3;
 
 /// The flow record for the key of these two words: its index, and from bit 32 on its version.
@@ -123,6 +123,17 @@ pub extern "C" fn nat_public_port(inside: u64, public: u32, number: u32) -> u64 
     match public_port::of(&mut Maps, inside, public.to_ne_bytes(), number) {
         Ok(port) => port.number() as u64,
         Err(Reason::FlowBusy) => BUSY_KEY,
+        Err(_) => EXHAUSTED,
+    }
+}
+
+/// A port for the key of these two words that others have too, on an address and its number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_shared_port(first: u64, second: u64, public: u32, number: u32) -> u64 {
+    let key = FlowKey::from_words([first, second]);
+    match shared_port::of(&mut Maps, &key, public.to_ne_bytes(), number) {
+        Ok(port) => port.number() as u64,
         Err(_) => EXHAUSTED,
     }
 }

@@ -193,6 +193,15 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn shared_port(&mut self, key: &FlowKey, public: [u8; 4], number: u32) -> Result<Port, Reason> {
+        let [first, second] = key.words();
+        match global::nat_shared_port(first, second, u32::from_ne_bytes(public), number) {
+            global::EXHAUSTED => Err(Reason::PortsExhausted),
+            port => Ok(Port::new(port as u16)),
+        }
+    }
+
+    #[inline(always)]
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {
         // SAFETY: copied before the removal; only who removes it uses the copy.
         let expectation = *unsafe { maps::EXPECTATIONS.get(key) }?;

@@ -505,3 +505,33 @@ fn the_first_packet_from_inside_leaves_by_xdp() {
         assert_eq!((flows, xdp, tc), (1, 1, 0));
     });
 }
+
+#[test]
+fn a_full_pool_is_shared_by_both_sides_alike() {
+    lab::run("a_full_pool_is_shared_by_both_sides_alike", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let mut send = |early, host, port, to| {
+            both.packet(early, Zone::Inside, &Spec::udp(([10, 0, 1, host], port), to).build());
+        };
+        let (near, far) = ((REMOTE, 9), (gateway::FAR, 9));
+        for port in gateway::POOL {
+            send(true, 2, port, near);
+        }
+        for early in [true, false] {
+            for host in [3, 5] {
+                send(early, host, 7, far);
+                send(early, host, 7, near);
+                send(early, host, 7 + u16::from(early), far);
+            }
+        }
+        let state = both.memory.state().clone();
+        assert_eq!(state.flows().len(), 2 * 2 * gateway::POOL.len());
+        assert_eq!(state.dropped(Reason::PortsExhausted), 2 * 2);
+        let is_shared = |(key, record): &(&FlowKey, &FlowRecord)| {
+            let rewrite = *record.flow().rewrite();
+            key.zone() == Zone::Inside && key.sport() != rewrite.sport()
+        };
+        assert_eq!(state.flows().iter().filter(is_shared).count(), gateway::POOL.len());
+    });
+}
