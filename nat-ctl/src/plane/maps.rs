@@ -19,6 +19,7 @@ use nat_common::{
     rule::{AllowedKey, Forward, OneToOne},
     session::Session,
     settings::Settings,
+    watch::Watch,
 };
 
 use super::error::{PlaneError, Result};
@@ -45,6 +46,7 @@ pub const NAMES: &[&str] = &[
     "allowed",
     "addresses",
     "sessions",
+    "watches",
     "journal",
     "drops",
     "agent_drops",
@@ -83,6 +85,8 @@ pub struct Maps {
     pub addresses: Hash<[u8; 4], u32>,
     /// Control connections by place.
     pub sessions: Array<MapData, Session>,
+    /// What the agent wants to see of them, by [`nat_common::watch::index`].
+    pub watches: Array<MapData, Watch>,
     /// What the FTP engine has to remember, by place of the session.
     pub journal: Hash<u32, Journal>,
     /// Dropped packets by [`Reason`].
@@ -120,6 +124,7 @@ impl Maps {
             allowed: open(pins, "allowed", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: open(pins, "sessions", Map::Array)?,
+            watches: open(pins, "watches", Map::Array)?,
             journal: open(pins, "journal", Map::HashMap)?,
             drops: open(pins, "drops", Map::PerCpuArray)?,
             agent_drops: open(pins, "agent_drops", Map::Array)?,

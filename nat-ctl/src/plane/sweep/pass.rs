@@ -11,7 +11,8 @@ use nat_common::{
     layout::SESSIONS,
     lifetime::Timeouts,
     port::{Endpoint, Owner, PortOwner},
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
+    watch::{self, Watch},
 };
 use std::sync::atomic::Ordering;
 
@@ -216,6 +217,9 @@ impl Pass {
             let controls = || met.sessions.contains(&place) || self.controls(&found, id);
             if decide::has_ended(&found, controls, now) {
                 maps::remove(&mut self.maps.journal, &place)?;
+                for side in [Side::Originator, Side::Responder] {
+                    self.maps.watches.set(watch::index(place, side), Watch::LINES, 0)?;
+                }
                 self.maps.sessions.set(place, Session::default(), 0)?;
                 ended.push(id);
             } else if found.claimed != 0 {
