@@ -47,13 +47,12 @@ pub fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
 /// Lines are no longer read.
 pub fn ended(flow: &alg::ControlFlow, end: alg::End) {
     let name = name(flow);
-    match end {
-        alg::End::Encrypted => tracing::info!(
-            "{name}: is encrypted now: data connections that it announces cannot be read; they \
-             need a passive range that is forwarded"
-        ),
-        alg::End::NotFtp => tracing::info!("{name}: is not FTP: it is passed on unread"),
-    }
+    tracing::info!("{name}: {}", end.text());
+}
+
+/// Lines are read again.
+pub fn resumed(flow: &alg::ControlFlow) {
+    tracing::info!("{}: is in clear text again", name(flow));
 }
 
 /// A write to the data plane failed.
