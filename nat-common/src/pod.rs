@@ -28,4 +28,5 @@ pod!(
     crate::rule::OneToOne,
     crate::session::Session,
     crate::settings::Settings,
+    crate::watch::Watch,
 );
