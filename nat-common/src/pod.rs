@@ -13,6 +13,8 @@ macro_rules! pod {
 pod!(
     crate::bench::Order,
     crate::bench::Tally,
+    crate::bench::Turns,
+    crate::bench::Way,
     crate::expectation::Expectation,
     crate::expectation::ExpectationKey,
     crate::flow::FlowKey,
