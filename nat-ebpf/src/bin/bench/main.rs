@@ -2,7 +2,7 @@
 //!
 //! | program | where | does |
 //! |---|---|---|
-//! | `generate` | test runs with live frames | sends packets of numbered flows |
+//! | `generate`, `generate_back` | test runs with live frames | sends packets of numbered flows, forth and back |
 //! | `ceiling` | XDP of the gateway | asks for the way and redirects; no NAT |
 //! | `sink` | XDP of client and server | counts what arrives, drops it |
 //! | `rekey`, `rekey_tc` | test runs | makes a packet, then calls the program that is measured |
@@ -32,7 +32,13 @@ mod programs {
     /// Sends a packet out of the interface that the test run names.
     #[xdp]
     pub fn generate(context: XdpContext) -> u32 {
-        generate::send(&context)
+        generate::send(&context, generate::FORTH)
+    }
+
+    /// The same by the other order, so that two sides send at the same time.
+    #[xdp]
+    pub fn generate_back(context: XdpContext) -> u32 {
+        generate::send(&context, generate::BACK)
     }
 
     /// Forwards without NAT.
