@@ -21,7 +21,7 @@ use nix::{
 
 use super::{
     contender::{Contender, Running, Sizes},
-    kit::Kit,
+    kit::{Kit, Way},
     load::Threads,
     population::{self, Popularity, Population},
     topology::{ENDS_CORE, Topology, WAN, hardware_address},
@@ -200,37 +200,66 @@ impl<'t> Field<'t> {
         self.namespace(side).enter(|| {
             pin(ENDS_CORE)?;
             go_first()?;
-            self.kit.send(port.ifindex, repeat)
+            self.kit.send(Way::Forth, port.ifindex, repeat)
         })?
     }
 
     /// Lets the generator run while `work` looks on.
     pub fn under_load<T>(&self, side: Side, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.under_loads(&[(Way::Forth, side)], work)
+    }
+
+    /// The same with a generator for each order, all of them on the core of the ends.
+    fn under_loads<T>(&self, loads: &[(Way, Side)], work: impl FnOnce() -> Result<T>) -> Result<T> {
         let is_over = AtomicBool::new(false);
-        let port = self.port(side);
         thread::scope(|scope| {
-            let generator = scope.spawn(|| {
-                self.namespace(side).enter(|| {
-                    pin(ENDS_CORE)?;
-                    go_first()?;
-                    while !is_over.load(Ordering::Relaxed) {
-                        self.kit.send(port.ifindex, CALL)?;
-                    }
-                    Ok(())
-                })?
-            });
+            let generate = |&(way, side): &(Way, Side)| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    self.namespace(side).enter(|| {
+                        pin(ENDS_CORE)?;
+                        go_first()?;
+                        while !is_over.load(Ordering::Relaxed) {
+                            self.kit.send(way, self.port(side).ifindex, CALL)?;
+                        }
+                        Ok(())
+                    })?
+                })
+            };
+            let generators: Vec<_> = loads.iter().map(generate).collect();
             let result = work();
             is_over.store(true, Ordering::Relaxed);
-            match generator.join() {
-                Ok(sent) => sent.and(result),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            let ended = self.kit.hush(|| {
+                let join = |generator: thread::ScopedJoinHandle<'_, Result<()>>| {
+                    generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                generators.into_iter().map(join).collect::<Result<Vec<()>>>()
+            });
+            ended.flatten().and(result)
         })
     }
 
     /// Counts for `length` under load, after `warm_up`.
     pub fn read(&self, side: Side, warm_up: Duration, length: Duration) -> Result<Reading> {
         let reading = self.under_load(side, || {
+            thread::sleep(warm_up);
+            self.observe(|| thread::sleep(length))
+        })?;
+        self.check(&reading)?;
+        Ok(reading)
+    }
+
+    /// Counts under load from both sides at once: packets of the hosts and answers to them, of flows
+    /// that are open, chosen at random.
+    pub fn read_both_ways(&mut self, warm_up: Duration, length: Duration) -> Result<Reading> {
+        let (forth, back) = (
+            self.order(Side::Inside, mode::UNIFORM, self.open),
+            self.order(Side::Outside, mode::BACK, self.open),
+        );
+        self.kit.order(forth)?;
+        self.kit.order_back(back)?;
+        let loads = [(Way::Forth, Side::Inside), (Way::Back, Side::Outside)];
+        let reading = self.under_loads(&loads, || {
             thread::sleep(warm_up);
             self.observe(|| thread::sleep(length))
         })?;

@@ -1,6 +1,10 @@
 //! The bench's own programs and their maps, loaded once for each topology.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -9,7 +13,7 @@ use aya::{
     programs::{Program, ProgramFd, SchedClassifier, TestRunAttrs, Xdp, XdpMode},
     util::nr_cpus,
 };
-use nat_common::bench::{ANSWERED, FRAME, Order, Tally, frame};
+use nat_common::bench::{ANSWERED, FRAME, Order, Tally, frame, mode};
 
 use crate::netns::Namespace;
 
@@ -36,10 +40,24 @@ pub enum Hook {
     Tc,
 }
 
+/// Which of the two orders: where only one side sends it is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Way {
+    /// The one that the sink looks at.
+    Forth = 0,
+    /// The one of those who send at the same time from the other side.
+    Back = 1,
+}
+
+impl Way {
+    const BOTH: [Self; 2] = [Self::Forth, Self::Back];
+}
+
 /// The programs, and the maps through which they are told and asked.
 pub struct Kit {
     ebpf: Ebpf,
-    orders: Array<MapData, Order>,
+    orders: Mutex<Array<MapData, Order>>,
     position: PerCpuArray<MapData, u64>,
     tallies: PerCpuArray<MapData, Tally>,
     popular: Array<MapData, u32>,
@@ -54,7 +72,7 @@ impl Kit {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("seen", FLOWS);
         let mut ebpf = loader.load(&bytes).context("load the object of the bench")?;
-        for name in ["generate", "sink", "pass", "rekey"] {
+        for name in ["generate", "generate_back", "sink", "pass", "rekey"] {
             let program: &mut Xdp = program_mut(&mut ebpf, name)?.try_into()?;
             program.load().with_context(|| format!("load the program {name}"))?;
         }
@@ -64,7 +82,7 @@ impl Kit {
         }
         let mut taken = |name| ebpf.take_map(name).with_context(|| format!("no map {name}"));
         Ok(Self {
-            orders: taken("orders")?.try_into()?,
+            orders: Mutex::new(taken("orders")?.try_into()?),
             position: taken("position")?.try_into()?,
             tallies: taken("tallies")?.try_into()?,
             popular: taken("popular")?.try_into()?,
@@ -91,12 +109,41 @@ impl Kit {
         self.position
             .set(0, PerCpuValues::try_from(vec![position; self.cpus])?, 0)
             .context("set the place in the sequence")?;
-        self.orders.set(0, order, 0).context("order packets")
+        self.write_order(Way::Forth, order)
     }
 
     /// The order that is in force.
     pub fn ordered(&self) -> Result<Order> {
-        self.orders.get(&0, 0).context("read the order")
+        self.read_order(Way::Forth)
+    }
+
+    /// Tells the other generator what to send at the same time.
+    pub fn order_back(&mut self, order: Order) -> Result<()> {
+        self.write_order(Way::Back, order)
+    }
+
+    /// Lets generators that are at work make no more packets while `wait` waits for their end, which
+    /// comes at once then.
+    pub fn hush<T>(&self, wait: impl FnOnce() -> T) -> Result<T> {
+        let orders = [self.read_order(Way::Forth)?, self.read_order(Way::Back)?];
+        for (way, order) in Way::BOTH.into_iter().zip(orders) {
+            self.write_order(way, Order { mode: mode::STOP, interval: 0, ..order })?;
+        }
+        let waited = wait();
+        for (way, order) in Way::BOTH.into_iter().zip(orders) {
+            self.write_order(way, order)?;
+        }
+        Ok(waited)
+    }
+
+    fn read_order(&self, way: Way) -> Result<Order> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.get(&(way as u32), 0).context("read the order")
+    }
+
+    fn write_order(&self, way: Way, order: Order) -> Result<()> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.set(way as u32, order, 0).context("order packets")
     }
 
     /// What has arrived so far.
@@ -122,10 +169,14 @@ impl Kit {
         Ok(())
     }
 
-    /// Sends `repeat` packets of the order out of the interface, from the namespace of this thread.
-    pub fn send(&self, ifindex: u32, repeat: u32) -> Result<()> {
+    /// Sends `repeat` packets of an order out of the interface, from the namespace of this thread.
+    pub fn send(&self, way: Way, ifindex: u32, repeat: u32) -> Result<()> {
         let frame = [0; FRAME];
-        let program: &Xdp = program(&self.ebpf, "generate")?.try_into()?;
+        let name = match way {
+            Way::Forth => "generate",
+            Way::Back => "generate_back",
+        };
+        let program: &Xdp = program(&self.ebpf, name)?.try_into()?;
         program
             .test_run(TestRunOptions {
                 data_in: Some(&frame),

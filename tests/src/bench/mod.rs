@@ -11,7 +11,7 @@
 //! Invariant: a number that is reported was counted at the far end; what was lost on the way is not
 //! work done.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail};
 
@@ -91,14 +91,18 @@ pub fn run(options: &Options) -> Result<Vec<anyhow::Error>> {
     }
     let here = report::Run::here(options.quick);
     let (mut samples, mut errors) = (Vec::new(), Vec::new());
+    let begun = Instant::now();
     for measure in wanted {
-        eprintln!("{}", measure.name);
+        eprint!("{}: ", measure.name);
+        let start = Instant::now();
         match (measure.run)(options) {
             Ok(taken) => samples.extend(taken),
             Err(error) => errors.push(error.context(measure.name)),
         }
+        eprintln!("{:.0} s", start.elapsed().as_secs_f64());
         interrupt::check()?;
     }
+    eprintln!("all of it: {:.0} s", begun.elapsed().as_secs_f64());
     println!("{}", report::table(&here, &samples));
     for file in report::write(&here, &samples, &options.out)? {
         println!("{}", file.display());

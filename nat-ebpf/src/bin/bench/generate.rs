@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use nat_common::bench::{
     ANSWERED, DESTINATION_PORT, Ends, FRAME, NUMBER, OPENED, Order, frame,
-    mode::{ANSWER, BACK, FLOOD, FRESH, OPEN, POPULAR as FAVOURITES, UNIFORM},
+    mode::{ANSWER, BACK as ANSWERS, FLOOD, FRESH, OPEN, POPULAR as FAVOURITES, UNIFORM},
 };
 
 /// Multiplier of a congruential generator (Knuth, MMIX).
@@ -21,13 +21,18 @@ const INCREMENT: u64 = 1_442_695_040_888_963_407;
 /// holds, at any rate that a gateway is asked for.
 const CATCH_UP: u64 = 100_000;
 
-/// Makes the next packet; `XDP_TX` sends it out of the interface of the run.
+/// The order that is for packets one way alone, or the first of two.
+pub const FORTH: u32 = 0;
+/// The order that is for packets the other way at the same time.
+pub const BACK: u32 = 1;
+
+/// Makes the next packet of an order; `XDP_TX` sends it out of the interface of the run.
 #[inline(always)]
-pub fn send(context: &XdpContext) -> u32 {
-    if !is_due() {
+pub fn send(context: &XdpContext, which: u32) -> u32 {
+    if !is_due(which) {
         return XDP_DROP;
     }
-    let Some(next) = next() else { return XDP_DROP };
+    let Some(next) = next(which) else { return XDP_DROP };
     let start = context.data();
     if start + FRAME > context.data_end() {
         return XDP_DROP;
@@ -36,7 +41,7 @@ pub fn send(context: &XdpContext) -> u32 {
     unsafe { *(start as *mut [u8; FRAME]) = next };
     let flow =
         u32::from_be_bytes([next[NUMBER], next[NUMBER + 1], next[NUMBER + 2], next[NUMBER + 3]]);
-    if let (Some(order), Some(tally)) = (ORDERS.get(0), TALLIES.get_ptr_mut(0))
+    if let (Some(order), Some(tally)) = (ORDERS.get(which), TALLIES.get_ptr_mut(0))
         && flow < order.first
     {
         // SAFETY: the entry of this CPU; the sink, which may come in between, has other fields.
@@ -47,8 +52,8 @@ pub fn send(context: &XdpContext) -> u32 {
 
 /// Whether it is time for a packet; what was missed is made good within [`CATCH_UP`].
 #[inline(always)]
-fn is_due() -> bool {
-    let (Some(order), Some(due)) = (ORDERS.get(0), DUE.get_ptr_mut(0)) else { return false };
+fn is_due(which: u32) -> bool {
+    let (Some(order), Some(due)) = (ORDERS.get(which), DUE.get_ptr_mut(0)) else { return false };
     if order.interval == 0 {
         return true;
     }
@@ -66,8 +71,8 @@ fn is_due() -> bool {
 
 /// The next packet that was ordered.
 #[inline(always)]
-pub fn next() -> Option<[u8; FRAME]> {
-    let order = ORDERS.get(0)?;
+pub fn next(which: u32) -> Option<[u8; FRAME]> {
+    let order = ORDERS.get(which)?;
     let position = POSITION.get_ptr_mut(0)?;
     // SAFETY: the entry of this CPU, on which no other program takes the turn of this one.
     let at = unsafe { *position };
@@ -107,7 +112,7 @@ pub fn next() -> Option<[u8; FRAME]> {
                 Some(outbound(order, scale(random(random(at)), order.first)))
             }
         }
-        BACK => {
+        ANSWERS => {
             advance(random(at));
             let flow = scale(at, order.flows);
             Some(inbound(order, flow, *SEEN.get(flow)?))

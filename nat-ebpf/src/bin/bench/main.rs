@@ -2,7 +2,7 @@
 //!
 //! | program | where | does |
 //! |---|---|---|
-//! | `generate` | test runs with live frames | sends packets of numbered flows |
+//! | `generate`, `generate_back` | test runs with live frames | sends packets of numbered flows, forth and back |
 //! | `ceiling` | XDP of the gateway | asks for the way and redirects; no NAT |
 //! | `ceiling_tc` | TC ingress of the gateway | writes link addresses that it was given, redirects |
 //! | `sink` | XDP of client and server | counts what arrives, drops it |
@@ -33,7 +33,13 @@ mod programs {
     /// Sends a packet out of the interface that the test run names.
     #[xdp]
     pub fn generate(context: XdpContext) -> u32 {
-        generate::send(&context)
+        generate::send(&context, generate::FORTH)
+    }
+
+    /// The same by the other order, so that two sides send at the same time.
+    #[xdp]
+    pub fn generate_back(context: XdpContext) -> u32 {
+        generate::send(&context, generate::BACK)
     }
 
     /// Forwards without NAT.

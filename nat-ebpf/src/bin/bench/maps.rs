@@ -6,9 +6,9 @@ use aya_ebpf::{
 };
 use nat_common::bench::{Order, Tally, Way};
 
-/// What to send.
+/// What to send: at 0 what `generate` is told, and the sink looks at; at 1 what `generate_back` is.
 #[btf_map(name = "orders")]
-pub static ORDERS: Array<Order, 1> = Array::new();
+pub static ORDERS: Array<Order, 2> = Array::new();
 /// How many packets were made: the place in a sequence, or the state of a random one.
 #[btf_map(name = "position")]
 pub static POSITION: PerCpuArray<u64, 1> = PerCpuArray::new();

@@ -35,7 +35,7 @@ pub fn tc(context: &TcContext) -> i32 {
 #[inline(always)]
 fn write(start: usize, end: usize) {
     if start + FRAME <= end
-        && let Some(next) = generate::next()
+        && let Some(next) = generate::next(generate::FORTH)
     {
         // SAFETY: checked against the end of the frame.
         unsafe { *(start as *mut [u8; FRAME]) = next };

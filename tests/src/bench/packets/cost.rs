@@ -13,7 +13,7 @@ use crate::{
         contender::{Contender, Sizes},
         field::{Field, Side},
         names,
-        population::{Popularity, Population},
+        population::{Popularity, Population, short},
         sample::Sample,
         schedule,
         topology::{Topology, Wiring},
@@ -27,15 +27,55 @@ const LENGTH: Duration = Duration::from_millis(400);
 /// Flows that are measured with tables of one size.
 struct Stage {
     room: u32,
-    flows: &'static [u32],
+    flows: &'static [Step],
     rounds: u32,
 }
 
-const QUICK: &[Stage] =
-    &[Stage { room: 1 << 20, flows: &[1, 1_000, 50_000, 1_000_000], rounds: 3 }];
+/// So many flows, and which packets of them.
+struct Step {
+    flows: u32,
+    loads: &'static [Load],
+}
+
+/// Which packets of the open flows are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Those of the hosts inside.
+    Outbound(Popularity),
+    /// Those of the hosts and answers to them at the same time, all flows alike.
+    BothWays,
+}
+
+const UNIFORM: Load = Load::Outbound(Popularity::Uniform);
+const ZIPF: Load = Load::Outbound(Popularity::Zipf);
+
+const fn step(flows: u32, loads: &'static [Load]) -> Step {
+    Step { flows, loads }
+}
+
+const QUICK: &[Stage] = &[Stage {
+    room: 1 << 20,
+    flows: &[
+        step(1, &[UNIFORM]),
+        step(1_000, &[UNIFORM]),
+        step(50_000, &[UNIFORM]),
+        step(1_000_000, &[UNIFORM]),
+    ],
+    rounds: 3,
+}];
 const FULL: &[Stage] = &[
-    Stage { room: 1 << 20, flows: &[1, 1_000, 50_000, 100_000, 1_000_000], rounds: 8 },
-    Stage { room: 4_000_000, flows: &[4_000_000], rounds: 6 },
+    Stage {
+        room: 1 << 20,
+        flows: &[
+            step(1, &[UNIFORM]),
+            step(1_000, &[UNIFORM, ZIPF]),
+            step(50_000, &[UNIFORM]),
+            step(100_000, &[UNIFORM, ZIPF, Load::BothWays]),
+            step(1_000_000, &[UNIFORM, ZIPF]),
+        ],
+        rounds: 8,
+    },
+    Stage { room: 4_000_000, flows: &[step(4_000_000, &[UNIFORM, ZIPF])], rounds: 6 },
 ];
 
 /// Takes the samples [`names::GATEWAY_COST`] and [`names::GATEWAY_RATE`].
@@ -61,7 +101,7 @@ fn run_stage(options: &Options, stage: &Stage) -> Result<Vec<Sample>> {
         fields.push(field);
     }
     let mut samples = Vec::new();
-    for &flows in stage.flows {
+    for &Step { flows, loads } in stage.flows {
         if options.quick && flows > 50_000 {
             // A million flows take long to open: only for the two of whom a goal speaks.
             fields.retain(|field| {
@@ -73,32 +113,37 @@ fn run_stage(options: &Options, stage: &Stage) -> Result<Vec<Sample>> {
             field.open(flows)?;
             field.running.pause()?;
         }
-        let popularities: &[_] = if options.quick || flows < 50_000 {
-            &[Popularity::Uniform]
-        } else {
-            &[Popularity::Uniform, Popularity::Zipf]
-        };
-        for &popularity in popularities {
-            let population = Population { flows, popularity };
-            for field in &mut fields {
-                field.ask_for(population)?;
+        for &load in loads {
+            if let Load::Outbound(popularity) = load {
+                for field in &mut fields {
+                    field.ask_for(Population { flows, popularity })?;
+                }
             }
             samples.extend(schedule::rounds(&mut fields, stage.rounds, |field, round| {
-                take(field, population, round)
+                take(field, load, round)
             })?);
         }
     }
     Ok(samples)
 }
 
-fn take(field: &mut Field<'_>, population: Population, round: u32) -> Result<Vec<Sample>> {
+fn take(field: &mut Field<'_>, load: Load, round: u32) -> Result<Vec<Sample>> {
+    let flows = field.flows();
     field.running.resume()?;
-    let reading = field.read(Side::Inside, WARM_UP, LENGTH);
+    let (case, reading) = match load {
+        Load::Outbound(popularity) => (
+            Population { flows, popularity }.to_string(),
+            field.read(Side::Inside, WARM_UP, LENGTH),
+        ),
+        Load::BothWays => {
+            (format!("{} both ways", short(flows)), field.read_both_ways(WARM_UP, LENGTH))
+        }
+    };
     field.running.pause()?;
     let reading = reading?;
     let sample = |measure, value, unit| Sample {
         measure,
-        case: population.to_string(),
+        case: case.clone(),
         contender: field.contender.name().to_owned(),
         round,
         value,
