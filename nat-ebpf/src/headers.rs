@@ -12,13 +12,18 @@ pub const ETHERNET: usize = 14;
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
 /// IPv4 header without options, the first and the last byte of its addresses.
-const IP_FIXED: usize = 20;
+pub(crate) const IP_FIXED: usize = 20;
 const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-const ECHO_REPLY: u8 = 0;
-const ECHO_REQUEST: u8 = 8;
+pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// Types of ICMP messages (RFC 792).
+pub(crate) const ECHO_REPLY: u8 = 0;
+pub(crate) const ECHO_REQUEST: u8 = 8;
+const UNREACHABLE: u8 = 3;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
 
 /// The transport of a packet, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,9 @@ pub enum Transport {
     EchoRequest,
     /// The answer to one.
     EchoReply,
+    /// An ICMP error that quotes the packet it is about. (Source quench is no more, RFC 6633, and a
+    /// redirect is for one link.)
+    IcmpError,
     /// Another ICMP message.
     IcmpOther,
     /// Another protocol.
@@ -75,6 +83,8 @@ pub struct Headers {
     pub src: [u8; 4],
     /// Destination address.
     pub dst: [u8; 4],
+    /// Whether no router may cut it.
+    pub whole: bool,
     /// Kind of transport.
     pub kind: Transport,
     /// Source port, or the identifier of an echo request.
@@ -148,6 +158,7 @@ impl Headers {
             network_checksum: u16::from_ne_bytes([ip[10], ip[11]]),
             src,
             dst,
+            whole: ip[6] & (DONT_FRAGMENT >> 8) as u8 != 0,
             kind: Transport::Other,
             sport: Port::NONE,
             dport: Port::NONE,
@@ -214,6 +225,7 @@ impl Headers {
                         self.dport = identifier;
                         Transport::EchoReply
                     }
+                    UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => Transport::IcmpError,
                     _ => Transport::IcmpOther,
                 };
             }
@@ -263,7 +275,7 @@ impl Headers {
             Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
                 Ok(())
             }
-            Transport::IcmpOther => Err(Reason::IcmpType),
+            Transport::IcmpError | Transport::IcmpOther => Err(Reason::IcmpType),
             Transport::Other => Err(Reason::Protocol),
             Transport::FirstFragment | Transport::LaterFragment => Err(Reason::Fragment),
         }
