@@ -124,6 +124,8 @@ pub enum Owner {
     Expectation,
     /// A socket of the gateway itself.
     Gateway,
+    /// Flows of any inside endpoints, told apart by their remote ends.
+    Shared,
 }
 
 impl Owner {
@@ -134,6 +136,7 @@ impl Owner {
             Self::Forward => "forward",
             Self::Expectation => "expectation",
             Self::Gateway => "gateway",
+            Self::Shared => "shared",
         }
     }
 
@@ -143,6 +146,7 @@ impl Owner {
             Self::Forward => 2,
             Self::Expectation => 3,
             Self::Gateway => 4,
+            Self::Shared => 5,
         }
     }
 }
@@ -166,6 +170,9 @@ const _: () = assert!(size_of::<PortOwner>() == 8);
 impl PortOwner {
     /// Nobody.
     pub const NONE: Self = Self { inside: [0; 4], inside_port: Port::NONE, owner: 0, idle: 0 };
+
+    /// Whoever has a flow by it.
+    pub const SHARED: Self = Self::new(Owner::Shared, [0; 4], Port::NONE);
 
     /// `inside` at `inside_port` owns the port.
     #[inline(always)]
@@ -193,6 +200,7 @@ impl PortOwner {
             2 => Some(Owner::Forward),
             3 => Some(Owner::Expectation),
             4 => Some(Owner::Gateway),
+            5 => Some(Owner::Shared),
             _ => None,
         }
     }
@@ -416,6 +424,7 @@ mod tests {
             (Owner::Forward, "forward"),
             (Owner::Expectation, "expectation"),
             (Owner::Gateway, "gateway"),
+            (Owner::Shared, "shared"),
         ] {
             let port = PortOwner::new(owner, [10, 0, 1, 2], Port::new(5000));
             assert_eq!((port.owner(), owner.name(), port.is_none()), (Some(owner), name, false));

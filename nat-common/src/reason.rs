@@ -59,7 +59,7 @@ reasons! {
     NoRoute = 10, "no-route", "`ip route get ADDRESS` on the gateway says what is missing.";
     /// The flow table is full.
     TableFull = 11, "table-full", "Raise `limits.flows`, or shorten the timeouts; `nat-ctl flows list` shows who holds the flows.";
-    /// No public port was found free for a new flow.
+    /// No public port was found for a new flow: those of the pool that were tried have flows to the same remote end.
     PortsExhausted = 12, "ports-exhausted", "Widen `masquerade.ports`.";
     /// The kernel was about to forward a packet of the inside to a WAN without translation.
     Untranslated = 13, "untranslated", "Rare packets that the path leaves to the kernel end here. Many of one kind: see which with `tcpdump` on the inside interface.";
@@ -91,7 +91,7 @@ reasons! {
     AlgMalformed = 26, "alg-malformed", "Look at the sender: `tcpdump -vv` names the field.";
     /// The outside interface has no IPv4 address to hide inside hosts behind.
     NoPublicAddress = 27, "no-public-address", "Give the outside interface an address, or wait for DHCP.";
-    /// The answers of a new flow could not be told from those of another flow.
+    /// The answers of a new flow that may not leave by another port could not be told from those of another flow.
     TupleTaken = 28, "tuple-taken", "Two rules lead to the same inside port and the remote host uses one source port for both; it will try again with another.";
     /// Masquerade is turned off and no rule gives the inside host a public address.
     NotMasqueraded = 29, "not-masqueraded", "Turn `masquerade` on, or add a one-to-one rule for the host.";

@@ -24,4 +24,5 @@ pub mod path;
 pub mod public_port;
 pub mod quote;
 pub mod rewrite;
+pub mod shared_port;
 pub mod tables;

@@ -18,6 +18,10 @@ use nat_common::{
     rule::RuleId,
 };
 
+/// Attempts to make a flow: with the port of its mapping, and with shared ones when another CPU was
+/// faster.
+const TRIES: u32 = 3;
+
 /// Admits a packet from inside that has no flow.
 ///
 /// # Errors
@@ -44,19 +48,48 @@ pub fn admit<P: Packet, T: Tables>(
     headers.begins_flow()?;
 
     let plan = plan(tables, headers, key, &wan, now)?;
-    let port = match plan.port {
-        PublicPort::Own => key.sport(),
-        PublicPort::OwnIfFree if may_keep(tables, key, plan.address) => key.sport(),
-        PublicPort::OwnIfFree => {
-            let number = tables.address_number(plan.address).ok_or(Reason::PortsExhausted)?;
-            tables.public_port(key.source(), plan.address, number)?
-        }
-        PublicPort::Mapped(number) => tables.public_port(key.source(), plan.address, number)?,
-    };
+    let (mut port, number) = choose(tables, key, &plan)?;
     let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
-    let rewrite = Rewrite::source(key, plan.address, port);
-    pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now)?;
-    Ok(Admission::Flow)
+    for _try in 0..TRIES {
+        if let Some(port) = port {
+            let rewrite = Rewrite::source(key, plan.address, port);
+            match pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now) {
+                Ok(()) => return Ok(Admission::Flow),
+                // Another inside endpoint has the answers of that remote end.
+                Err(Reason::TupleTaken) if number.is_some() => {}
+                Err(reason) => return Err(reason),
+            }
+        }
+        let number = number.ok_or(Reason::TupleTaken)?;
+        port = Some(tables.shared_port(key, plan.address, number)?);
+    }
+    // Another CPU has taken it meanwhile, and the one after it.
+    Err(Reason::FlowBusy)
+}
+
+/// The port that a flow leaves with, `None` where it has to share one; and, where it may, the number
+/// of the address.
+#[inline(always)]
+fn choose<T: Tables>(
+    tables: &mut T,
+    key: &FlowKey,
+    plan: &Plan,
+) -> Result<(Option<Port>, Option<u32>), Reason> {
+    let number = match plan.port {
+        PublicPort::Own => return Ok((Some(key.sport()), None)),
+        PublicPort::OwnIfFree if may_keep(tables, key, plan.address) => {
+            return Ok((Some(key.sport()), tables.address_number(plan.address)));
+        }
+        PublicPort::OwnIfFree => {
+            tables.address_number(plan.address).ok_or(Reason::PortsExhausted)?
+        }
+        PublicPort::Mapped(number) => number,
+    };
+    match tables.public_port(key.source(), plan.address, number) {
+        Ok(port) => Ok((Some(port), Some(number))),
+        Err(Reason::PortsExhausted) => Ok((None, Some(number))),
+        Err(reason) => Err(reason),
+    }
 }
 
 /// How a flow leaves.

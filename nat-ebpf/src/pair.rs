@@ -2,8 +2,10 @@
 //!
 //! The record of the answer is made first, so that no packet leaves whose answer would be unknown.
 //! Two CPUs that make the same flow make the same records, since the choice of the public port is
-//! theirs in common ([`crate::public_port`]); whoever comes second adopts what is there. Nothing is
-//! rolled back but what nobody else can have seen; a record without its pair expires by itself.
+//! theirs in common ([`crate::public_port`]); whoever comes second adopts what is there. Of two that
+//! came to different shared ports ([`crate::shared_port`]) the one whose first record is there wins,
+//! and the other takes its own answer's record back. Nothing is rolled back that another CPU may rely
+//! on; a record without its pair expires by itself.
 
 use crate::tables::{Refused, Slot, Tables};
 use nat_common::{
@@ -52,7 +54,8 @@ pub fn make<T: Tables>(
     };
     // One record after the other, for there is little stack.
     let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(key), origin, now);
-    if let Err(refused) = tables.insert_flow(&answer, &back) {
+    let made = tables.insert_flow(&answer, &back);
+    if let Err(refused) = made {
         // Given back here only, where no record names it yet.
         if let Origin::Control(claimed) = origin {
             tables.release_session(claimed);
@@ -74,10 +77,17 @@ pub fn make<T: Tables>(
         // Another CPU was faster; its record is as good.
         Err(Refused::Exists) => {
             let slot = tables.flow(key).ok_or(Reason::FlowBusy)?;
-            if let Origin::Control(session) = origin {
+            let other = slot.load();
+            if other.is_some_and(|other| *other.rewrite() != rewrite) {
+                // It leaves by another shared port. Whoever has met this answer's record meanwhile has
+                // come here too, so only who has made it takes it away.
+                if made.is_ok() {
+                    tables.remove_flow(&answer);
+                }
+            } else if let Origin::Control(session) = origin {
                 // Records of two sessions in one flow: two CPUs began it anew at the same time. The
                 // SYN is repeated and finds the way free.
-                if slot.load().and_then(|flow| flow.control_session()) != Some(session) {
+                if other.and_then(|flow| flow.control_session()) != Some(session) {
                     remove(tables, key, &rewrite);
                     return Err(Reason::AlgBusy);
                 }

@@ -18,7 +18,7 @@
 
 use crate::tables::{Tables, Turn};
 use nat_common::{
-    port::{Endpoint, Owner, Port, PortOwner},
+    port::{Endpoint, Owner, Pool, Port, PortOwner},
     reason::Reason,
 };
 
@@ -72,7 +72,7 @@ fn find_or_claim<T: Tables>(
         return inside.port();
     }
     let reach = tables.mapping_reach(stripe);
-    let mut walk = Walk { place, index: first, turn: 0, claims: 0, found: Port::NONE };
+    let mut walk = Walk { place, steps: Steps::from(first), claims: 0, found: Port::NONE };
     if reach != 0 {
         tables.repeat(reach, &mut walk);
         if walk.found != Port::NONE {
@@ -82,12 +82,11 @@ fn find_or_claim<T: Tables>(
     if own && place.claim(tables, inside.port()) {
         return inside.port();
     }
-    walk.index = first;
-    walk.turn = 0;
+    walk.steps = Steps::from(first);
     walk.claims = 1;
     tables.repeat(PROBES, &mut walk);
-    if walk.found != Port::NONE && walk.turn > reach {
-        tables.set_mapping_reach(stripe, walk.turn);
+    if walk.found != Port::NONE && walk.steps.turn > reach {
+        tables.set_mapping_reach(stripe, walk.steps.turn);
     }
     walk.found
 }
@@ -126,11 +125,38 @@ impl Place {
     }
 }
 
+/// Steps along the pool, from a place in it.
+#[derive(Clone, Copy)]
+pub struct Steps {
+    index: u32,
+    turn: u32,
+}
+
+impl Steps {
+    /// From the port with this index on.
+    #[inline(always)]
+    pub const fn from(index: u32) -> Self {
+        Self { index, turn: 0 }
+    }
+
+    /// The next port; `None` past the end, and then again from the beginning.
+    #[inline(always)]
+    pub fn next(&mut self, pool: &Pool) -> Option<Port> {
+        self.turn += 1;
+        let port = pool.port(self.index);
+        if port.is_none() {
+            self.index = self.index.wrapping_sub(pool.len());
+        } else {
+            self.index += if self.turn.is_multiple_of(ROW) { leap(pool.len()) } else { 1 };
+        }
+        port
+    }
+}
+
 /// A walk along the pool, one port a turn.
 struct Walk {
     place: Place,
-    index: u32,
-    turn: u32,
+    steps: Steps,
     /// 1 when free ports are claimed, 0 when the endpoint's own is looked for.
     claims: u32,
     found: Port,
@@ -139,14 +165,7 @@ struct Walk {
 impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
-        self.turn += 1;
-        let pool = tables.settings().pool;
-        let Some(port) = pool.port(self.index) else {
-            // Past the end; the next turn goes on from the beginning.
-            self.index = self.index.wrapping_sub(pool.len());
-            return true;
-        };
-        self.index += if self.turn.is_multiple_of(ROW) { leap(pool.len()) } else { 1 };
+        let Some(port) = self.steps.next(&tables.settings().pool) else { return true };
         let taken = match self.claims {
             0 => self.place.is_mapped(tables, port),
             _ => self.place.claim(tables, port),

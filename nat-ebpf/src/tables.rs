@@ -7,7 +7,7 @@
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
     packet::NextHop,
-    public_port,
+    public_port, shared_port,
 };
 use nat_common::{
     counter::Counter,
@@ -21,6 +21,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    watch::Watch,
 };
 
 /// Why an insertion failed.
@@ -161,6 +162,19 @@ pub trait Tables {
         public_port::of(self, inside, public, number)
     }
 
+    /// A port on the numbered address for packets with `key` that others have too; see
+    /// [`shared_port::of`].
+    ///
+    /// # Errors
+    /// Those of [`shared_port::of`].
+    #[inline(always)]
+    fn shared_port(&mut self, key: &FlowKey, public: [u8; 4], number: u32) -> Result<Port, Reason>
+    where
+        Self: Sized,
+    {
+        shared_port::of(self, key, public, number)
+    }
+
     /// Takes an expectation out; of two packets that ask, one gets it.
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation>;
 
@@ -195,6 +209,10 @@ pub trait Tables {
         sequence: u32,
         acknowledgement: u32,
     ) -> Result<Shifted, Reason>;
+    /// What the agent wants to see of what `side` sends.
+    fn watch(&self, id: SessionId, side: Side) -> Watch;
+    /// The next record that `side` sends starts at `boundary`.
+    fn move_boundary(&mut self, id: SessionId, side: Side, boundary: u32);
     /// Maps the SACK edges of a packet that `side` sends, in a buffer of options.
     fn map_sack(
         &self,

@@ -13,6 +13,7 @@ use nat_common::{
     rule::{Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
+    watch::Watch,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -87,6 +88,8 @@ pub struct State {
     pub one_to_one: HashMap<[u8; 4], OneToOne>,
     /// Control connections by index.
     pub sessions: Vec<Session>,
+    /// What the agent wants to see of them, by [`nat_common::watch::index`].
+    pub watches: Vec<Watch>,
     /// Drops by reason.
     pub drops: Drops,
     /// Counters.
@@ -104,7 +107,8 @@ impl State {
     /// Empty tables.
     pub fn new(limits: Limits) -> Self {
         let sessions = vec![Session::default(); limits.sessions as usize];
-        Self { sessions, limits, ..Self::default() }
+        let watches = vec![Watch::LINES; 2 * limits.sessions as usize];
+        Self { sessions, watches, limits, ..Self::default() }
     }
 
     /// Drops for one reason.

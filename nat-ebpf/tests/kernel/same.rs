@@ -7,6 +7,7 @@ use crate::{
         generate::{self, Report, packet, port},
         sums,
     },
+    counted::Executions,
     lab,
     object::{self, Answer, Object},
 };
@@ -22,7 +23,8 @@ use nat_common::{
     reason::Reason,
     record::FlowRecord,
     rule::RuleId,
-    session::SessionId,
+    session::{SessionId, Side},
+    watch::{self, Watch},
 };
 use nat_ebpf::{
     host::{self, Drops, HostPacket, Limits, Memory, Verdict, World},
@@ -39,7 +41,7 @@ use std::{collections::HashMap, fmt::Debug};
 
 /// What happens next; a packet comes by XDP first, or only by TC.
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Packet(bool, Zone, Spec),
     Known(bool, Index, Spec),
     /// An error about a packet of a flow; by XDP first, or only by TC.
@@ -118,25 +120,25 @@ fn arriving(ifindex: u32, frame: &[u8]) -> Vec<u8> {
 }
 
 /// The clock of the programs, seconds of the kernel's coarse monotonic one.
-fn clock() -> u32 {
+pub fn clock() -> u32 {
     let moment = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
     clock::seconds(moment.tv_sec() as u64 * 1_000_000_000 + moment.tv_nsec() as u64)
 }
 
 /// Places of the kernel's table, and the lines that fit in, which is what the host's counts.
 #[derive(Clone, Copy)]
-struct Room {
+pub struct Room {
     places: u32,
     lines: u32,
 }
 
 /// Every key has two homes and room in either.
-const ROOMY: Room = Room { places: 401, lines: 401 };
+pub const ROOMY: Room = Room { places: 401, lines: 401 };
 /// One home, the window of which is all that is ever used: it is full when that is.
 const NARROW: Room = Room { places: SPAN + 1, lines: WINDOW };
 
 /// Both sides.
-struct Both {
+pub struct Both {
     object: Object,
     memory: Memory,
     world: World,
@@ -149,7 +151,7 @@ struct Both {
 }
 
 impl Both {
-    fn new(object: &[u8], Room { places, lines }: Room) -> Self {
+    pub fn new(object: &[u8], Room { places, lines }: Room) -> Self {
         let mut object = Object::load(object, places);
         object.attach();
         let began = clock();
@@ -159,7 +161,7 @@ impl Both {
     }
 
     /// Empties what packets have filled.
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         let sessions: Vec<_> = self
             .object
             .flows()
@@ -180,8 +182,13 @@ impl Both {
         self.object.fill(&state);
     }
 
+    /// What the programs have counted.
+    pub fn counted(&mut self, counter: Counter) -> u64 {
+        self.object.counters()[counter as usize]
+    }
+
     /// Runs a packet on both sides.
-    fn packet(&mut self, early: bool, zone: Zone, frame: &[u8]) {
+    pub fn packet(&mut self, early: bool, zone: Zone, frame: &[u8]) {
         let ifindex = if zone == Zone::Inside { LAN } else { WAN };
         let frame = &arriving(ifindex, frame);
         self.beat();
@@ -284,7 +291,7 @@ impl Both {
     }
 
     /// What the agent does with the hops that it keeps.
-    fn keep_hops(&mut self, step: &Step) {
+    pub fn keep_hops(&mut self, step: &Step) {
         let mut state = self.memory.state();
         let mut places: Vec<u32> = state.hops.keys().copied().collect();
         places.sort_unstable();
@@ -376,18 +383,45 @@ const LONGEST: usize = 3000;
 
 #[test]
 fn the_programs_do_what_the_path_does_on_the_host() {
-    side_by_side("the_programs_do_what_the_path_does_on_the_host", ROOMY, 2400);
+    side_by_side(
+        "the_programs_do_what_the_path_does_on_the_host",
+        ROOMY,
+        2400,
+        Programs::AsTheyAre,
+    );
 }
 
 #[test]
 fn a_full_table_refuses_on_both_sides_alike() {
-    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 1500);
+    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 1500, Programs::AsTheyAre);
+}
+
+#[test]
+fn a_copy_that_counts_what_it_executes_does_the_same() {
+    side_by_side(
+        "a_copy_that_counts_what_it_executes_does_the_same",
+        ROOMY,
+        900,
+        Programs::Counting,
+    );
+}
+
+/// Which programs run in the kernel.
+enum Programs {
+    AsTheyAre,
+    /// Those of a copy that counts what it executes.
+    Counting,
 }
 
 /// So many steps on both sides.
-fn side_by_side(name: &str, room: Room, steps_taken: u16) {
+fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
     lab::run(name, move |object| {
         let _sockets = lab::set_up();
+        let mut executions = Executions::new();
+        let object = match programs {
+            Programs::AsTheyAre => object,
+            Programs::Counting => executions.instrument(&object),
+        };
         let mut both = Both::new(&object, room);
         let mut runner = TestRunner::new_with_rng(
             Config::default(),
@@ -490,5 +524,75 @@ fn the_first_packet_from_inside_leaves_by_xdp() {
         let [flows, xdp, tc] =
             [Counter::Flows, Counter::Xdp, Counter::Tc].map(|counter| counters[counter as usize]);
         assert_eq!((flows, xdp, tc), (1, 1, 0));
+    });
+}
+
+#[test]
+fn a_full_pool_is_shared_by_both_sides_alike() {
+    lab::run("a_full_pool_is_shared_by_both_sides_alike", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let mut send = |early, host, port, to| {
+            both.packet(early, Zone::Inside, &Spec::udp(([10, 0, 1, host], port), to).build());
+        };
+        let (near, far) = ((REMOTE, 9), (gateway::FAR, 9));
+        for port in gateway::POOL {
+            send(true, 2, port, near);
+        }
+        for early in [true, false] {
+            for host in [3, 5] {
+                send(early, host, 7, far);
+                send(early, host, 7, near);
+                send(early, host, 7 + u16::from(early), far);
+            }
+        }
+        let state = both.memory.state().clone();
+        assert_eq!(state.flows().len(), 2 * 2 * gateway::POOL.len());
+        assert_eq!(state.dropped(Reason::PortsExhausted), 2 * 2);
+        let is_shared = |(key, record): &(&FlowKey, &FlowRecord)| {
+            let rewrite = *record.flow().rewrite();
+            key.zone() == Zone::Inside && key.sport() != rewrite.sport()
+        };
+        assert_eq!(state.flows().iter().filter(is_shared).count(), gateway::POOL.len());
+    });
+}
+
+#[test]
+fn records_are_followed_as_on_the_host() {
+    lab::run("records_are_followed_as_on_the_host", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
+        both.packet(true, Zone::Inside, &Spec::tcp(client, server, SYN).build());
+        let flows = both.object.flows();
+        let session = flows.values().find_map(|record| record.flow().control_session()).unwrap();
+        let place = watch::index(session.index().unwrap(), Side::Originator);
+        let from = 1000;
+        let record = |length: usize| [&[23, 3, 3, 0, length as u8][..], &vec![7; length]].concat();
+        let begin = Watch::records(from, from);
+        for (payload, seen) in [
+            (record(40), false),
+            (record(100).repeat(8), false),
+            (record(9)[..5].to_vec(), false),
+            (record(1)[..4].to_vec(), true),
+            (record(1).repeat(9), true),
+            (b"PWD\r\n".to_vec(), true),
+            ([record(3), b"PWD\r\n".to_vec()].concat(), true),
+        ] {
+            both.object.set_watch(place, begin);
+            both.memory.state().watches[place as usize] = begin;
+            let before = both.object.counters()[Counter::Punted as usize];
+            let spec = Spec::tcp(client, server, PSH | ACK).with(&payload);
+            both.packet(true, Zone::Inside, &spec.build());
+            let now = both.object.watch(place);
+            assert_eq!(now, both.memory.state().watches[place as usize]);
+            let handed = both.object.counters()[Counter::Punted as usize] - before;
+            assert_eq!((handed > 0, now == begin), (seen, seen), "{} bytes", payload.len());
+        }
+        let begin = Watch::nothing(from);
+        both.object.set_watch(place, begin);
+        both.memory.state().watches[place as usize] = begin;
+        let spec = Spec::tcp(client, server, PSH | ACK).with(b"more than two bytes");
+        both.packet(true, Zone::Inside, &spec.build());
     });
 }

@@ -104,6 +104,7 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
                 Holder::Masquerade => Owner::Masquerade,
                 Holder::Expectation => Owner::Expectation,
                 Holder::Forward => Owner::Forward,
+                Holder::Shared => Owner::Shared,
             };
             (endpoint(*protocol, *public), (Some(owner), *inside, *idle))
         })

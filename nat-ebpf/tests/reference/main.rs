@@ -10,4 +10,5 @@ mod icmp_errors;
 mod mangled;
 mod model;
 mod races;
+mod records;
 mod sequences;

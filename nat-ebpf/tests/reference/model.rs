@@ -99,6 +99,8 @@ pub enum Holder {
     Masquerade,
     Expectation,
     Forward,
+    /// Whoever has connections by it.
+    Shared,
 }
 
 #[derive(Clone, Debug)]
@@ -582,7 +584,7 @@ impl Model {
                 let address = expected.to.0;
                 let port = match self.keeps_port(protocol, src, dst, address) {
                     true => sport,
-                    false => self.mapping(protocol, src, address, chosen)?,
+                    false => self.public_port(protocol, src, dst, address, chosen)?,
                 };
                 ((address, port), expected.rule, Kin::Related(expected.session))
             } else if let Some(host) = self.one_to_one.iter().find(|host| host.0 == spec.src) {
@@ -591,7 +593,8 @@ impl Model {
                 return Err(NotMasqueraded);
             } else {
                 let address = self.public.ok_or(NoPublicAddress)?;
-                ((address, self.mapping(protocol, src, address, chosen)?), 0, plain)
+                let port = self.public_port(protocol, src, dst, address, chosen)?;
+                ((address, port), 0, plain)
             };
         // Where it leaves is known already, so it is led there from the start.
         let led = match self.is_alive() {
@@ -716,6 +719,52 @@ impl Model {
         }
     }
 
+    /// The public port of a connection to `dst`: that of its inside end, or one that is shared where
+    /// the pool has none or another connection has that port to the same remote end.
+    fn public_port(
+        &mut self,
+        protocol: u8,
+        inside: End,
+        dst: End,
+        address: Address,
+        chosen: Option<u16>,
+    ) -> Result<u16, Reason> {
+        let answers = |port| (dst, (address, port));
+        match self.mapping(protocol, inside, address, chosen) {
+            Ok(port) if !self.is_answer(Zone::Inside, protocol, answers(port)) => return Ok(port),
+            Ok(_) => {}
+            Err(refused) if !self.numbered.contains(&address) => return Err(refused),
+            Err(_) => {}
+        }
+        let holder = |port| {
+            let it = |o: &&Owned| (o.protocol, o.public) == (protocol, (address, port));
+            self.owned.iter().find(it).map(|owned| owned.holder)
+        };
+        let good: Vec<u16> = self
+            .pool
+            .iter()
+            .copied()
+            .filter(|port| !self.is_answer(Zone::Inside, protocol, answers(*port)))
+            .filter(|port| {
+                matches!(holder(*port), None | Some(Holder::Masquerade | Holder::Shared))
+            })
+            .collect();
+        let port = match chosen {
+            _ if good.is_empty() => return Err(PortsExhausted),
+            Some(port) if good.contains(&port) => port,
+            _ => good[0],
+        };
+        let public = (address, port);
+        match self.owned.iter_mut().find(|o| (o.protocol, o.public) == (protocol, public)) {
+            Some(owned) => owned.idle = false,
+            None => {
+                let (holder, inside) = (Holder::Shared, ([0; 4], 0));
+                self.owned.push(Owned { protocol, public, holder, inside, idle: false });
+            }
+        }
+        Ok(port)
+    }
+
     /// The public port of an inside end: the one it has, its own, or any free one of the pool.
     fn mapping(
         &mut self,
@@ -756,6 +805,11 @@ impl Model {
         Ok(port)
     }
 
+    /// Whether a connection has these answers, to packets from `from`.
+    fn is_answer(&self, from: Zone, protocol: u8, answers: (End, End)) -> bool {
+        self.connections.iter().any(|other| other.answers(from, protocol, answers))
+    }
+
     fn begin(
         &mut self,
         from: Zone,
@@ -765,12 +819,8 @@ impl Model {
         rule: u32,
         kin: Kin,
     ) -> Result<(usize, usize), Reason> {
-        // Both are looked up by what arrives: the answers of one must not be those of another.
-        let clashes = |other: &Connection| {
-            let answers =
-                if other.from == from { (other.leaves.1, other.leaves.0) } else { other.arrives };
-            other.protocol == protocol && answers == (leaves.1, leaves.0)
-        };
+        let answers = (leaves.1, leaves.0);
+        let clashes = |other: &Connection| other.answers(from, protocol, answers);
         // One that has ended makes room for a connection from outside.
         if from == Zone::Outside && protocol == TCP {
             let ended = |other: &Connection| (other.seen[0] | other.seen[1]) & 12 != 0;
@@ -797,6 +847,15 @@ impl Model {
         });
         self.made = true;
         Ok((self.connections.len() - 1, 0))
+    }
+}
+
+impl Connection {
+    /// Both directions are looked up by what arrives: the answers of one connection must not be those
+    /// of another.
+    fn answers(&self, from: Zone, protocol: u8, wanted: (End, End)) -> bool {
+        let own = if self.from == from { (self.leaves.1, self.leaves.0) } else { self.arrives };
+        self.protocol == protocol && own == wanted
     }
 }
 

@@ -107,6 +107,8 @@ enum Hook {
     Sweep(FlowKey),
     /// The agent releases this port, unless it is used.
     Release(Endpoint),
+    /// The same, and then the packet comes from inside.
+    ReleaseThen(Endpoint),
 }
 
 /// What became of a packet.
@@ -129,7 +131,10 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
         let (hook, spec) = &pair[who];
         let cpu = Cpu { turns: &turns, who };
         let mut tables = memory.scheduled(&cpu);
-        let ifindex = if let Hook::Ingress(Zone::Inside) = hook { LAN } else { WAN };
+        let ifindex = match hook {
+            Hook::Ingress(Zone::Inside) | Hook::ReleaseThen(_) => LAN,
+            Hook::Ingress(Zone::Outside) | Hook::Egress | Hook::Sweep(_) | Hook::Release(_) => WAN,
+        };
         let mut packet = HostPacket::new(spec.build(), ifindex, &world);
         turns.before(who, None);
         let verdict = match hook {
@@ -137,6 +142,10 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
             Hook::Egress => host::outside_egress(&mut packet, &mut tables, 0, 0),
             Hook::Sweep(key) => sweep(&memory, &cpu, key),
             Hook::Release(public) => release(&memory, &cpu, public),
+            Hook::ReleaseThen(public) => {
+                release(&memory, &cpu, public);
+                host::tc_ingress(&mut packet, &mut tables, Zone::Inside)
+            }
         };
         turns.end(who);
         Ran { verdict, frame: packet.frame, held_out: false }
@@ -247,8 +256,8 @@ fn in_any_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2])) {
     }
 }
 
-/// What holds whatever happens: flows have both their records, ports have one owner, an inside end
-/// has one port, and locks are given back.
+/// What holds whatever happens: flows have both their records, a port leads from one remote end to one
+/// host, an inside end has one port of its own, and locks are given back.
 fn sound(state: &State) {
     let flows = state.flows();
     let mut owners: HashMap<_, _> = HashMap::new();
@@ -262,9 +271,13 @@ fn sound(state: &State) {
         if flow.direction() == Direction::Original && key.zone() == Zone::Inside {
             let public = (key.protocol(), flow.rewrite().src(), flow.rewrite().sport());
             let inside = (key.src(), key.sport());
-            assert_eq!(*owners.entry(public).or_insert(inside), inside, "one port, one owner");
+            let remote = (key.dst(), key.dport());
+            let owned = owners.entry((public, remote)).or_insert(inside);
+            assert_eq!(*owned, inside, "one port and remote end, one host");
             let owner = state.ports[&endpoint(public.0, public.1, flow.rewrite().sport().number())];
-            assert!(owner.is(inside.0, inside.1) && !owner.is_idle(), "a used port has its owner");
+            let shares = matches!(owner.owner(), Some(Owner::Masquerade | Owner::Shared));
+            assert!(owner.is(inside.0, inside.1) || shares, "a used port has its owner");
+            assert!(!owner.is_idle(), "and is kept");
         }
         if let Some(session) = flow.control_session() {
             let record = &state.sessions[session.index().unwrap() as usize];
@@ -382,21 +395,144 @@ fn two_hosts_never_share_a_port() {
     });
 }
 
+/// Other hosts have all ports of the pool but `free`, each with a flow to `remote`.
+fn crowded(free: &[u16], remote: ([u8; 4], u16)) -> State {
+    let taken = [40000, 40001, 40002, 65535].into_iter().filter(|port| !free.contains(port));
+    let taken = taken.map(|port| (Zone::Inside, Spec::udp(([10, 0, 1, 5], port), remote)));
+    after(&taken.collect::<Vec<_>>())
+}
+
 #[test]
-fn the_last_port_goes_to_one() {
-    let taken: Vec<_> = [40000, 40001, 65535]
-        .map(|port| (Zone::Inside, Spec::udp(([10, 0, 1, 5], port), (FAR, 1))))
-        .into();
+fn the_last_port_goes_to_one_and_the_other_shares_it_or_another() {
     let a = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
     let b = (INSIDE, Spec::udp(([10, 0, 1, 3], 6000), (REMOTE, 53)));
-    in_every_order(&after(&taken), &[a, b], |_, ran| {
+    let orders = Cell::new(0);
+    in_every_order(&crowded(&[40002], (FAR, 1)), &[a, b], |state, ran| {
+        orders.set(orders.get() + 1);
         if is_one_held_out(ran) {
             return;
         }
-        assert_eq!(ran.iter().filter(|ran| is_forwarded(ran)).count(), 1);
-        let refused = Verdict::Drop(Reason::PortsExhausted);
-        assert!(ran.iter().any(|ran| ran.verdict == refused));
+        assert!(ran.iter().all(is_forwarded));
+        assert_ne!(public_port(&ran[0]), public_port(&ran[1]), "one remote end, two ports");
+        let last = state.ports[&endpoint(17, PUBLIC, 40002)];
+        assert_eq!(last.owner(), Some(Owner::Masquerade));
+        assert!(ran.iter().any(|ran| public_port(ran) == 40002u16.to_be_bytes()));
     });
+    assert!(orders.get() > 100);
+}
+
+#[test]
+fn of_two_that_would_share_the_last_port_to_a_remote_end_one_gets_it() {
+    // All ports have owners, and all but one a flow to that remote end.
+    let mut state = crowded(&[40001], (REMOTE, 53));
+    let third = PortOwner::new(Owner::Masquerade, [10, 0, 1, 6], Port::new(9));
+    state.ports.insert(endpoint(17, PUBLIC, 40001), third);
+    let a = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
+    let b = (INSIDE, Spec::udp(([10, 0, 1, 3], 6000), (REMOTE, 53)));
+    let won = RefCell::new(HashSet::new());
+    in_every_order(&state, &[a, b], |state, ran| {
+        if is_one_held_out(ran) {
+            return;
+        }
+        let winners: Vec<usize> = (0..2).filter(|who| is_forwarded(&ran[*who])).collect();
+        let [winner] = winners[..] else { panic!("one wins") };
+        assert_eq!(public_port(&ran[winner]), 40001u16.to_be_bytes());
+        assert_eq!(ran[1 - winner].verdict, Verdict::Drop(Reason::PortsExhausted));
+        assert_eq!(state.ports[&endpoint(17, PUBLIC, 40001)], third, "it keeps its owner");
+        won.borrow_mut().insert(winner);
+    });
+    assert_eq!(won.into_inner().len(), 2);
+}
+
+#[test]
+fn two_packets_of_a_flow_that_shares_a_port_leave_with_the_same_tuple() {
+    let udp = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
+    in_every_order(&crowded(&[], (FAR, 1)), &[udp.clone(), udp], |state, ran| {
+        left_the_same(ran);
+        assert_eq!(state.flows().len(), 2 * 4 + 2);
+    });
+    // Another one ends in the same instant, so that they may come to different ports.
+    let remote = (REMOTE, 53);
+    let full = crowded(&[], remote);
+    let mut full_later = full.clone();
+    full_later.now += 100;
+    full_later.settings.heartbeat = full_later.now;
+    let other = |port| FlowKey::new(Zone::Inside, 17, [10, 0, 1, 5], port, REMOTE, Port::new(53));
+    let udp = (INSIDE, Spec::udp((HOST, 6000), remote));
+    for port in [40000, 65535] {
+        let sweep = (Hook::Sweep(other(Port::new(port))), Spec::udp((HOST, 1), (REMOTE, 1)));
+        in_every_order(&full_later, &[udp.clone(), sweep], |_, ran| match ran[0].verdict {
+            Verdict::Forward(_) => assert_eq!(public_port(&ran[0]), port.to_be_bytes()),
+            verdict => assert!(
+                matches!(verdict, Verdict::Drop(Reason::PortsExhausted | Reason::FlowBusy)),
+                "{verdict:?}"
+            ),
+        });
+    }
+}
+
+#[test]
+fn who_comes_to_another_port_for_one_flow_adopts_the_winner_and_releases_its_own() {
+    let udp = Spec::udp((HOST, 6000), (REMOTE, 53));
+    let (mut state, public) = (crowded(&[], (FAR, 1)), endpoint(17, PUBLIC, 40001));
+    let gone = FlowKey::new(Zone::Outside, 17, FAR, Port::new(1), PUBLIC, Port::new(40001));
+    let answer = state.flow(&gone).unwrap().flow();
+    state.remove_flow(&gone.answer(answer.rewrite()));
+    state.remove_flow(&gone);
+    let word = state.ports.get_mut(&public).unwrap();
+    *word = word.idle(true);
+    let ports = RefCell::new(HashSet::new());
+    let pair = [(INSIDE, udp.clone()), (Hook::ReleaseThen(public), udp)];
+    in_any_order(&state, &pair, |state, ran| {
+        left_the_same(ran);
+        assert_eq!(state.flows().len(), 2 * 3 + 2, "the loser leaves nothing");
+        ports.borrow_mut().insert(public_port(&ran[0]));
+    });
+    assert!(ports.into_inner().len() > 1, "the two came to different ports");
+}
+
+#[test]
+fn the_owner_of_a_port_shares_another_where_its_own_leads_back_to_somebody_else() {
+    // The host has a port; somebody shares it to a remote end that the host dials next.
+    let mut state = crowded(&[], (FAR, 1));
+    let owner = [10, 0, 1, 5];
+    let first = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
+    let nothing = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
+    let (shared, ran, _) = run(&state, &[first, nothing], 0, &[]);
+    let port = u16::from_be_bytes(public_port(&ran[0]));
+    state = shared;
+    let a = (INSIDE, Spec::udp((owner, port), (REMOTE, 53)));
+    let b = (INSIDE, Spec::udp(([10, 0, 1, 3], 7), (REMOTE, 53)));
+    in_every_order(&state, &[a, b], |_, ran| {
+        if is_one_held_out(ran) {
+            return;
+        }
+        assert!(ran.iter().all(is_forwarded));
+        let ports = [public_port(&ran[0]), public_port(&ran[1]), port.to_be_bytes()];
+        assert_eq!(HashSet::from(ports).len(), 3);
+    });
+}
+
+#[test]
+fn a_shared_port_is_not_released_under_a_flow() {
+    let mut state = crowded(&[], (FAR, 1));
+    for key in state.flows().keys() {
+        state.remove_flow(key);
+    }
+    for word in state.ports.values_mut().filter(|word| word.owner() == Some(Owner::Masquerade)) {
+        *word = word.idle(true);
+    }
+    let udp = (INSIDE, Spec::udp((HOST, 6000), (REMOTE, 53)));
+    for port in [40000, 40001, 40002, 65535] {
+        let release = Hook::Release(endpoint(17, PUBLIC, port));
+        let release = (release, Spec::udp((HOST, 1), (REMOTE, 1)));
+        in_every_order(&state, &[udp.clone(), release], |state, ran| {
+            assert!(is_forwarded(&ran[0]));
+            let port = u16::from_be_bytes(public_port(&ran[0]));
+            let word = state.ports[&endpoint(17, PUBLIC, port)];
+            assert!(!word.is_none() && !word.is_idle());
+        });
+    }
 }
 
 #[test]

@@ -81,17 +81,29 @@ fn copy(memory: &Memory) -> Memory {
     Memory::from(memory.state().clone())
 }
 
-/// The public port that the path has given to the source of a packet.
-fn mapped(state: &State, spec: &Spec) -> Option<u16> {
+/// The public port that the path has given to a packet: that of its flow; without one, that which
+/// has another word than before; or else that of its source.
+fn mapped(before: &State, after: &State, spec: &Spec) -> Option<u16> {
     let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
     let at = transport + if spec.protocol() == 1 { 4 } else { 0 };
     let frame = spec.build();
-    let port = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
-    let owns = PortOwner::new(Owner::Masquerade, spec.src, Port::new(port));
-    let is_its = |public: &&Endpoint| {
-        public.protocol() == spec.protocol() && state.ports[public].idle(false) == owns
+    let port = Port::new(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let dport = match spec.protocol() {
+        1 => Port::NONE,
+        _ => Port::new(u16::from_be_bytes([*frame.get(at + 2)?, *frame.get(at + 3)?])),
     };
-    state.ports.keys().find(is_its).map(|public| public.port().number())
+    let key = FlowKey::new(Zone::Inside, spec.protocol(), spec.src, port, spec.dst, dport);
+    if let Some(record) = after.flow(&key) {
+        return Some(record.flow().rewrite().sport().number());
+    }
+    let owns = PortOwner::new(Owner::Masquerade, spec.src, port);
+    let is_its = |public: &&Endpoint| {
+        public.protocol() == spec.protocol() && after.ports[public].idle(false) == owns
+    };
+    let changed =
+        |public: &&Endpoint| before.ports.get(public) != after.ports.get(public) && !is_its(public);
+    let found = after.ports.keys().find(changed).or_else(|| after.ports.keys().find(is_its));
+    found.map(|public| public.port().number())
 }
 
 /// The source port or identifier that a packet left with.
@@ -143,7 +155,7 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
     let mut packet = HostPacket::new(frame.clone(), ifindex, &gateway.world);
     let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), zone);
     let after = gateway.memory.state().clone();
-    let expected = gateway.model.packet(zone, spec, mapped(&after, spec));
+    let expected = gateway.model.packet(zone, spec, mapped(&before, &after, spec));
     match (&expected, verdict) {
         (Expected::Pass, Verdict::Pass) => assert_eq!(packet.frame, frame),
         (Expected::Drop(wanted), Verdict::Drop(reason)) => assert_eq!(*wanted, reason),

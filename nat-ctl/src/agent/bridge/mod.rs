@@ -30,7 +30,7 @@ use super::{
     journal,
     kernel::Kernel,
     outgoing::{Outgoing, most_payload},
-    report,
+    report::{self, Said},
     segment::Segment,
     send::SendError,
 };
@@ -52,6 +52,8 @@ pub struct Bridge {
     expectation: u32,
     /// Where the sweep goes on.
     swept: Option<SessionId>,
+    /// What is to be said when the segment in hand has left.
+    said: Vec<(alg::ControlFlow, Said)>,
 }
 
 /// What the bridge knows of a session beside the engine.
@@ -80,7 +82,7 @@ impl Bridge {
     /// No session yet. An expectation lives `expectation` seconds.
     pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
         let engine = alg::Sessions::new(foreign);
-        Self { engine, tracked: BTreeMap::new(), expectation, swept: None }
+        Self { engine, tracked: BTreeMap::new(), expectation, swept: None, said: vec![] }
     }
 
     /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
@@ -91,7 +93,11 @@ impl Bridge {
         packet: &[u8],
         now: u32,
     ) {
-        if let Err(reason) = self.pass(kernel, header, packet, now) {
+        let passed = self.pass(kernel, header, packet, now);
+        for (flow, said) in self.said.drain(..) {
+            said.of(&flow);
+        }
+        if let Err(reason) = passed {
             tracing::debug!(
                 "ftp session {}: drop a segment of {} bytes: {reason}",
                 header.session().number(),
@@ -124,12 +130,27 @@ impl Bridge {
         let rewrite = control::rewrite(&record, side);
         let passing = Passing { id, side, record: &record, segment: &segment, rewrite, now };
         self.track(kernel, &passing)?;
+        self.follow(kernel, id)?;
         if segment.payload().is_empty() {
             self.pass_empty(kernel, &passing)?;
         } else {
             self.pass_payload(kernel, &passing)?;
         }
         self.note_end(kernel, &passing);
+        Ok(())
+    }
+
+    /// Tells the engine of the records that have passed without it.
+    fn follow(&mut self, kernel: &mut impl Kernel, id: SessionId) -> Result<(), Reason> {
+        let session = self.engine.find(id.number()).ok_or(Reason::AlgUnknown)?;
+        if session.ended() != Some(alg::End::Encrypted) {
+            return Ok(());
+        }
+        for side in [Side::Originator, Side::Responder] {
+            if let Some(boundary) = kernel.watched(id, side).map_err(unknown)?.next_record() {
+                session.followed(side.into(), boundary);
+            }
+        }
         Ok(())
     }
 
@@ -187,7 +208,7 @@ impl Bridge {
                 let value = control::expectation(&expectation, id, record, expires);
                 // Without it only the data connection fails; the dialogue can go on.
                 match kernel.expect(&key, &value) {
-                    Ok(()) => report::expected(&flow, &expectation),
+                    Ok(()) => self.said.push((flow, Said::Expected(expectation))),
                     Err(error) => report::failed(&error),
                 }
             }
@@ -222,8 +243,15 @@ impl Bridge {
                     DropReason::EditsFull => Reason::AlgEditsFull,
                 });
             }
-            Command::Log(event) => report::event(&flow, &event),
-            Command::EndInspection(end) => report::ended(&flow, end),
+            Command::Log(event) => self.said.push((flow, Said::Event(event))),
+            Command::Watch { side, watch } => {
+                // Without it the data plane goes on handing over what it did before.
+                if let Err(error) = kernel.watch(id, side.into(), watch) {
+                    report::failed(&error);
+                }
+            }
+            Command::EndInspection(end) => self.said.push((flow, Said::Ended(end))),
+            Command::ResumeInspection => self.said.push((flow, Said::Resumed)),
         }
         Ok(())
     }

@@ -73,12 +73,14 @@ pub fn port(owner: &PortOwner, used: bool, socket: impl FnOnce() -> bool) -> Ver
         // The sockets were looked at in this pass; a new one claims the port anew.
         Some(Owner::Gateway) if socket() => Verdict::Keep,
         Some(Owner::Gateway) => Verdict::Release,
-        Some(Owner::Masquerade | Owner::Expectation) => match (used, owner.is_idle()) {
-            (true, false) => Verdict::Keep,
-            (true, true) => Verdict::Unmark,
-            (false, false) => Verdict::Mark,
-            (false, true) => Verdict::Release,
-        },
+        Some(Owner::Masquerade | Owner::Expectation | Owner::Shared) => {
+            match (used, owner.is_idle()) {
+                (true, false) => Verdict::Keep,
+                (true, true) => Verdict::Unmark,
+                (false, false) => Verdict::Mark,
+                (false, true) => Verdict::Release,
+            }
+        }
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_port_goes_after_two_passes_without_use() {
-        for kind in [Owner::Masquerade, Owner::Expectation] {
+        for kind in [Owner::Masquerade, Owner::Expectation, Owner::Shared] {
             let (fresh, idle) = (owner(kind), owner(kind).idle(true));
             assert_eq!(port(&fresh, true, || true), Verdict::Keep);
             assert_eq!(port(&fresh, false, || true), Verdict::Mark);
