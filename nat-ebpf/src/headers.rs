@@ -11,8 +11,9 @@ use nat_common::{
 pub const ETHERNET: usize = 14;
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
-/// IPv4 header without options, the first and the last byte of its addresses.
+/// IPv4 header without options, its fragment field and its source.
 pub(crate) const IP_FIXED: usize = 20;
+const IP_FRAGMENT: usize = 6;
 const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -83,8 +84,6 @@ pub struct Headers {
     pub src: [u8; 4],
     /// Destination address.
     pub dst: [u8; 4],
-    /// Whether no router may cut it.
-    pub whole: bool,
     /// Kind of transport.
     pub kind: Transport,
     /// Source port, or the identifier of an echo request.
@@ -158,7 +157,6 @@ impl Headers {
             network_checksum: u16::from_ne_bytes([ip[10], ip[11]]),
             src,
             dst,
-            whole: ip[6] & (DONT_FRAGMENT >> 8) as u8 != 0,
             kind: Transport::Other,
             sport: Port::NONE,
             dport: Port::NONE,
@@ -238,6 +236,16 @@ impl Headers {
     fn read_ports(&mut self, [a, b, c, d]: [u8; 4]) {
         self.sport = Port::from_wire([a, b]);
         self.dport = Port::from_wire([c, d]);
+    }
+
+    /// Whether no router may cut it. Not read with the rest: few ask.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`].
+    #[inline(always)]
+    pub fn is_whole<P: Packet>(&self, packet: &P) -> Result<bool, Reason> {
+        let fragment = u16::from_be_bytes(packet.read(self.network + IP_FRAGMENT)?);
+        Ok(fragment & DONT_FRAGMENT != 0)
     }
 
     /// The key of its flow record.

@@ -143,7 +143,7 @@ pub fn refuse<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Ou
     let slot = tables.flow(&headers.key(Zone::Outside)).ok_or(Reason::FlowBusy)?;
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     // What the agent has to see must not go on past it.
-    if flow.control_session().is_some() && headers.ttl > 1 && !headers.whole {
+    if flow.control_session().is_some() && headers.ttl > 1 && !headers.is_whole(packet)? {
         return Err(Reason::TooBig);
     }
     rewrite::keep_ttl(packet, &headers, &flow)?;
