@@ -43,17 +43,29 @@ pub enum Stage {
     InsideControl = 4,
     /// Packets from outside of control connections.
     OutsideControl = 5,
+    /// ICMP errors from inside.
+    InsideError = 6,
+    /// ICMP errors from outside.
+    OutsideError = 7,
+    /// Packets from outside that cannot go on, which their sender is to be told.
+    OutsideRefused = 8,
+    /// ICMP errors that the gateway itself sends, at the egress of a way out.
+    EgressError = 9,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
         Self::OutsideNew,
         Self::InsideControl,
         Self::OutsideControl,
+        Self::InsideError,
+        Self::OutsideError,
+        Self::OutsideRefused,
+        Self::EgressError,
     ];
 
     /// Name of the XDP program.
@@ -61,9 +73,16 @@ impl Stage {
         match self {
             Self::Inside => Some("xdp_inside"),
             Self::InsideNew => Some("xdp_inside_new"),
-            // Whether a socket waits for a packet only TC can ask for sure, and control connections
-            // go by one hook.
-            Self::Outside | Self::OutsideNew | Self::InsideControl | Self::OutsideControl => None,
+            // Whether a socket waits for a packet only TC can ask for sure, control connections go by
+            // one hook, and errors are rare.
+            Self::Outside
+            | Self::OutsideNew
+            | Self::InsideControl
+            | Self::OutsideControl
+            | Self::InsideError
+            | Self::OutsideError
+            | Self::OutsideRefused
+            | Self::EgressError => None,
         }
     }
 
@@ -76,6 +95,10 @@ impl Stage {
             Self::OutsideNew => "tc_outside_new",
             Self::InsideControl => "tc_inside_control",
             Self::OutsideControl => "tc_outside_control",
+            Self::InsideError => "tc_inside_error",
+            Self::OutsideError => "tc_outside_error",
+            Self::OutsideRefused => "tc_outside_refused",
+            Self::EgressError => "tc_outside_egress_error",
         }
     }
 }

@@ -49,11 +49,11 @@ reasons! {
     Fragment = 5, "fragment", "Lower the MTU or the datagram size of the sender so that it does not fragment.";
     /// An IP protocol other than TCP, UDP and ICMP.
     Protocol = 6, "protocol", "Only TCP, UDP and ICMP echo are translated.";
-    /// An ICMP message other than echo that would have to be translated.
-    IcmpType = 7, "icmp-type", "ICMP errors are not translated yet; path MTU discovery through the gateway relies on the MSS.";
-    /// The time to live ran out on a packet whose sender cannot be told.
+    /// An ICMP message other than echo and errors that would have to be translated.
+    IcmpType = 7, "icmp-type", "Only echo and errors about translated packets pass: types 0, 3, 8, 11 and 12.";
+    /// The time to live ran out on an ICMP error, about which no other one is sent.
     TtlExpired = 8, "ttl-expired", "Look for a routing loop.";
-    /// The packet is larger than the MTU of the interface it has to leave by.
+    /// An ICMP error that is larger than the MTU of the interface it has to leave by, or a segment of a control connection without DF.
     TooBig = 9, "too-big", "Give the inside interface at least the MTU of the outside one.";
     /// There is no route to the destination of a translated packet.
     NoRoute = 10, "no-route", "`ip route get ADDRESS` on the gateway says what is missing.";
@@ -99,6 +99,10 @@ reasons! {
     FlowBusy = 30, "flow-busy", "Harmless when rare.";
     /// The program that goes on with the packet was not in its place in the map `stages`.
     NoStage = 31, "no-stage", "Packets of the moment in which the gateway starts. Later ones: restart `nat-ctl run`.";
+    /// An ICMP error whose quote does not say which flow it is about: too short, a later fragment, or of another protocol.
+    IcmpQuote = 32, "icmp-quote", "Harmless. `tcpdump -vv icmp` shows what is quoted.";
+    /// An ICMP error about a packet of no flow that there is, or for another host than the one that has sent that packet.
+    IcmpUnrelated = 33, "icmp-unrelated", "A few come late, after the end of a flow. Many are forged, or go round the gateway.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -19,20 +19,29 @@ use nat_common::{
     reason::Reason,
 };
 
+/// What becomes of a packet at the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It leaves.
+    Open,
+    /// It is an ICMP error of the gateway: [`crate::icmp_error::leave`] goes on.
+    Error,
+}
+
 /// Lets an unmarked packet out of a WAN, or not. `from` is the interface it came in by; 0 when the
 /// gateway itself sends it.
 ///
 /// # Errors
 /// The reason to drop it.
 #[inline(always)]
-pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Result<(), Reason> {
+pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Result<Exit, Reason> {
     let Some(source) = headers::source(packet)? else {
-        return Ok(());
+        return Ok(Exit::Open);
     };
     if from != 0 {
         return match tables.interface(from).and_then(|interface| interface.role()) {
             Some(Role::Lan) => Err(Reason::Untranslated),
-            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(()),
+            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Exit::Open),
             Some(Role::Wan) | None => Err(Reason::Untranslated),
         };
     }
@@ -40,14 +49,17 @@ pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Re
         return Err(Reason::InsideSource);
     }
     let Some(headers) = Headers::read(packet)? else {
-        return Ok(());
+        return Ok(Exit::Open);
     };
+    if headers.kind == Transport::IcmpError {
+        return Ok(Exit::Error);
+    }
     if matches!(headers.kind, Transport::Tcp | Transport::Udp)
         && tables.settings().pool.contains(headers.sport)
     {
         claim(tables, &headers);
     }
-    Ok(())
+    Ok(Exit::Open)
 }
 
 /// Lets a segment out of a WAN that the agent has translated: when an answer to it would be known,
@@ -56,7 +68,7 @@ pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Re
 /// # Errors
 /// [`Reason::NoRoute`].
 #[inline(always)]
-pub fn agent<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<(), Reason> {
+pub fn agent<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<Exit, Reason> {
     let headers = Headers::read(packet)?.ok_or(Reason::NoRoute)?;
     let answer = FlowKey::new(
         Zone::Outside,
@@ -66,7 +78,7 @@ pub fn agent<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<(), Reason>
         headers.src,
         headers.sport,
     );
-    tables.flow(&answer).map(drop).ok_or(Reason::NoRoute)
+    tables.flow(&answer).map(|_slot| Exit::Open).ok_or(Reason::NoRoute)
 }
 
 /// Claims the port of a socket of the gateway. A clash is only counted: a packet in answer belongs

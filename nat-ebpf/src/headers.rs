@@ -11,14 +11,20 @@ use nat_common::{
 pub const ETHERNET: usize = 14;
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
-/// IPv4 header without options, the first and the last byte of its addresses.
-const IP_FIXED: usize = 20;
+/// IPv4 header without options, its fragment field and its source.
+pub(crate) const IP_FIXED: usize = 20;
+const IP_FRAGMENT: usize = 6;
 const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-const ECHO_REPLY: u8 = 0;
-const ECHO_REQUEST: u8 = 8;
+pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// Types of ICMP messages (RFC 792).
+pub(crate) const ECHO_REPLY: u8 = 0;
+pub(crate) const ECHO_REQUEST: u8 = 8;
+const UNREACHABLE: u8 = 3;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
 
 /// The transport of a packet, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,9 @@ pub enum Transport {
     EchoRequest,
     /// The answer to one.
     EchoReply,
+    /// An ICMP error that quotes the packet it is about. (Source quench is no more, RFC 6633, and a
+    /// redirect is for one link.)
+    IcmpError,
     /// Another ICMP message.
     IcmpOther,
     /// Another protocol.
@@ -214,6 +223,7 @@ impl Headers {
                         self.dport = identifier;
                         Transport::EchoReply
                     }
+                    UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => Transport::IcmpError,
                     _ => Transport::IcmpOther,
                 };
             }
@@ -226,6 +236,16 @@ impl Headers {
     fn read_ports(&mut self, [a, b, c, d]: [u8; 4]) {
         self.sport = Port::from_wire([a, b]);
         self.dport = Port::from_wire([c, d]);
+    }
+
+    /// Whether no router may cut it. Not read with the rest: few ask.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`].
+    #[inline(always)]
+    pub fn is_whole<P: Packet>(&self, packet: &P) -> Result<bool, Reason> {
+        let fragment = u16::from_be_bytes(packet.read(self.network + IP_FRAGMENT)?);
+        Ok(fragment & DONT_FRAGMENT != 0)
     }
 
     /// The key of its flow record.
@@ -263,7 +283,7 @@ impl Headers {
             Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
                 Ok(())
             }
-            Transport::IcmpOther => Err(Reason::IcmpType),
+            Transport::IcmpError | Transport::IcmpOther => Err(Reason::IcmpType),
             Transport::Other => Err(Reason::Protocol),
             Transport::FirstFragment | Transport::LaterFragment => Err(Reason::Fragment),
         }

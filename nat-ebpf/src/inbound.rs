@@ -126,6 +126,7 @@ fn is_answer<P: Packet>(packet: &P, headers: &Headers) -> bool {
         Transport::Udp => packet.has_connection(headers),
         Transport::EchoRequest
         | Transport::EchoReply
+        | Transport::IcmpError
         | Transport::IcmpOther
         | Transport::Other
         | Transport::FirstFragment
@@ -134,8 +135,11 @@ fn is_answer<P: Packet>(packet: &P, headers: &Headers) -> bool {
 }
 
 /// A packet that nobody asked for, unless the gateway itself did.
+///
+/// # Errors
+/// [`Reason::Unsolicited`].
 #[inline(always)]
-fn own<P: Packet, T: Tables>(
+pub fn own<P: Packet, T: Tables>(
     packet: &P,
     tables: &T,
     headers: &Headers,
@@ -159,6 +163,7 @@ fn own<P: Packet, T: Tables>(
             // ping, errors about its own connections, fragments that it puts together.
             Transport::EchoRequest
             | Transport::EchoReply
+            | Transport::IcmpError
             | Transport::IcmpOther
             | Transport::Other
             | Transport::FirstFragment

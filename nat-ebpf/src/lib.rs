@@ -15,12 +15,14 @@ pub mod guard;
 pub mod headers;
 #[cfg(not(target_arch = "bpf"))]
 pub mod host;
+pub mod icmp_error;
 pub mod inbound;
 pub mod outbound;
 pub mod packet;
 pub mod pair;
 pub mod path;
 pub mod public_port;
+pub mod quote;
 pub mod rewrite;
 pub mod shared_port;
 pub mod tables;

@@ -64,6 +64,30 @@ mod programs {
         bpf::tc::control(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, ICMP errors.
+    #[classifier]
+    pub fn tc_inside_error(context: TcContext) -> i32 {
+        bpf::tc::error(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, ICMP errors.
+    #[classifier]
+    pub fn tc_outside_error(context: TcContext) -> i32 {
+        bpf::tc::error(context, Zone::Outside)
+    }
+
+    /// TC ingress of a way out, packets that cannot go on.
+    #[classifier]
+    pub fn tc_outside_refused(context: TcContext) -> i32 {
+        bpf::tc::refused(context)
+    }
+
+    /// TC egress of a way out, ICMP errors of the gateway itself.
+    #[classifier]
+    pub fn tc_outside_egress_error(context: TcContext) -> i32 {
+        bpf::tc::egress_error(context)
+    }
+
     /// TC egress of a way out.
     #[classifier]
     pub fn tc_outside_egress(context: TcContext) -> i32 {

@@ -44,6 +44,8 @@ pub enum Outcome {
     Unknown,
     /// It is of a control connection. Untouched; [`control`] goes on.
     Control,
+    /// It cannot go on, and its sender outside is to be told. Untouched; [`refuse`] goes on.
+    Refused,
 }
 
 /// What an arriving packet without a flow turned out to be.
@@ -53,6 +55,8 @@ pub enum Admission {
     Flow,
     /// It is none of ours.
     Stack,
+    /// It is an error about another packet: [`crate::icmp_error::pass`] goes on, in TC.
+    Error,
 }
 
 /// A packet arrives from `zone` for which [`ingress`] found no flow.
@@ -68,6 +72,9 @@ pub fn admit<P: Packet, T: Tables>(
     let Some(headers) = Headers::read(packet)? else {
         return Ok(Admission::Stack);
     };
+    if headers.kind == Transport::IcmpError {
+        return Ok(Admission::Error);
+    }
     let now = tables.now();
     let key = headers.key(zone);
     match zone {
@@ -123,6 +130,26 @@ pub fn control<P: Packet, T: Tables>(
     control::pass(packet, tables, &headers, &flow, session, hop, now)
 }
 
+/// A packet arrives from outside that [`ingress`] has found a flow for, and no way on. It goes to the
+/// kernel as the inside host would get it: the kernel sees why it cannot be forwarded and tells its
+/// sender, at a rate of its own, and [`crate::icmp_error::leave`] puts the public address back into
+/// what it quotes. One that may be cut the kernel cuts and forwards.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn refuse<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outcome, Reason> {
+    let Some(headers) = Headers::read(packet)? else { return Ok(Outcome::Stack) };
+    let slot = tables.flow(&headers.key(Zone::Outside)).ok_or(Reason::FlowBusy)?;
+    let flow = slot.load().ok_or(Reason::FlowBusy)?;
+    // What the agent has to see must not go on past it.
+    if flow.control_session().is_some() && headers.ttl > 1 && !headers.is_whole(packet)? {
+        return Err(Reason::TooBig);
+    }
+    rewrite::keep_ttl(packet, &headers, &flow)?;
+    Ok(Outcome::Stack)
+}
+
 /// A packet that has a flow, and what is known of it.
 struct Arrival<S> {
     headers: Headers,
@@ -172,7 +199,10 @@ fn arrive<P: Packet, T: Tables, const OFTEN: bool>(
     let epoch = if alive { Some(settings.epoch) } else { None };
     match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {
         Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
-        None => Ok(Err(Outcome::Stack)),
+        None => Ok(Err(match zone {
+            Zone::Inside => Outcome::Stack,
+            Zone::Outside => Outcome::Refused,
+        })),
     }
 }
 
@@ -183,7 +213,10 @@ fn find<T: Tables, const OFTEN: bool>(
     key: &FlowKey,
     headers: &Headers,
 ) -> Option<T::Slot> {
-    if matches!(headers.kind, Transport::LaterFragment | Transport::IcmpOther | Transport::Other) {
+    if matches!(
+        headers.kind,
+        Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther | Transport::Other
+    ) {
         return None;
     }
     let slot = if OFTEN { tables.flow_often(key)? } else { tables.flow(key)? };
@@ -202,9 +235,9 @@ fn find<T: Tables, const OFTEN: bool>(
     Some(slot)
 }
 
-/// Where a packet of `flow` leaves; `None` leaves it to the kernel, which tells the inside host by
-/// ICMP why it does not forward it. To the outside nobody speaks: the kernel would take a packet to
-/// the public address for its own.
+/// Where a packet of `flow` leaves; `None` where the kernel is to tell its sender by ICMP why it does
+/// not forward it: an inside host from the packet as it is, one outside from what [`refuse`] makes of
+/// it.
 #[inline(always)]
 fn next_hop<P: Packet, T: Tables>(
     packet: &P,
@@ -215,9 +248,7 @@ fn next_hop<P: Packet, T: Tables>(
     zone: Zone,
     epoch: Option<u32>,
 ) -> Result<Option<NextHop>, Reason> {
-    let refused = if headers.ttl <= 1 {
-        Reason::TtlExpired
-    } else {
+    if headers.ttl > 1 {
         if let Some(epoch) = epoch
             && let Some(index) = flow.hop.in_epoch(epoch)
             && let Some(known) = tables.hop(index)
@@ -237,20 +268,18 @@ fn next_hop<P: Packet, T: Tables>(
                 return Ok(Some(hop));
             }
             // Where the inside network is gone, a default route must not carry it to the outside.
-            Route::Forward(..) => Reason::NoRoute,
-            Route::TooBig => Reason::TooBig,
-            Route::Local | Route::Unreachable => Reason::NoRoute,
+            Route::Forward(..) | Route::Local if zone == Zone::Outside => {
+                return Err(Reason::NoRoute);
+            }
+            Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => {}
         }
-    };
-    match zone {
-        Zone::Inside => Ok(None),
-        Zone::Outside => Err(refused),
     }
+    Ok(None)
 }
 
 /// Whether a hop leads to the side that packets from `zone` are for.
 #[inline(always)]
-fn leads_out<T: Tables>(tables: &T, hop: &NextHop, zone: Zone) -> bool {
+pub(crate) fn leads_out<T: Tables>(tables: &T, hop: &NextHop, zone: Zone) -> bool {
     let wanted = match zone {
         Zone::Inside => Role::Wan,
         Zone::Outside => Role::Lan,

@@ -43,21 +43,62 @@ pub fn apply<P: Packet>(
     flow: &Flow,
     numbers: Numbers,
 ) -> Result<(), Reason> {
-    let rewrite = flow.rewrite();
-    let [a, b, c, d] = rewrite.src();
-    let [e, f, g, h] = rewrite.dst();
-    let ttl = headers.ttl.wrapping_sub(1);
+    translate(packet, headers, flow, numbers, headers.ttl.wrapping_sub(1))
+}
+
+/// The same for a packet that goes to the kernel, which counts the hop itself.
+///
+/// # Errors
+/// [`Reason::WriteFailed`].
+#[inline(always)]
+pub fn keep_ttl<P: Packet>(packet: &mut P, headers: &Headers, flow: &Flow) -> Result<(), Reason> {
+    translate(packet, headers, flow, Numbers::Kept, headers.ttl)
+}
+
+/// Writes addresses and time to live into the IPv4 header alone.
+///
+/// # Errors
+/// [`Reason::WriteFailed`].
+#[inline(always)]
+pub fn addresses<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    src: [u8; 4],
+    dst: [u8; 4],
+    ttl: u8,
+) -> Result<(), Reason> {
+    let delta = Delta::NONE.quad(headers.src, src).quad(headers.dst, dst);
+    network(packet, headers, src, dst, ttl, delta)
+}
+
+#[inline(always)]
+fn network<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    [a, b, c, d]: [u8; 4],
+    [e, f, g, h]: [u8; 4],
+    ttl: u8,
+    addresses: Delta,
+) -> Result<(), Reason> {
     // The word of TTL and protocol falls by 0x0100; addresses as the record has computed.
-    let [high, low] = flow
-        .address_delta()
+    let [high, low] = addresses
         .word([headers.ttl, headers.protocol], [ttl, headers.protocol])
         .apply(headers.network_checksum)
         .to_ne_bytes();
-    packet.write(
-        headers.network + IP_TTL,
-        [ttl, headers.protocol, high, low, a, b, c, d, e, f, g, h],
-    )?;
+    packet
+        .write(headers.network + IP_TTL, [ttl, headers.protocol, high, low, a, b, c, d, e, f, g, h])
+}
 
+#[inline(always)]
+fn translate<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    flow: &Flow,
+    numbers: Numbers,
+    ttl: u8,
+) -> Result<(), Reason> {
+    let rewrite = flow.rewrite();
+    network(packet, headers, rewrite.src(), rewrite.dst(), ttl, flow.address_delta())?;
     let mut addresses = flow.address_delta();
     let mut rest = flow.port_delta();
     match headers.kind {

@@ -14,6 +14,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod chain;
 pub mod client;
 pub mod dialogue;
 pub mod frame;

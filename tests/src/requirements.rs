@@ -81,6 +81,18 @@ pub fn met_with_binary(test: &str) -> Option<PathBuf> {
     None
 }
 
+/// The same for a test that calls further programs.
+#[must_use]
+pub fn met_with_tools(test: &str, tools: &[&str]) -> Option<PathBuf> {
+    let binary = met_with_binary(test)?;
+    let missing: Vec<_> = tools.iter().copied().filter(|it| server::find(it).is_none()).collect();
+    if !missing.is_empty() {
+        say_skipped(test, &missing.join(", "));
+        return None;
+    }
+    Some(binary)
+}
+
 /// Not `eprintln!`: the test harness swallows that of a test that passes, and a skip must be seen.
 fn say_skipped(test: &str, missing: &str) {
     // With the terminal gone there is nobody to tell.

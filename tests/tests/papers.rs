@@ -6,13 +6,14 @@ use nat_common::{counter::Counter, reason::Reason};
 use nat_tests::requirements;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-const PAPERS: [&str; 6] = [
+const PAPERS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/ftp.md",
     "docs/operate.md",
     "docs/packet-path.md",
+    "docs/rfc.md",
 ];
 
 fn paper(name: &str) -> String {

@@ -48,7 +48,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 13] = [
+const TABLE: [Package; 14] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -61,6 +61,7 @@ const TABLE: [Package; 13] = [
     package("openssl", Witness::Program("openssl"), Need::Lab),
     package("python3", Witness::File("/usr/bin/python3"), Need::Lab),
     package("python3-pyftpdlib", Witness::Module("pyftpdlib"), Need::Lab),
+    package("traceroute", Witness::Program("traceroute"), Need::Checks),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];
 

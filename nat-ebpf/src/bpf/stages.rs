@@ -4,6 +4,9 @@
 //! ```text
 //!   tc_inside --no flow--> tc_inside_new --made--> tc_inside
 //!             --of a control connection--> tc_inside_control
+//!   tc_inside_new --ICMP error--> tc_inside_error
+//!   tc_outside --its sender is to be told--> tc_outside_refused
+//!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
 //! ```
 
 use super::{Maps, maps};
@@ -55,5 +58,14 @@ pub const fn control(zone: Zone) -> Stage {
     match zone {
         Zone::Inside => Stage::InsideControl,
         Zone::Outside => Stage::OutsideControl,
+    }
+}
+
+/// The program for ICMP errors.
+#[inline(always)]
+pub const fn error(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideError,
+        Zone::Outside => Stage::OutsideError,
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{Maps, skb::TcPacket, stages};
 use crate::{
-    guard,
+    guard::{self, Exit},
+    icmp_error,
     path::{self, Admission, Outcome},
     tables::Tables,
 };
@@ -10,7 +11,12 @@ use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
-use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
+use nat_common::{
+    counter::Counter,
+    flow::Zone,
+    layout::{self, Stage},
+    reason::Reason,
+};
 
 /// The program on an ingress hook of `zone`.
 #[inline(always)]
@@ -28,6 +34,22 @@ pub fn control(context: TcContext, zone: Zone) -> i32 {
     finish(packet, outcome, zone)
 }
 
+/// The program for ICMP errors.
+#[inline(always)]
+pub fn error(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket::new(context);
+    let outcome = icmp_error::pass(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+/// The program for packets from outside that cannot go on.
+#[inline(always)]
+pub fn refused(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(context);
+    let outcome = path::refuse(&mut packet, &mut Maps);
+    finish(packet, outcome, Zone::Outside)
+}
+
 #[inline(always)]
 fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) -> i32 {
     match outcome {
@@ -37,6 +59,7 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
         }
         Ok(Outcome::Unknown) => stages::go(packet.context(), stages::new(zone)),
         Ok(Outcome::Control) => stages::go(packet.context(), stages::control(zone)),
+        Ok(Outcome::Refused) => stages::go(packet.context(), Stage::OutsideRefused),
         Ok(Outcome::Forward(hop)) => {
             Maps.count(Counter::Tc);
             packet.send(&hop)
@@ -60,6 +83,7 @@ pub fn new(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
     match path::admit(&mut packet, &mut Maps, zone) {
         Ok(Admission::Flow) => stages::go(packet.context(), stages::ingress(zone)),
+        Ok(Admission::Error) => stages::go(packet.context(), stages::error(zone)),
         Ok(Admission::Stack) => {
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
@@ -85,6 +109,20 @@ pub fn outside_egress(context: TcContext) -> i32 {
         _ => guard::egress(&packet, &mut Maps, from),
     };
     match verdict {
+        Ok(Exit::Open) => TC_ACT_UNSPEC,
+        Ok(Exit::Error) => stages::go(packet.context(), Stage::EgressError),
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The program for ICMP errors of the gateway itself, on the egress hook of a way out.
+#[inline(always)]
+pub fn egress_error(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(context);
+    match icmp_error::leave(&mut packet, &Maps) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(reason) => {
             Maps.count_drop(reason);

@@ -65,7 +65,7 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
             Zone::Outside => XDP_PASS,
         },
         // TC counts what it does with it.
-        Ok(Outcome::Stack | Outcome::Punted | Outcome::Control) => XDP_PASS,
+        Ok(Outcome::Stack | Outcome::Punted | Outcome::Control | Outcome::Refused) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP
@@ -79,7 +79,7 @@ pub fn inside_new(context: XdpContext) -> u32 {
     let mut packet = XdpPacket { context, unsummed: false };
     match path::admit(&mut packet, &mut Maps, Zone::Inside) {
         Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::Inside),
-        Ok(Admission::Stack) => XDP_PASS,
+        Ok(Admission::Stack | Admission::Error) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP

@@ -9,11 +9,12 @@ mod tables;
 
 pub use nat_common::flow_table::LOCK_TRIES;
 pub use packet::{Checksum, HostPacket, HostRoute, World};
-pub use state::{Limits, State};
+pub use state::{Drops, Limits, State};
 pub use tables::{HostSlot, HostTables, Memory, Operation, Schedule};
 
 use crate::{
-    guard,
+    guard::{self, Exit},
+    icmp_error,
     packet::NextHop,
     path::{self, Admission, Outcome},
     rewrite,
@@ -49,9 +50,11 @@ pub fn tc_ingress(
             Ok(Outcome::Unknown) => match path::admit(packet, tables, zone) {
                 Ok(Admission::Flow) => path::ingress(packet, tables, zone),
                 Ok(Admission::Stack) => Ok(Outcome::Stack),
+                Ok(Admission::Error) => icmp_error::pass(packet, tables, zone),
                 Err(reason) => Err(reason),
             },
             Ok(Outcome::Control) => path::control(packet, tables, zone),
+            Ok(Outcome::Refused) => path::refuse(packet, tables),
             Ok(Outcome::Stack) => return pass(tables),
             Ok(Outcome::Forward(hop)) => {
                 tables.count(Counter::Tc);
@@ -88,13 +91,17 @@ pub fn xdp_ingress(
             Ok(Outcome::Unknown) if zone == Zone::Inside => {
                 match path::admit(packet, tables, zone) {
                     Ok(Admission::Flow) => continue,
-                    Ok(Admission::Stack) => Verdict::Pass,
+                    Ok(Admission::Stack | Admission::Error) => Verdict::Pass,
                     Err(reason) => drop(tables, reason),
                 }
             }
-            Ok(Outcome::Stack | Outcome::Punted | Outcome::Unknown | Outcome::Control) => {
-                Verdict::Pass
-            }
+            Ok(
+                Outcome::Stack
+                | Outcome::Punted
+                | Outcome::Unknown
+                | Outcome::Control
+                | Outcome::Refused,
+            ) => Verdict::Pass,
             Err(reason) => drop(tables, reason),
         };
     }
@@ -104,7 +111,7 @@ pub fn xdp_ingress(
 /// What the TC program does on the egress hook of a way out, with a packet that came in by the
 /// interface `from` (0: the gateway sends it) and has the mark `mark`.
 pub fn outside_egress(
-    packet: &HostPacket<'_, true>,
+    packet: &mut HostPacket<'_, true>,
     tables: &mut HostTables<'_>,
     from: u32,
     mark: u32,
@@ -115,6 +122,11 @@ pub fn outside_egress(
     let verdict = match mark {
         layout::AGENT_MARK => guard::agent(packet, tables),
         _ => guard::egress(packet, tables, from),
+    };
+    let verdict = match verdict {
+        Ok(Exit::Open) => Ok(()),
+        Ok(Exit::Error) => icmp_error::leave(packet, tables),
+        Err(reason) => Err(reason),
     };
     match verdict {
         Ok(()) => Verdict::Pass,

@@ -15,7 +15,10 @@ use nat_common::{
     settings::Settings,
     watch::Watch,
 };
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ops::{Deref, DerefMut},
+};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,30 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { flows: 65536, sessions: 64 }
+    }
+}
+
+/// Drops by reason. (An array of so many has no default of its own.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops(pub [u64; REASONS]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; REASONS])
+    }
+}
+
+impl Deref for Drops {
+    type Target = [u64; REASONS];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Drops {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }
 
@@ -64,7 +91,7 @@ pub struct State {
     /// What the agent wants to see of them, by [`nat_common::watch::index`].
     pub watches: Vec<Watch>,
     /// Drops by reason.
-    pub drops: [u64; REASONS],
+    pub drops: Drops,
     /// Counters.
     pub counters: [u64; COUNTERS],
     pub(super) slots: HashMap<FlowKey, usize>,

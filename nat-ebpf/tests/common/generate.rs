@@ -163,3 +163,77 @@ pub fn in_order<'a>(keys: impl Iterator<Item = &'a FlowKey>) -> Vec<FlowKey> {
     });
     keys
 }
+
+/// An ICMP error, but for the packet that it is about.
+#[derive(Clone, Debug)]
+pub struct Report {
+    kind: u8,
+    /// Bytes of the quote.
+    cut: usize,
+    /// Words of the quote, if the error says.
+    said: u8,
+    /// Whether something follows the quote.
+    extended: bool,
+    /// Not from who the quoted packet was for, but from the way to it.
+    on_the_way: bool,
+    /// For another host than the one that has sent what is quoted.
+    astray: bool,
+    /// The packet that is quoted, but for its ends; and the error itself, but for its body.
+    about: Spec,
+    outer: Spec,
+}
+
+/// Errors with quotes of all lengths.
+pub fn report() -> BoxedStrategy<Report> {
+    let kind = prop::sample::select(vec![3u8, 3, 11, 11, 12]);
+    let cut = prop_oneof![2 => 28..60usize, 1 => 0..28usize, 2 => Just(128usize)];
+    let said = prop_oneof![3 => Just(0u8), 1 => 1..40u8, 1 => Just(32)];
+    let rare = || prop::bool::weighted(0.1);
+    (
+        (kind, cut, said, any::<bool>(), any::<bool>(), rare()),
+        packet(Zone::Inside),
+        packet(Zone::Inside),
+    )
+        .prop_map(|((kind, cut, said, extended, on_the_way, astray), about, outer)| Report {
+            kind,
+            cut,
+            said,
+            extended,
+            on_the_way,
+            astray,
+            about,
+            outer,
+        })
+        .boxed()
+}
+
+/// An error from the zone of `key` about a packet to which one with that key would be the answer.
+pub fn error(key: &FlowKey, report: &Report) -> Spec {
+    let sent = FlowKey::new(
+        key.zone().other(),
+        key.protocol(),
+        key.dst(),
+        key.dport(),
+        key.src(),
+        key.sport(),
+    );
+    let mut quote = known(&sent, &report.about).build()[super::frame::ETHERNET..].to_vec();
+    quote.resize(report.cut, 0);
+    if report.extended {
+        // A structure of RFC 4884: version, checksum, one object.
+        quote.extend([0x20, 0, 0xde, 0xad, 0, 8, 1, 1, 1, 2, 3, 4]);
+    }
+    let router = match key.zone() {
+        Zone::Inside => [10, 0, 1, 3],
+        Zone::Outside => [198, 51, 100, 2],
+    };
+    let body = Body::Icmp { kind: report.kind, identifier: report.said.into() };
+    Spec {
+        src: if report.on_the_way { router } else { key.src() },
+        dst: if report.astray { OWN } else { key.dst() },
+        body,
+        payload: quote,
+        trailer: 0,
+        ..report.outer.clone()
+    }
+}

@@ -1,6 +1,7 @@
 //! The independent oracle of checksums: everything is summed up anew, in plain arithmetic.
 
-use super::frame::{ETHERNET, TCP, UDP};
+use super::frame::{ETHERNET, ICMP, TCP, UDP};
+use std::ops::Range;
 
 /// The one's complement sum of the bytes, big-endian, folded.
 pub fn sum(bytes: &[u8]) -> u16 {
@@ -52,4 +53,57 @@ pub fn residues(frame: &[u8]) -> Residues {
         network: sum(&ip[..header]) % 0xffff,
         transport: (!unsummed).then(|| sum(&total) % 0xffff),
     }
+}
+
+/// Where the checksums of a quoted packet stand in an ICMP error, and what they are over.
+pub struct Quoted {
+    /// The quoted IPv4 header.
+    pub header: Range<usize>,
+    /// What is quoted behind it.
+    pub segment: Range<usize>,
+    /// The transport checksum, if that much is quoted.
+    pub field: Option<usize>,
+}
+
+/// The quote of a frame that is an ICMP error with a whole IPv4 header and ports in it.
+pub fn quote(frame: &[u8]) -> Option<Quoted> {
+    let ip = frame.get(ETHERNET..)?;
+    let start = ETHERNET + usize::from(ip[0] & 15) * 4;
+    let whole = ETHERNET + usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    if ip[9] != ICMP || ip[6] & 0x3f != 0 || ip[7] != 0 || ![3, 11, 12].contains(&frame[start]) {
+        return None;
+    }
+    let at = start + 8;
+    let said = usize::from(frame[start + 5]) * 4;
+    let end = if said == 0 { whole } else { whole.min(at + said) };
+    let quoted = frame.get(at..end).filter(|quoted| quoted.len() >= 28)?;
+    let segment = at + usize::from(quoted[0] & 15) * 4;
+    if segment + 8 > end {
+        return None;
+    }
+    let field = segment
+        + match quoted[9] {
+            TCP => 16,
+            UDP => 6,
+            _ => 2,
+        };
+    let field = (field + 2 <= end).then_some(field);
+    Some(Quoted { header: at..segment, segment: segment..end, field })
+}
+
+/// The residues of what a frame quotes, as far as it is quoted: the bytes that are not there were the
+/// same before and after.
+pub fn quoted(frame: &[u8]) -> Option<Residues> {
+    let Quoted { header, segment, field } = quote(frame)?;
+    let (ip, segment) = (&frame[header], &frame[segment]);
+    let protocol = ip[9];
+    let mut total = Vec::new();
+    if protocol != ICMP {
+        total.extend(&ip[12..20]);
+    }
+    total.extend(segment);
+    let unsummed = protocol == UDP && segment[6..8] == [0, 0];
+    let network = sum(ip) % 0xffff;
+    let transport = field.filter(|_| !unsummed).map(|_| sum(&total) % 0xffff);
+    Some(Residues { network, transport })
 }

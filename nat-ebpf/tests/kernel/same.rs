@@ -4,7 +4,7 @@ use crate::{
     common::{
         frame::{ACK, Body, ICMP, PSH, SYN, Spec, TCP},
         gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
-        generate::{self, packet, port},
+        generate::{self, Report, packet, port},
         sums,
     },
     counted::Executions,
@@ -27,7 +27,7 @@ use nat_common::{
     watch::{self, Watch},
 };
 use nat_ebpf::{
-    host::{self, HostPacket, Limits, Memory, Verdict, World},
+    host::{self, Drops, HostPacket, Limits, Memory, Verdict, World},
     packet::NextHop,
 };
 use nix::time::{ClockId, clock_gettime};
@@ -44,6 +44,10 @@ use std::{collections::HashMap, fmt::Debug};
 pub enum Step {
     Packet(bool, Zone, Spec),
     Known(bool, Index, Spec),
+    /// An error about a packet of a flow; by XDP first, or only by TC.
+    Error(bool, Index, Report),
+    /// An error that the gateway sends about a packet of a flow.
+    Tell(Index, Report),
     /// By XDP first, with only the pseudo-header in its checksum.
     LeftToDevice(Index, Spec),
     Egress(u32, u32, Spec),
@@ -64,6 +68,10 @@ fn step() -> BoxedStrategy<Step> {
             .prop_map(|(early, index, spec)| Step::Known(early, index, spec)),
         2 => (any::<Index>(), packet(Zone::Inside))
             .prop_map(|(index, spec)| Step::LeftToDevice(index, spec)),
+        4 => (early, any::<Index>(), generate::report())
+            .prop_map(|(early, index, report)| Step::Error(early, index, report)),
+        2 => (any::<Index>(), generate::report())
+            .prop_map(|(index, report)| Step::Tell(index, report)),
         1 => (prop::sample::select(vec![0, LAN, WAN]), prop::sample::select(vec![0, layout::MARK]), own())
             .prop_map(|(from, mark, spec)| Step::Egress(from, mark, spec)),
         1 => port().prop_map(Step::Expect),
@@ -170,7 +178,7 @@ impl Both {
         assert!(self.object.is_unlocked());
         assert_eq!(self.object.hops_taken(), hops);
         let mut state = self.memory.state();
-        (state.drops, state.counters) = (drops, counters);
+        (state.drops, state.counters) = (Drops(drops), counters);
         self.object.fill(&state);
     }
 
@@ -235,14 +243,14 @@ impl Both {
         // A test run takes the type of the packet from where it is addressed to.
         let frame = arriving(WAN, &spec.build());
         let answer = self.object.egress(WAN, from, mark, &frame).expect("a test run");
-        let packet = HostPacket::new(frame.clone(), WAN, &self.world);
-        let verdict = host::outside_egress(&packet, &mut self.memory.tables(), from, mark);
+        let mut packet = HostPacket::new(frame, WAN, &self.world);
+        let verdict = host::outside_egress(&mut packet, &mut self.memory.tables(), from, mark);
         let code = match verdict {
             Verdict::Pass => object::TC_UNSPEC,
             Verdict::Drop(_) => object::TC_SHOT,
             Verdict::Forward(_) | Verdict::Punted => unreachable!("the guard sends nothing"),
         };
-        assert_eq!(answer, Answer { code, frame, mark }, "egress: {verdict:?}");
+        assert_eq!(answer, Answer { code, frame: packet.frame, mark }, "egress: {verdict:?}");
         self.same_tables();
     }
 
@@ -330,7 +338,7 @@ impl Both {
         assert_eq!(self.object.hops(state.hops.keys().copied()), state.hops);
         assert_eq!(self.object.expectations(), state.expectations);
         assert_eq!(self.object.counters(), state.counters);
-        assert_eq!(self.object.drops(), state.drops);
+        assert_eq!(self.object.drops(), *state.drops);
         for record in wanted.values() {
             self.led += usize::from(record.flow().hop.in_epoch(state.settings.epoch).is_some());
             if let Some(session) = record.flow().control_session() {
@@ -385,7 +393,7 @@ fn the_programs_do_what_the_path_does_on_the_host() {
 
 #[test]
 fn a_full_table_refuses_on_both_sides_alike() {
-    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 900, Programs::AsTheyAre);
+    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 1500, Programs::AsTheyAre);
 }
 
 #[test]
@@ -446,6 +454,18 @@ fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
                             both.packet(early, key.zone(), &spec.build());
                         }
                         _ => {}
+                    }
+                }
+                Step::Error(_, index, report) | Step::Tell(index, report) => {
+                    let keys = generate::in_order(both.memory.state().flows().keys());
+                    if keys.is_empty() {
+                        return;
+                    }
+                    let key = index.get(&keys);
+                    let spec = generate::error(key, report);
+                    match step {
+                        Step::Error(early, ..) => both.packet(early, key.zone(), &spec.build()),
+                        _ => both.egress(0, 0, &Spec { src: PUBLIC, ..spec }),
                     }
                 }
                 Step::Egress(from, mark, spec) if spec.length() < LONGEST => {

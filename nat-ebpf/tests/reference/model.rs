@@ -5,7 +5,7 @@
 //! what the path has chosen, and says whether it may. The next hops that the agent keeps are a list
 //! here too, and a connection names them by the order in which they came up.
 
-use crate::common::frame::{ACK, Body, ECHO, FIN, Opt, RST, SYN, Spec, TCP};
+use crate::common::frame::{ACK, Body, DONT, ECHO, FIN, ICMP, Opt, RST, SYN, Spec, TCP, UDP};
 use nat_common::{
     flow::Zone,
     reason::Reason::{self, *},
@@ -32,6 +32,8 @@ pub enum Expected {
     Pass,
     Drop(Reason),
     Punt,
+    /// Translated, to the kernel, which tells its sender why it cannot go on.
+    Told(Box<Spec>),
     Forward(Box<Spec>, Way),
 }
 
@@ -188,6 +190,71 @@ fn flags(body: &Body) -> u8 {
     if let Body::Tcp { flags, .. } = body { *flags } else { 0 }
 }
 
+/// A packet with other ends.
+fn rewritten(spec: &Spec, src: End, dst: End) -> Spec {
+    let mut out = spec.clone();
+    (out.src, out.dst) = (src.0, dst.0);
+    match &mut out.body {
+        Body::Tcp { sport, dport, .. } | Body::Udp { sport, dport, .. } => {
+            (*sport, *dport) = (src.1, dst.1);
+        }
+        Body::Icmp { kind, identifier } => {
+            *identifier = if *kind == ECHO { src.1 } else { dst.1 };
+        }
+        Body::Other { .. } => {}
+    }
+    out
+}
+
+/// What an ICMP error is about, by what it quotes.
+struct Quoted {
+    protocol: u8,
+    src: End,
+    dst: End,
+    /// Where its transport header begins in the payload.
+    segment: usize,
+}
+
+impl Quoted {
+    fn of(spec: &Spec) -> Option<Self> {
+        let Body::Icmp { identifier, .. } = spec.body else { return None };
+        let said = usize::from(identifier & 0xff) * 4;
+        let mut quote = &spec.payload[..];
+        if said != 0 && said < quote.len() {
+            quote = &quote[..said];
+        }
+        let word = |at: usize| Some(u16::from_be_bytes([*quote.get(at)?, *quote.get(at + 1)?]));
+        let segment = usize::from(quote.first()? & 15) * 4;
+        let is_whole = quote[0] >> 4 == 4 && segment >= 20 && quote.len() >= segment + 8;
+        if !is_whole || word(6)? & 0x1fff != 0 {
+            return None;
+        }
+        let address = |at: usize| -> Address { quote[at..at + 4].try_into().unwrap() };
+        let protocol = quote[9];
+        let (sport, dport) = match (protocol, quote[segment]) {
+            (TCP | UDP, _) => (word(segment)?, word(segment + 2)?),
+            (ICMP, ECHO) => (word(segment + 4)?, 0),
+            (ICMP, 0) => (0, word(segment + 4)?),
+            _ => return None,
+        };
+        Some(Self { protocol, src: (address(12), sport), dst: (address(16), dport), segment })
+    }
+
+    /// Puts other ends into the quote; checksums are looked at apart.
+    fn replace(&self, quote: &mut [u8], src: End, dst: End) {
+        quote[12..16].copy_from_slice(&src.0);
+        quote[16..20].copy_from_slice(&dst.0);
+        let segment = &mut quote[self.segment..];
+        if self.protocol == ICMP {
+            let identifier = if segment[0] == ECHO { src.1 } else { dst.1 };
+            segment[4..6].copy_from_slice(&identifier.to_be_bytes());
+        } else {
+            segment[..2].copy_from_slice(&src.1.to_be_bytes());
+            segment[2..4].copy_from_slice(&dst.1.to_be_bytes());
+        }
+    }
+}
+
 fn is_only_syn(flags: u8) -> bool {
     flags & (SYN | ACK | FIN | RST) == SYN
 }
@@ -229,6 +296,11 @@ impl Model {
         if !is_unicast(spec.src) || !is_unicast(spec.dst) {
             return Ok(Expected::Pass);
         }
+        if let Body::Icmp { kind: 3 | 11 | 12, .. } = spec.body
+            && !spec.is_fragment()
+        {
+            return self.error(zone, spec);
+        }
         let found = match self.find(zone, spec) {
             Some(found) => Some(found),
             None => match zone {
@@ -248,26 +320,26 @@ impl Model {
         let way = match self.leaves_by(index, direction, zone, spec, dst.0) {
             Ok(way) => way,
             Err(_) if zone == Zone::Inside => return Ok(Expected::Pass),
-            Err(refused) => return Err(refused),
+            Err(Some(refused)) => return Err(refused),
+            Err(None) => {
+                let cut = spec.fragment & DONT == 0 && spec.ttl > 1;
+                if connection.kin == Kin::Control && cut {
+                    return Err(TooBig);
+                }
+                return Ok(Expected::Told(Box::new(rewritten(spec, src, dst))));
+            }
         };
         // A packet of a control connection is looked at anew, after it was led.
         let way = match connection.kin {
-            Kin::Control => self.leaves_by(index, direction, zone, spec, dst.0)?,
+            Kin::Control => match self.leaves_by(index, direction, zone, spec, dst.0) {
+                Ok(way) => way,
+                Err(refused) => panic!("led once and then {refused:?}"),
+            },
             Kin::Plain | Kin::Related(_) => way,
         };
         self.count(index, direction, spec);
-        let mut out = spec.clone();
+        let mut out = rewritten(spec, src, dst);
         out.ttl -= 1;
-        (out.src, out.dst) = (src.0, dst.0);
-        match &mut out.body {
-            Body::Tcp { sport, dport, .. } | Body::Udp { sport, dport, .. } => {
-                (*sport, *dport) = (src.1, dst.1);
-            }
-            Body::Icmp { kind, identifier } => {
-                *identifier = if *kind == ECHO { src.1 } else { dst.1 };
-            }
-            Body::Other { .. } => {}
-        }
         if connection.kin == Kin::Control {
             let flags = flags(&spec.body);
             if !spec.payload.is_empty() && !self.is_alive() {
@@ -285,8 +357,76 @@ impl Model {
         Ok(Expected::Forward(Box::new(out), way))
     }
 
+    /// What becomes of an ICMP error.
+    fn error(&self, zone: Zone, spec: &Spec) -> Result<Expected, Reason> {
+        let quoted = Quoted::of(spec);
+        let about = quoted.as_ref().filter(|quoted| quoted.src.0 == spec.dst).and_then(|quoted| {
+            let ends = (quoted.src, quoted.dst);
+            self.connections.iter().filter(|it| it.protocol == quoted.protocol).find_map(|it| {
+                // It is about a packet of the initiator that left, or about an answer that did.
+                if it.from != zone && it.leaves == ends {
+                    Some(it.arrives)
+                } else if it.from == zone && (it.arrives.1, it.arrives.0) == ends {
+                    Some((it.leaves.1, it.leaves.0))
+                } else {
+                    None
+                }
+            })
+        });
+        let (Some((src, dst)), Some(quoted)) = (about, &quoted) else {
+            return self.error_about_none(zone, spec, quoted.as_ref());
+        };
+        if spec.ttl <= 1 {
+            return Err(TtlExpired);
+        }
+        let wanted = match zone {
+            Zone::Inside => Place::Wan,
+            Zone::Outside => Place::Inside,
+        };
+        match self.route(spec, src.0) {
+            Place::TooBig => return Err(TooBig),
+            place if place != wanted => return Err(NoRoute),
+            _ => {}
+        }
+        let mut out = spec.clone();
+        out.ttl -= 1;
+        out.dst = src.0;
+        if zone == Zone::Inside || spec.src == quoted.dst.0 {
+            out.src = dst.0;
+        }
+        quoted.replace(&mut out.payload, src, dst);
+        let way = Way { place: wanted, neighbour: Self::neighbour(wanted, src.0), by_agent: None };
+        Ok(Expected::Forward(Box::new(out), way))
+    }
+
+    /// What becomes of an error about none of the connections.
+    fn error_about_none(
+        &self,
+        zone: Zone,
+        spec: &Spec,
+        quoted: Option<&Quoted>,
+    ) -> Result<Expected, Reason> {
+        let reason = if quoted.is_some() { IcmpUnrelated } else { IcmpQuote };
+        if zone == Zone::Inside {
+            let leaves = self.route(spec, spec.dst) == Place::Wan;
+            return if leaves { Err(reason) } else { Ok(Expected::Pass) };
+        }
+        // No socket of the gateway here has a port of the pool.
+        if let Some(quoted) = quoted
+            && quoted.protocol != ICMP
+            && self.pool.contains(&quoted.src.1)
+        {
+            return Err(reason);
+        }
+        match self.route(spec, spec.dst) {
+            Place::Gateway | Place::Wan | Place::Elsewhere => Ok(Expected::Pass),
+            Place::Inside | Place::Nowhere | Place::TooBig => Err(Unsolicited),
+        }
+    }
+
     /// Which way a packet of a connection leaves: by the hop that it was led to while that is true and
-    /// wide enough, else as the kernel says, who is then asked until the agent knows the hop.
+    /// wide enough, else as the kernel says, who is then asked until the agent knows the hop. No
+    /// reason is one that the kernel tells the sender.
     fn leaves_by(
         &mut self,
         index: usize,
@@ -294,9 +434,9 @@ impl Model {
         zone: Zone,
         spec: &Spec,
         dst: Address,
-    ) -> Result<Way, Reason> {
+    ) -> Result<Way, Option<Reason>> {
         if spec.ttl <= 1 {
-            return Err(TtlExpired);
+            return Err(None);
         }
         if self.is_alive()
             && let Some((name, epoch)) = self.connections[index].led[direction]
@@ -314,8 +454,8 @@ impl Model {
             Zone::Outside => Place::Inside,
         };
         match self.route(spec, dst) {
-            Place::TooBig => Err(TooBig),
-            place if place != wanted => Err(NoRoute),
+            Place::TooBig | Place::Nowhere => Err(None),
+            place if place != wanted => Err(Some(NoRoute)),
             place => {
                 let neighbour = Self::neighbour(place, dst);
                 if self.is_alive() {

@@ -139,7 +139,7 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
         turns.before(who, None);
         let verdict = match hook {
             Hook::Ingress(zone) => host::tc_ingress(&mut packet, &mut tables, *zone),
-            Hook::Egress => host::outside_egress(&packet, &mut tables, 0, 0),
+            Hook::Egress => host::outside_egress(&mut packet, &mut tables, 0, 0),
             Hook::Sweep(key) => sweep(&memory, &cpu, key),
             Hook::Release(public) => release(&memory, &cpu, public),
             Hook::ReleaseThen(public) => {

@@ -4,7 +4,7 @@
 use crate::{
     common::{
         frame::{Body, ETHERNET, Spec, TCP},
-        generate::{self, packet, port},
+        generate::{self, Report, packet, port},
         sums,
     },
     compare::{counted, endpoint, filled, key, link, place, same_tables},
@@ -34,6 +34,8 @@ enum Step {
     Packet(Zone, Spec),
     /// A packet of a connection that exists, of either direction, with other flags.
     Known(Index, Spec),
+    /// An error about a packet of a connection that exists, of either direction.
+    Error(Index, Report),
     Wait(u32),
     /// The agent announces a connection of a session: inbound or outbound.
     Expect(bool, End, u32),
@@ -59,6 +61,8 @@ fn step() -> BoxedStrategy<Step> {
         6 => packet(Zone::Outside).prop_map(|spec| Step::Packet(Zone::Outside, spec)),
         10 => (any::<Index>(), packet(Zone::Inside))
             .prop_map(|(index, spec)| Step::Known(index, spec)),
+        6 => (any::<Index>(), generate::report())
+            .prop_map(|(index, report)| Step::Error(index, report)),
         1 => prop_oneof![Just(1u32), Just(4), Just(5), Just(300)].prop_map(Step::Wait),
         2 => (any::<bool>(), address, port(), 0u32..20)
             .prop_map(|(inbound, address, port, life)| Step::Expect(inbound, (address, port), life)),
@@ -120,7 +124,24 @@ fn unsummed(spec: &Spec, frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[transport + at..transport + at + 2].fill(0);
     frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+    if let Some(quote) = sums::quote(&frame) {
+        let network = quote.header.start + 10;
+        frame[network..network + 2].fill(0);
+        if let Some(at) = quote.field {
+            frame[at..at + 2].fill(0);
+        }
+    }
     frame
+}
+
+/// Checksums are as right as they were, quoted ones too.
+fn same_residues(spec: &Spec, frame: &[u8], out: &[u8]) {
+    if !spec.is_fragment() {
+        let (was, is) = (sums::residues(frame), sums::residues(out));
+        assert_eq!(was.network, is.network);
+        assert_eq!(was.transport, is.transport, "a checksum is as right as it was");
+        assert_eq!(sums::quoted(frame), sums::quoted(out), "a quoted one too");
+    }
 }
 
 /// Runs one packet through path and model.
@@ -144,6 +165,10 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
             assert_eq!(*bytes, frame[ETHERNET..ETHERNET + spec.length()]);
             assert_eq!((header.length(), header.ifindex()), (spec.length(), ifindex));
         }
+        (Expected::Told(out), Verdict::Pass) => {
+            assert_eq!(unsummed(out, &packet.frame), unsummed(out, &out.build()));
+            same_residues(spec, &frame, &packet.frame);
+        }
         (Expected::Forward(out, way), Verdict::Forward(hop)) => {
             assert_eq!(hop, next_hop(way));
             let mut wanted = out.build();
@@ -151,11 +176,7 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
                 wanted[..ETHERNET - 2].copy_from_slice(link.as_flattened());
             }
             assert_eq!(unsummed(out, &packet.frame), unsummed(out, &wanted));
-            if !spec.is_fragment() {
-                let (was, is) = (sums::residues(&frame), sums::residues(&packet.frame));
-                assert_eq!(was.network, is.network);
-                assert_eq!(was.transport, is.transport, "a checksum is as right as it was");
-            }
+            same_residues(spec, &frame, &packet.frame);
             left_to_device(gateway, &by_device, zone, spec, out);
         }
         (expected, verdict) => panic!("expected {expected:?}, got {verdict:?}"),
@@ -409,6 +430,13 @@ fn play(mut gateway: Gateway, steps: &[Step]) {
                 if !keys.is_empty() {
                     let key = index.get(&keys);
                     run(&mut gateway, key.zone(), &generate::known(key, spec));
+                }
+            }
+            Step::Error(index, report) => {
+                let keys = generate::in_order(gateway.memory.state().flows().keys());
+                if !keys.is_empty() {
+                    let key = index.get(&keys);
+                    run(&mut gateway, key.zone(), &generate::error(key, report));
                 }
             }
             Step::Wait(seconds) => {
