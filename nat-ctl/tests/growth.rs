@@ -6,12 +6,12 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test ends where something fails")]
 
 use std::{
-    fs,
+    env, fs,
     future::Future,
     io::ErrorKind,
     net::UdpSocket,
     path::PathBuf,
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -368,18 +368,13 @@ async fn grow_under_traffic(lab: Lab, traffic: Traffic, mode: Mode) {
     for (flows, grown) in [(320, "from 512 to 2048 "), (1300, "from 2048 to 8192 ")] {
         lines.clear();
         let old = MapInfo::from_pin(lab.pin("flows")).unwrap().id();
+        let places = plane.maps().flows.places();
         traffic.grow_to(&mut plane, &mut lines, flows).await;
-        if lines.is_empty() {
-            let places = plane.maps().flows.places();
-            let mut more = vec![];
-            until(&mut plane, &mut more, "the growth", |plane| {
-                plane.maps().flows.places() > places
-            })
-            .await;
-            lines.extend(more);
-        }
+        until(&mut plane, &mut lines, "the growth", |plane| {
+            plane.maps().flows.places() > places && lab.tables() == ["flows"]
+        })
+        .await;
         assert!(lines.len() == 1 && lines[0].contains(grown), "{lines:?}");
-        assert_eq!(lab.tables(), ["flows"]);
         // Its memory is given back.
         until(&mut plane, &mut lines, "the end of the smaller table", |_| {
             loaded_maps().flatten().all(|map| map.id() != old)
@@ -439,7 +434,8 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
         lab.rename("flows", "flows_before");
         lab.rename("flows_new", "flows");
         let mut plane = lab.start(Mode::Xdp, 512).await;
-        assert_eq!(lab.tables(), ["flows"]);
+        assert_eq!(lab.tables(), ["flows", "flows_before"]);
+        until(&mut plane, &mut lines, "the end of the growth", |_| lab.tables() == ["flows"]).await;
         assert!(plane.maps().flows.places() > small);
         traffic.see_all(&mut plane, &mut lines).await;
         check(&plane, 280);
@@ -454,4 +450,111 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
         check(&plane, 1300);
         println!("{} questions had no answer", traffic.end());
     });
+}
+
+#[test]
+fn no_flow_is_lost_for_which_the_larger_table_has_no_room() {
+    within("grow-full", |lab, traffic| async move {
+        let mut lines = vec![];
+        let mut plane = lab.start(Mode::Xdp, 512).await;
+        traffic.grow_to(&mut plane, &mut lines, 280).await;
+        drop(plane);
+
+        // A table that was filled while flows were on their way to it is as one that is too small.
+        lab.pin_table(64, "flows_new");
+        lab.rename("flows", "flows_before");
+        lab.rename("flows_new", "flows");
+        let mut plane = lab.start(Mode::Xdp, 512).await;
+        let has_moved = |plane: &mut Plane| plane.maps().flows.used() > 64;
+        until(&mut plane, &mut lines, "a full table", has_moved).await;
+        let busy = drops(&plane)[0];
+        for _ in 0..10 {
+            traffic.see_all(&mut plane, &mut lines).await;
+        }
+        let before = plane.maps().before.as_ref().unwrap();
+        assert_eq!(before.used() + plane.maps().flows.used(), 2 * 280);
+        assert!(before.used() > 0);
+        assert_eq!((lab.tables(), lines), (vec!["flows", "flows_before"], Vec::<String>::new()));
+        // Packets of these flows meet the mover at times; new ones are refused by a count.
+        println!("{} flow-busy in 20 rounds of 280 flows", drops(&plane)[0] - busy);
+        let refused = drops(&plane)[1];
+        traffic.wanted.store(281, SeqCst);
+        until(&mut plane, &mut vec![], "a refusal", |plane| drops(plane)[1] > refused).await;
+        plane.stop(false).unwrap();
+        drop(traffic);
+    });
+}
+
+/// Names the instance of [`an_agent_that_is_killed`].
+const KILLED: &str = "NAT_TEST_KILLED";
+
+/// Not a test: the process that [`a_successor_goes_on_after_a_kill_at_any_moment`] kills. Without it
+/// there is nothing to do.
+#[test]
+fn an_agent_that_is_killed() {
+    let Ok(name) = env::var(KILLED) else { return };
+    let lab = Lab { instance: name.parse().unwrap() };
+    runtime().block_on(async {
+        let mut plane = lab.start(Mode::Xdp, 512).await;
+        until(&mut plane, &mut vec![], "the end of this process", |_| false).await;
+    });
+}
+
+/// Such a process, in the namespace of this thread; killed with this guard.
+struct Agent(Child);
+
+impl Agent {
+    fn start(lab: &Lab) -> Self {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "an_agent_that_is_killed"]).env(KILLED, lab.instance.as_str());
+        Self(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // SIGKILL (std::process::Child::kill).
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Waits for what the traffic and another process do.
+fn wait(what: &str, done: impl Fn() -> bool) {
+    let end = clock::moment() + Duration::from_secs(60);
+    while !done() {
+        assert!(clock::moment() < end, "{what}: not within 60 s");
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+#[test]
+fn a_successor_goes_on_after_a_kill_at_any_moment() {
+    const FLOWS: usize = 320;
+    // The pin by which a phase is known, and how long after it the agent is killed.
+    let moments = [("flows_new", 0), ("flows_new", 200), ("flows_before", 0)].into_iter();
+    let moments = moments.chain([1, 5, 20, 100, 300, 600].map(|late| ("flows_before", late)));
+    for (number, (pin, late)) in moments.enumerate() {
+        within(&format!("grow-kill{number}"), |lab, traffic| async move {
+            let agent = Agent::start(&lab);
+            traffic.wanted.store(FLOWS, SeqCst);
+            wait(pin, || lab.pin(pin).exists());
+            thread::sleep(Duration::from_millis(late));
+            drop(agent);
+            let left = lab.tables().join(" ");
+
+            let mut lines = vec![];
+            let mut plane = lab.start(Mode::Xdp, 512).await;
+            traffic.grow_to(&mut plane, &mut lines, FLOWS).await;
+            until(&mut plane, &mut lines, "the growth", |plane| {
+                plane.maps().flows.places() > 2000 && lab.tables() == ["flows"]
+            })
+            .await;
+            traffic.see_all(&mut plane, &mut lines).await;
+            check(&plane, FLOWS);
+            println!("killed {late} ms after {pin}: {left}; {lines:?}");
+            println!("{} questions had no answer", traffic.end());
+            plane.stop(false).unwrap();
+        });
+    }
 }

@@ -365,7 +365,7 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
             assert_eq!(maps.ports.owner(&routed).unwrap(), Some(owner(Owner::Expectation)));
             assert_eq!(maps.ports.others().unwrap().len(), 1);
             assert!(!maps.ports.claim(&at(7001), &owner(Owner::Masquerade)).unwrap());
-            maps.sessions.set(place, session, 0).unwrap();
+            maps.sessions.set(place, &session);
         }
         let mut ended = vec![];
         for _ in 0..400 {
@@ -380,7 +380,7 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
         }
         assert_eq!(ended, [SessionId::new(place)]);
         let maps = plane.maps();
-        assert_eq!(maps.sessions.get(&place, 0).unwrap(), Session::default());
+        assert_eq!(maps.sessions.get(place), None);
         assert_eq!(maps.flows.used(), 1);
         assert!(maps.flows.find(&live.0).is_some());
         // Nobody's note is left at a port that a flow uses.

@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod capture;
 pub mod client;
+pub mod dialogue;
 pub mod frame;
 pub mod gateway;
 pub mod interrupt;

@@ -31,6 +31,7 @@
 
 mod end;
 mod find;
+mod growing;
 mod hash;
 #[cfg(any(test, feature = "std"))]
 pub mod host;
@@ -44,6 +45,7 @@ use crate::record::State;
 
 pub use end::{end, end_pair, finish, put_back, remove};
 pub use find::{find, load_flow};
+pub use growing::{Lies, allowance, find_before, is_new, remove_both};
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};
 pub use relocate::relocate;

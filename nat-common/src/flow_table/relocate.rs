@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A packet that looks for the key in between finds the ending line, and is refused; it is repeated,
-//! and finds the flow in its new place.
+//! and finds the flow in its new place. What packets do with two tables is in [`super::growing`].
 
 use super::{Found, Hashed, Memory, Refused, end, finish, insert::insert_line, put_back};
 use crate::{

@@ -9,8 +9,6 @@
 //!   host and port
 //! ```
 
-use std::net::Ipv4Addr;
-
 use nat_common::{
     flow::TCP,
     port::{Endpoint, Owner, Pool, Port, PortOwner},
@@ -22,7 +20,7 @@ use crate::{alg::PortRequest, plane::PlaneError};
 /// taken for one request in 5,000.
 const PROBES: u32 = 64;
 
-/// The table of owners.
+/// The owners of the ports of one public address.
 pub trait Ports {
     /// Who owns a public endpoint.
     ///
@@ -38,10 +36,7 @@ pub trait Ports {
 
     /// Whether the address is one of the gateway itself, whose own sockets take ports outside of
     /// the pool.
-    ///
-    /// # Errors
-    /// Where the table can't be read.
-    fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError>;
+    fn is_own(&self) -> bool;
 }
 
 /// Claims a port for a request; `None` where all that
@@ -92,7 +87,7 @@ fn candidates(
 ) -> Result<Vec<Port>, PlaneError> {
     // Behind an address that the gateway has not, no socket of the gateway is in the way.
     let kept = match request.port.map(Port::new).filter(|port| !port.is_system()) {
-        Some(port) if pool.contains(port) || !ports.is_own(request.public)? => Some(port),
+        Some(port) if pool.contains(port) || !ports.is_own() => Some(port),
         _ => forwarded(ports, request)?,
     };
     let (seed, size) = (seed(request), pool.len());
@@ -126,25 +121,30 @@ fn seed(request: &PortRequest) -> u32 {
 mod tests {
     use super::*;
     use nat_common::port::PortRange;
-    use std::collections::HashMap;
+    use std::{collections::HashMap, net::Ipv4Addr};
 
     const OWN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
     const ALIAS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 
-    impl Ports for HashMap<Endpoint, PortOwner> {
+    struct Table<'a> {
+        owners: &'a mut HashMap<Endpoint, PortOwner>,
+        is_own: bool,
+    }
+
+    impl Ports for Table<'_> {
         fn owner(&mut self, public: &Endpoint) -> Result<Option<PortOwner>, PlaneError> {
-            Ok(self.get(public).copied())
+            Ok(self.owners.get(public).copied())
         }
 
         fn claim(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<bool, PlaneError> {
-            let new = !self.contains_key(public);
-            self.entry(*public).or_insert(*owner);
+            let new = !self.owners.contains_key(public);
+            self.owners.entry(*public).or_insert(*owner);
             Ok(new)
         }
 
-        fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError> {
-            Ok(address == OWN)
+        fn is_own(&self) -> bool {
+            self.is_own
         }
     }
 
@@ -163,7 +163,8 @@ mod tests {
         pool: &Pool,
         request: &PortRequest,
     ) -> Option<u16> {
-        super::claim(ports, pool, request).unwrap()
+        let mut table = Table { owners: ports, is_own: request.public == OWN };
+        super::claim(&mut table, pool, request).unwrap()
     }
 
     #[test]

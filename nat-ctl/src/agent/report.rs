@@ -12,8 +12,30 @@ pub fn name(flow: &alg::ControlFlow) -> String {
     format!("ftp session {session} ({client} to {server})")
 }
 
-/// Something that a line of the dialogue has done.
-pub fn event(flow: &alg::ControlFlow, event: &alg::Event) {
+/// What is said of a session once the segment that it is about has left: a line of the log costs as
+/// much as all that is done for the segment.
+#[derive(Debug)]
+pub enum Said {
+    /// Something that a line of the dialogue has done.
+    Event(alg::Event),
+    /// A data connection is let in or out.
+    Expected(alg::Expectation),
+    /// Lines are no longer read.
+    Ended(alg::End),
+}
+
+impl Said {
+    /// Says it.
+    pub fn of(&self, flow: &alg::ControlFlow) {
+        match self {
+            Self::Event(event) => self::event(flow, event),
+            Self::Expected(expectation) => expected(flow, expectation),
+            Self::Ended(end) => ended(flow, *end),
+        }
+    }
+}
+
+fn event(flow: &alg::ControlFlow, event: &alg::Event) {
     let name = name(flow);
     match event {
         alg::Event::Rewritten { side, before, after } => {
@@ -31,8 +53,7 @@ pub fn event(flow: &alg::ControlFlow, event: &alg::Event) {
     }
 }
 
-/// A data connection is let in or out.
-pub fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
+fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
     let alg::Expectation { key: alg::ExpectationKey { from, to }, translation } = expectation;
     match translation {
         alg::Translation::Inbound(inside) => {
@@ -44,8 +65,7 @@ pub fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
     }
 }
 
-/// Lines are no longer read.
-pub fn ended(flow: &alg::ControlFlow, end: alg::End) {
+fn ended(flow: &alg::ControlFlow, end: alg::End) {
     let name = name(flow);
     match end {
         alg::End::Encrypted => tracing::info!(

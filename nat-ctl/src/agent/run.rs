@@ -43,7 +43,7 @@ const TEND: u64 = 3;
 /// # Errors
 /// Where it can't start, or leaves something behind at its end.
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
-    log::start(options.verbose);
+    let _log = log::start(options.verbose).map_err(AgentError::system("start the log"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(AgentError::system("start the event loop"))?;
     runtime.block_on(run_until_told(options))

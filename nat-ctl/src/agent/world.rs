@@ -28,7 +28,10 @@ use super::{
 };
 use crate::{
     alg,
-    plane::{Maps, Plane, PlaneError, maps},
+    plane::{
+        Maps, Plane, PlaneError, maps,
+        owners::{Home, Owners},
+    },
 };
 
 /// The data plane at work, and the socket back to the wire.
@@ -48,14 +51,12 @@ impl World {
 impl Kernel for World {
     fn session(&mut self, id: SessionId) -> Result<Option<Session>, PlaneError> {
         let Some(place) = id.index() else { return Ok(None) };
-        let found = maps::optional(self.maps().sessions.get(&place, 0));
-        let found = found.map_err(refused("read an FTP session"))?;
-        Ok(found.filter(|session| session.claimed != 0))
+        Ok(self.maps().sessions.get(place))
     }
 
     fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError> {
-        let flows = &self.maps().flows;
-        let seen = |key| flows.find(key).map(|flow| flow.state().seen());
+        let maps = self.maps();
+        let seen = |key| maps.flow(key).map(|flow| flow.state().seen());
         Ok(match (seen(record.original()), seen(record.reply())) {
             (Some(original), Some(reply)) => {
                 matches!(State::of(original, reply), State::TimeWait | State::Closed)
@@ -82,23 +83,12 @@ impl Kernel for World {
     }
 
     fn correct(&mut self, id: SessionId, sides: &[Corrections; 2]) -> Result<(), PlaneError> {
-        let what = "write the corrections of an FTP session";
         let Some(place) = id.index() else { return Ok(()) };
-        let sessions = &mut self.maps().sessions;
-        let mut record = sessions.get(&place, 0).map_err(refused(what))?;
-        let generation = record.generation.wrapping_add(1);
-        let [even, odd] = &mut record.copies;
-        *(if generation & 1 == 0 { even } else { odd }) = *sides;
-        sessions.set(place, record, 0).map_err(refused(what))?;
-        // The place may have been freed and taken anew meanwhile: that session is another's.
-        let current = sessions.get(&place, 0).map_err(refused(what))?;
-        if current.claimed == 0
-            || (current.original(), current.created()) != (record.original(), record.created())
-        {
-            return Ok(());
+        let sessions = &self.maps().sessions;
+        if let Some(record) = sessions.get(place) {
+            sessions.correct(place, &record, sides);
         }
-        record.generation = generation;
-        sessions.set(place, record, 0).map_err(refused(what))
+        Ok(())
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
@@ -132,7 +122,9 @@ impl Kernel for World {
 impl alg::Gateway for World {
     fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
         let pool = self.plane.settings().pool;
-        claim::claim(self.maps(), &pool, request).unwrap_or_else(|error| {
+        let claimed = PublicPorts::of(self.maps(), request.public)
+            .and_then(|mut ports| claim::claim(&mut ports, &pool, request));
+        claimed.unwrap_or_else(|error| {
             report::failed(&error);
             None
         })
@@ -155,18 +147,30 @@ fn is_shared(address: Ipv4Addr) -> bool {
     matches!(address.octets(), [100, 64..=127, _, _])
 }
 
-impl Ports for Maps {
+/// The ports of one public address, which is looked up once and not for each port that is tried.
+struct PublicPorts<'a> {
+    owners: &'a mut Owners,
+    home: Home,
+}
+
+impl<'a> PublicPorts<'a> {
+    fn of(maps: &'a mut Maps, address: Ipv4Addr) -> Result<Self, PlaneError> {
+        let home = maps.ports.home(address.octets()).map_err(refused("look up an address"))?;
+        Ok(Self { owners: &mut maps.ports, home })
+    }
+}
+
+impl Ports for PublicPorts<'_> {
     fn owner(&mut self, public: &Endpoint) -> Result<Option<PortOwner>, PlaneError> {
-        self.ports.owner(public).map_err(refused("look up a public port"))
+        self.owners.owner_at(&self.home, public).map_err(refused("look up a public port"))
     }
 
     fn claim(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<bool, PlaneError> {
-        self.ports.claim(public, owner).map_err(refused("claim a public port"))
+        self.owners.claim_at(&self.home, public, owner).map_err(refused("claim a public port"))
     }
 
-    fn is_own(&mut self, address: Ipv4Addr) -> Result<bool, PlaneError> {
-        let found = maps::optional(self.addresses.get(&address.octets(), 0));
-        Ok(found.map_err(refused("look up an address"))?.is_some())
+    fn is_own(&self) -> bool {
+        self.home.is_own
     }
 }
 

@@ -94,7 +94,10 @@ impl Promise {
 fn swallows(form: Form, bytes: &[u8]) -> usize {
     let belongs: fn(u8) -> bool = match form {
         Form::Eprt => |byte| !matches!(byte, b'\r' | b'\n'),
-        _ => |byte| byte.is_ascii_digit() || byte == b',' || is_blank(byte),
+        Form::Epsv => |byte| byte.is_ascii_digit(),
+        Form::Port | Form::Pasv | Form::Lprt | Form::Lpsv => {
+            |byte| byte.is_ascii_digit() || byte == b',' || is_blank(byte)
+        }
     };
     bytes.iter().take_while(|byte| belongs(**byte)).count()
 }
@@ -136,6 +139,7 @@ fn in_reply(line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
     let (form, before) = match reply.code {
         227 => (Form::Pasv, ""),
         228 => (Form::Lpsv, "4,4,"),
+        229 => return in_epsv(line, reply.text_at),
         _ => return None,
     };
     let text = line.get(reply.text_at..)?;
@@ -160,6 +164,16 @@ fn in_reply(line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
         });
         begins.then_some(Opening::new(form, at))
     })
+}
+
+/// The digits at the end of a 229, behind three times the same delimiter. There is no address in it,
+/// but a digit of the port that has left can't be taken back.
+fn in_epsv(line: &[u8], from: usize) -> Option<Opening> {
+    let digits = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let at = line.len() - digits;
+    let before = line.get(from..at).filter(|_| digits > 0)?;
+    let [.., a, b, c] = before else { return None };
+    (a == b && b == c && a.is_ascii_punctuation()).then(|| Opening::new(Form::Epsv, at))
 }
 
 #[cfg(test)]
@@ -198,5 +212,15 @@ mod tests {
         assert_eq!((found.at, found.end, found.port), (5, Some(17), Some(1029)));
         let found = find(Side::Server, b"229 (|||1029|", OWN).expect("an argument");
         assert_eq!((found.at, found.end, found.port), (8, Some(12), Some(1029)));
+    }
+
+    #[test]
+    fn a_port_opens_with_its_first_digit() {
+        let found = find(Side::Server, b"229 Mode 2 (|||10", OWN).expect("an argument");
+        assert_eq!((found.at, found.end, found.port), (15, None, None));
+        assert_eq!(swallows(found.form, b"29|)\r\n"), 2);
+        for line in ["229 Mode (|||", "229 Mode (|| |1", "229 Mode 2", "229 |1", "229 x   1"] {
+            assert_eq!(at(Side::Server, line), None, "{line}");
+        }
     }
 }

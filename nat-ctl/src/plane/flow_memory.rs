@@ -46,6 +46,17 @@ impl FlowMemory {
         Self::of(Mapped::open(pins, name)?, geometry(pins)?.seeds)
     }
 
+    /// The table from which flows move to the one of now; `None` while none does.
+    ///
+    /// # Errors
+    /// As [`FlowMemory::open`].
+    pub(super) fn before(pins: &Path) -> Result<Option<Self>> {
+        match Self::named(pins, tables::BEFORE) {
+            Err(PlaneError::NotFound(_)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The table in that memory.
     fn of(lines: Mapped, seeds: [u64; 2]) -> Result<Self> {
         if lines.words().len() < lines.entries() as usize * WORDS {

@@ -37,6 +37,16 @@ const GO: usize = 1024;
 /// Goes in one beat.
 const GOES: usize = 8;
 
+/// Takes the references of other epochs than this one out of the flows that have moved to the table
+/// of now: their slices may have been visited before they came.
+///
+/// # Errors
+/// Where it can't be mapped.
+pub fn forget_before(pins: &Path, epoch: u32) -> Result<()> {
+    references::void_all(&Mapped::open(pins, "flows")?, epoch);
+    Ok(())
+}
+
 /// The next hops of a data plane.
 #[derive(Debug)]
 pub struct Hops {
@@ -144,14 +154,13 @@ impl Hops {
         references::void_slice(&self.flows, self.epoch());
     }
 
-    /// Flows have moved to another table, which is now pinned as `flows`. What was about to be taken
-    /// out of them may have slipped behind: all of it goes.
+    /// Goes over to the table that has taken over; what moves there is looked at when all of it has
+    /// ([`forget_before`]).
     ///
     /// # Errors
-    /// Where the table can't be mapped.
+    /// Where it can't be mapped.
     pub fn follow_flows(&mut self, pins: &Path) -> Result<()> {
         self.flows = Mapped::open(pins, "flows")?;
-        references::void_all(&self.flows, self.epoch());
         Ok(())
     }
 

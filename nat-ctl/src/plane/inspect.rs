@@ -4,12 +4,7 @@
 //! that a long table is read on any thread.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
-    ops::ControlFlow,
-    sync::atomic::Ordering,
-    thread,
+    collections::BTreeSet, net::Ipv4Addr, ops::ControlFlow, sync::atomic::Ordering, thread,
     time::Duration,
 };
 
@@ -280,9 +275,8 @@ impl Inspector {
 
     /// The number of the rule of a session that is open; 0 for none.
     fn session_rule(&self, id: SessionId) -> u32 {
-        // What can't be read has no rule to be named.
-        let found = id.index().and_then(|place| self.maps.sessions.get(&place, 0).ok());
-        found.filter(|session| session.claimed != 0).map_or(0, |session| session.rule().number())
+        let found = id.index().and_then(|place| self.maps.sessions.get(place));
+        found.map_or(0, |session| session.rule().number())
     }
 
     fn ports(&self, pool: u64) -> Result<Usage> {
@@ -315,24 +309,20 @@ impl Inspector {
 /// Names of the rules that flows came by.
 struct Names<'a> {
     inspector: &'a Inspector,
-    /// Numbers of rules by session: it takes a system call to read one.
-    sessions: RefCell<HashMap<SessionId, u32>>,
 }
 
 impl<'a> Names<'a> {
     fn of(inspector: &'a Inspector) -> Self {
-        Self { inspector, sessions: RefCell::default() }
+        Self { inspector }
     }
 
     /// The number of a rule, and its name where it has one.
     fn rule(&self, origin: Origin) -> Option<(u32, Option<&'a str>)> {
         let number = match origin {
             Origin::Rule(rule) => rule.number(),
-            Origin::Control(session) | Origin::Related(session) => *self
-                .sessions
-                .borrow_mut()
-                .entry(session)
-                .or_insert_with(|| self.inspector.session_rule(session)),
+            Origin::Control(session) | Origin::Related(session) => {
+                self.inspector.session_rule(session)
+            }
         };
         let name = || self.inspector.state.rules.get(&number).map(String::as_str);
         (number != 0).then(|| (number, name()))

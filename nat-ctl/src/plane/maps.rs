@@ -11,19 +11,21 @@ use aya::maps::{
 use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
+    flow::FlowKey,
     interface::Interface,
     journal::Journal,
     layout::Geometry,
     port::Endpoint,
     reason::Reason,
     rule::{AllowedKey, Forward, OneToOne},
-    session::Session,
     settings::Settings,
 };
 
 use super::error::{PlaneError, Result};
 use super::flow_memory::FlowMemory;
 use super::owners::Owners;
+use super::pair::Record;
+use super::session_memory::SessionMemory;
 
 /// Every pinned map: the name in the object, in the pin folder and for bpftool.
 pub const NAMES: &[&str] = &[
@@ -69,6 +71,8 @@ pub struct Maps {
     pub redirects: DevMapHash<MapData>,
     /// Flow records, in the memory of the data plane.
     pub flows: FlowMemory,
+    /// Those that have not moved yet, while the table grows.
+    pub before: Option<FlowMemory>,
     /// Owners of public ports, in `ports` and `other_ports`.
     pub ports: Owners,
     /// Announced connections.
@@ -81,8 +85,8 @@ pub struct Maps {
     pub allowed: LpmTrie<MapData, AllowedKey, u32>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
-    /// Control connections by place.
-    pub sessions: Array<MapData, Session>,
+    /// Control connections by place, in the memory of the data plane.
+    pub sessions: SessionMemory,
     /// What the FTP engine has to remember, by place of the session.
     pub journal: Hash<u32, Journal>,
     /// Dropped packets by [`Reason`].
@@ -113,18 +117,36 @@ impl Maps {
             interfaces: open(pins, "interfaces", Map::HashMap)?,
             redirects: open(pins, "redirects", Map::DevMapHash)?,
             flows: FlowMemory::open(pins)?,
+            before: FlowMemory::before(pins)?,
             ports: Owners::open(pins)?,
             expectations: open(pins, "expectations", Map::HashMap)?,
             forwards: open(pins, "forwards", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
             allowed: open(pins, "allowed", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
-            sessions: open(pins, "sessions", Map::Array)?,
+            sessions: SessionMemory::open(pins)?,
             journal: open(pins, "journal", Map::HashMap)?,
             drops: open(pins, "drops", Map::PerCpuArray)?,
             agent_drops: open(pins, "agent_drops", Map::Array)?,
             counters: open(pins, "counters", Map::PerCpuArray)?,
         })
+    }
+
+    /// Goes over to the tables of flows that are pinned in `pins` now.
+    ///
+    /// # Errors
+    /// As [`Maps::open`].
+    pub fn follow_flows(&mut self, pins: &Path) -> Result<()> {
+        self.flows = FlowMemory::open(pins)?;
+        self.before = FlowMemory::before(pins)?;
+        Ok(())
+    }
+
+    /// The flow of packets with `key`, in whichever table it lies.
+    pub fn flow(&self, key: &FlowKey) -> Option<Record> {
+        let before = || self.before.as_ref().and_then(|before| before.find(key));
+        // It may have moved between the first two looks.
+        self.flows.find(key).or_else(before).or_else(|| self.flows.find(key))
     }
 
     /// Dropped packets of a reason, over all CPUs and the agent.

@@ -38,6 +38,7 @@ mod pair;
 mod pins;
 mod ports;
 mod rules;
+pub mod session_memory;
 mod sockets;
 mod start;
 mod state;
@@ -167,7 +168,7 @@ impl Plane {
     /// # Errors
     /// Where the last pass met a refusal of the kernel; the next one tries again.
     pub fn sweep_step(&mut self, now: Now) -> Result<Option<Report>> {
-        if matches!(self.growth, Growth::Switching(_)) {
+        if self.growth.has_two_tables() {
             return Ok(None);
         }
         self.sweeper.step(now)

@@ -31,6 +31,16 @@ const PROTOCOLS: [u8; 3] = [TCP, UDP, ICMP];
 /// A public address and its number in the map `ports`.
 pub type Numbered = ([u8; 4], u32);
 
+/// Where the ports of a public address lie. It holds while nothing else runs on the thread of the
+/// agent, which alone changes addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    address: [u8; 4],
+    /// Whether the address is one of the gateway's own.
+    pub is_own: bool,
+    number: Option<u32>,
+}
+
 /// Both maps, and the one that tells which of them has a port.
 #[derive(Debug)]
 pub struct Owners {
@@ -65,12 +75,29 @@ impl Owners {
         Ok(numbered)
     }
 
+    /// Where the ports of an address lie: one look for any number of them.
+    ///
+    /// # Errors
+    /// See [`Owners::numbered`].
+    pub fn home(&self, address: [u8; 4]) -> Result<Home, MapError> {
+        let code = maps::optional(self.addresses.get(&address, 0))?;
+        Ok(Home { address, is_own: code.is_some(), number: code.and_then(addresses::number) })
+    }
+
     /// Who owns a port.
     ///
     /// # Errors
     /// See [`Owners::numbered`].
     pub fn owner(&self, public: &Endpoint) -> Result<Option<PortOwner>, MapError> {
-        match self.word(public)? {
+        self.owner_at(&self.home(public.address())?, public)
+    }
+
+    /// The same for a port of the address of `home`.
+    ///
+    /// # Errors
+    /// See [`Owners::numbered`].
+    pub fn owner_at(&self, home: &Home, public: &Endpoint) -> Result<Option<PortOwner>, MapError> {
+        match self.word_at(home, public) {
             Some(word) => {
                 let owner = PortOwner::from_word(word.load(Ordering::Acquire));
                 Ok((!owner.is_none()).then_some(owner))
@@ -84,7 +111,21 @@ impl Owners {
     /// # Errors
     /// See [`Owners::numbered`].
     pub fn claim(&mut self, public: &Endpoint, owner: &PortOwner) -> Result<bool, MapError> {
-        match self.word(public)? {
+        let home = self.home(public.address())?;
+        self.claim_at(&home, public, owner)
+    }
+
+    /// The same for a port of the address of `home`.
+    ///
+    /// # Errors
+    /// See [`Owners::numbered`].
+    pub fn claim_at(
+        &mut self,
+        home: &Home,
+        public: &Endpoint,
+        owner: &PortOwner,
+    ) -> Result<bool, MapError> {
+        match self.word_at(home, public) {
             Some(word) => Ok(swap(word, PortOwner::NONE, *owner)),
             None => maps::claim(&mut self.others, public, owner),
         }
@@ -176,9 +217,12 @@ impl Owners {
 
     /// The word of a port in the map `ports`, where it lies there.
     fn word(&self, public: &Endpoint) -> Result<Option<&AtomicU64>, MapError> {
-        let code = maps::optional(self.addresses.get(&public.address(), 0))?;
-        let place = code.and_then(addresses::number).and_then(|number| place(number, public));
-        Ok(place.and_then(|place| self.ports.word(place, 0)))
+        Ok(self.word_at(&self.home(public.address())?, public))
+    }
+
+    fn word_at(&self, home: &Home, public: &Endpoint) -> Option<&AtomicU64> {
+        let number = home.number.filter(|_| home.address == public.address())?;
+        self.ports.word(place(number, public)?, 0)
     }
 }
 

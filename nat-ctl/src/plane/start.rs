@@ -156,10 +156,10 @@ impl Preparing<'_> {
             plane.attach(link, *role)?;
         }
         plane.let_go(links)?;
-        if before.is_some() {
-            plane.end_growth()?;
-        }
         plane.growth = Growth::Rest(plane.gauge()?);
+        if let Some(before) = before {
+            plane.go_on_growing(&before.geometry)?;
+        }
         plane.state.write(&plane.instance)?;
         plane.write_redirects()?;
         forwarding::turn_on(&plane.instance, &mut plane.state)?;

@@ -2,17 +2,18 @@
 
 use super::{
     global, maps,
-    memory::{self, NOW},
+    memory::{self, BEFORE, NOW},
 };
 use crate::tables::{Refused, Slot};
 use nat_common::{
     flow::{Flow, FlowKey},
-    flow_table::{self, Hashed},
+    flow_table::{self, Hashed, Memory},
     hop::HopReference,
     record::{FlowRecord, State},
 };
 
-/// The place of a flow record in the map `flows`, and the version of the line that was found there.
+/// The place of a flow record, in the map `flows` or in the one before it, and the version of the line
+/// that was found there.
 #[derive(Clone, Copy)]
 pub struct FlowSlot(*mut FlowRecord, State);
 
@@ -72,11 +73,24 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
     // SAFETY: this CPU's own value.
     unsafe { *record = FlowRecord::new(State::default(), key, flow) };
     let [first, second] = key.words();
-    if memory::is_growing() && global::nat_has_before(first, second) != 0 {
-        return Err(Refused::Busy);
+    if memory::is_growing() {
+        match global::nat_is_new(first, second) {
+            global::EXISTS => return Err(Refused::Exists),
+            global::BUSY_KEY => return Err(Refused::Busy),
+            _ => {}
+        }
+        // The rest of the room is for what moves.
+        if !memory::may_add() {
+            return Err(Refused::Full);
+        }
     }
     match global::nat_insert() {
-        global::ADDED => Ok(()),
+        global::ADDED => {
+            if memory::is_growing() {
+                memory::note_added();
+            }
+            Ok(())
+        }
         global::EXISTS => Err(Refused::Exists),
         global::BUSY_KEY => Err(Refused::Busy),
         _ => Err(Refused::Full),
@@ -87,18 +101,19 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
 #[inline(always)]
 pub fn remove(key: &FlowKey) {
     let [first, second] = key.words();
-    if memory::is_growing() {
-        global::nat_move(first, second);
-    }
     global::nat_remove(first, second);
 }
 
-/// The slot that a global function gave: its index, and above it the version.
+/// The slot that a global function gave: its index, above it the version, and in which table it is.
 #[inline(always)]
 fn slot(answer: u64) -> Option<FlowSlot> {
     if answer >= global::NOTHING {
         return None;
     }
-    let place = maps::FLOWS.get_ptr_mut(answer as u32)?;
+    let place = if memory::is_growing() && answer & global::LEFT != 0 {
+        BEFORE.place(answer as u32)?
+    } else {
+        NOW.place(answer as u32)?
+    };
     Some(FlowSlot(place, State::from_word(answer & !0xffff_ffff)))
 }

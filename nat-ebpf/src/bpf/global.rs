@@ -5,7 +5,7 @@
 
 use super::{
     Maps, hops, maps,
-    memory::{BEFORE, NOW},
+    memory::{self, BEFORE, NOW},
 };
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
@@ -15,13 +15,16 @@ use core::ptr;
 use nat_common::{
     checksum::Sum,
     flow::FlowKey,
-    flow_table::{self, Hashed},
+    flow_table::{self, Hashed, Lies},
     port::Endpoint,
     reason::Reason,
     record::FlowRecord,
     session::{Session, Side},
     tcp_options,
 };
+
+/// In an answer of [`nat_move`]: the record lies in the table before.
+pub const LEFT: u64 = 1 << 48;
 
 /// Answer of [`nat_sequence`] and [`nat_acknowledgement`] that is no 32-bit number: the corrections
 /// were being written, or there are none.
@@ -48,19 +51,16 @@ pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
     flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
-/// Moves the record for the key of these two words from the table before; answers as [`nat_find`].
+/// Moves the record for the key of these two words from the table before, or leaves it there; answers
+/// as [`nat_find`], with [`LEFT`] where it lies in that table still.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
-    let key = hashed(first, second);
-    if let Some(found) = flow_table::find(&BEFORE, &key)
-        && let Ok(moved) = flow_table::relocate(&BEFORE, &NOW, found)
-    {
-        return answer(moved);
+    match flow_table::find_before(&BEFORE, &NOW, &hashed(first, second)) {
+        Some(Lies::Now(found)) => answer(found),
+        Some(Lies::Before(found)) => answer(found) | LEFT,
+        None => NONE,
     }
-    // Another CPU has moved it meanwhile. Where it is about to, [`nat_insert`] refuses to make a
-    // second one, and the packet is repeated.
-    flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
 /// Adds the record in [`maps::FLOW_SCRATCH`]: [`ADDED`], or why not.
@@ -78,19 +78,26 @@ pub extern "C" fn nat_insert() -> u64 {
     }
 }
 
-/// Whether the table before still has the key of these two words: 1 or 0.
+/// Whether the table before says nothing against a new flow with the key of these two words: 0, or as
+/// [`nat_insert`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_has_before(first: u64, second: u64) -> u64 {
-    let key = hashed(first, second);
-    flow_table::find(&BEFORE, &key).is_some() as u64
+pub extern "C" fn nat_is_new(first: u64, second: u64) -> u64 {
+    match flow_table::is_new(&BEFORE, &hashed(first, second)) {
+        Ok(()) => 0,
+        Err(flow_table::Refused::Exists) => EXISTS,
+        Err(flow_table::Refused::Busy | flow_table::Refused::Full) => BUSY_KEY,
+    }
 }
 
-/// Removes the record for the key of these two words.
+/// Removes the record for the key of these two words, in whichever table it lies.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
     let key = hashed(first, second);
+    if memory::is_growing() {
+        return flow_table::remove_both(&BEFORE, &NOW, &key) as u64;
+    }
     match flow_table::find(&NOW, &key) {
         Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,
         None => 0,

@@ -76,6 +76,9 @@ pub static FLOWS: Array<FlowRecord, 65551, MAPPED> = Array::new();
 /// The table that `flows` takes over from while it grows. Sized at load.
 #[btf_map(name = "flows_before")]
 pub static FLOWS_BEFORE: Array<FlowRecord, 1, MAPPED> = Array::new();
+/// How many lines packets have added since these programs look at two tables; each growth has its own.
+#[btf_map(name = "added")]
+pub static ADDED: Array<u64, 1> = Array::new();
 /// Locks: whoever makes a flow or a mapping holds that of its stripe.
 #[btf_map(name = "stripes")]
 pub static LOCKS: Array<Stripe, { STRIPES as usize }> = Array::new();
@@ -108,7 +111,7 @@ pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
 pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::new();
 /// Control connections.
 #[btf_map(name = "sessions")]
-pub static CONTROL: Array<Session, SESSIONS> = Array::new();
+pub static CONTROL: Array<Session, SESSIONS, MAPPED> = Array::new();
 /// What the FTP engine remembers; for the agent alone.
 #[btf_map(name = "journal")]
 pub static JOURNAL: HashMap<u32, Journal, SESSIONS, ON_DEMAND> = HashMap::new();

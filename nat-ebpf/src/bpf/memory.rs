@@ -7,7 +7,7 @@ use core::{
     ptr,
 };
 use nat_common::{
-    flow_table::{LOCK_TRIES, Memory},
+    flow_table::{self, LOCK_TRIES, Memory},
     hop::HopReference,
     record::{BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW},
 };
@@ -24,6 +24,25 @@ pub const BEFORE: Table<true> = Table;
 #[inline(always)]
 pub fn is_growing() -> bool {
     BEFORE.homes() != 0
+}
+
+/// Whether packets may add a line while flows move to the table.
+#[inline(always)]
+pub fn may_add() -> bool {
+    maps::ADDED.get(0).is_some_and(|added| {
+        // SAFETY: a value of an array map.
+        let added = unsafe { ptr::read_volatile(added) };
+        added < flow_table::allowance(NOW.homes(), BEFORE.homes())
+    })
+}
+
+/// Counts a line that a packet has added since.
+#[inline(always)]
+pub fn note_added() {
+    if let Some(added) = maps::ADDED.get_ptr_mut(0) {
+        // SAFETY: a value of an array map.
+        unsafe { intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(added, 1) };
+    }
 }
 
 impl<const BEFORE: bool> Memory for Table<BEFORE> {

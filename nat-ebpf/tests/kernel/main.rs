@@ -8,6 +8,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod counted;
+mod instructions;
 mod lab;
 mod object;
 mod same;

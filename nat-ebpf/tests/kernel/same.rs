@@ -7,6 +7,7 @@ use crate::{
         generate::{self, packet, port},
         sums,
     },
+    counted::Executions,
     lab,
     object::{self, Answer, Object},
 };
@@ -40,7 +41,7 @@ use std::{collections::HashMap, fmt::Debug};
 
 /// What happens next; a packet comes by XDP first, or only by TC.
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Packet(bool, Zone, Spec),
     Known(bool, Index, Spec),
     /// By XDP first, with only the pseudo-header in its checksum.
@@ -111,25 +112,25 @@ fn arriving(ifindex: u32, frame: &[u8]) -> Vec<u8> {
 }
 
 /// The clock of the programs, seconds of the kernel's coarse monotonic one.
-fn clock() -> u32 {
+pub fn clock() -> u32 {
     let moment = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
     clock::seconds(moment.tv_sec() as u64 * 1_000_000_000 + moment.tv_nsec() as u64)
 }
 
 /// Places of the kernel's table, and the lines that fit in, which is what the host's counts.
 #[derive(Clone, Copy)]
-struct Room {
+pub struct Room {
     places: u32,
     lines: u32,
 }
 
 /// Every key has two homes and room in either.
-const ROOMY: Room = Room { places: 401, lines: 401 };
+pub const ROOMY: Room = Room { places: 401, lines: 401 };
 /// One home, the window of which is all that is ever used: it is full when that is.
 const NARROW: Room = Room { places: SPAN + 1, lines: WINDOW };
 
 /// Both sides.
-struct Both {
+pub struct Both {
     object: Object,
     memory: Memory,
     world: World,
@@ -142,7 +143,7 @@ struct Both {
 }
 
 impl Both {
-    fn new(object: &[u8], Room { places, lines }: Room) -> Self {
+    pub fn new(object: &[u8], Room { places, lines }: Room) -> Self {
         let mut object = Object::load(object, places);
         object.attach();
         let began = clock();
@@ -152,7 +153,7 @@ impl Both {
     }
 
     /// Empties what packets have filled.
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         let sessions: Vec<_> = self
             .object
             .flows()
@@ -173,8 +174,13 @@ impl Both {
         self.object.fill(&state);
     }
 
+    /// What the programs have counted.
+    pub fn counted(&mut self, counter: Counter) -> u64 {
+        self.object.counters()[counter as usize]
+    }
+
     /// Runs a packet on both sides.
-    fn packet(&mut self, early: bool, zone: Zone, frame: &[u8]) {
+    pub fn packet(&mut self, early: bool, zone: Zone, frame: &[u8]) {
         let ifindex = if zone == Zone::Inside { LAN } else { WAN };
         let frame = &arriving(ifindex, frame);
         self.beat();
@@ -277,7 +283,7 @@ impl Both {
     }
 
     /// What the agent does with the hops that it keeps.
-    fn keep_hops(&mut self, step: &Step) {
+    pub fn keep_hops(&mut self, step: &Step) {
         let mut state = self.memory.state();
         let mut places: Vec<u32> = state.hops.keys().copied().collect();
         places.sort_unstable();
@@ -369,18 +375,45 @@ const LONGEST: usize = 3000;
 
 #[test]
 fn the_programs_do_what_the_path_does_on_the_host() {
-    side_by_side("the_programs_do_what_the_path_does_on_the_host", ROOMY, 2400);
+    side_by_side(
+        "the_programs_do_what_the_path_does_on_the_host",
+        ROOMY,
+        2400,
+        Programs::AsTheyAre,
+    );
 }
 
 #[test]
 fn a_full_table_refuses_on_both_sides_alike() {
-    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 900);
+    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 900, Programs::AsTheyAre);
+}
+
+#[test]
+fn a_copy_that_counts_what_it_executes_does_the_same() {
+    side_by_side(
+        "a_copy_that_counts_what_it_executes_does_the_same",
+        ROOMY,
+        900,
+        Programs::Counting,
+    );
+}
+
+/// Which programs run in the kernel.
+enum Programs {
+    AsTheyAre,
+    /// Those of a copy that counts what it executes.
+    Counting,
 }
 
 /// So many steps on both sides.
-fn side_by_side(name: &str, room: Room, steps_taken: u16) {
+fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
     lab::run(name, move |object| {
         let _sockets = lab::set_up();
+        let mut executions = Executions::new();
+        let object = match programs {
+            Programs::AsTheyAre => object,
+            Programs::Counting => executions.instrument(&object),
+        };
         let mut both = Both::new(&object, room);
         let mut runner = TestRunner::new_with_rng(
             Config::default(),

@@ -6,6 +6,7 @@ mod invariants;
 mod load;
 mod mixes;
 mod model;
+mod moves;
 mod races;
 mod samples;
 mod schedule;

@@ -71,6 +71,11 @@ impl<'a, 'b> Stepped<'a, 'b> {
         Self { memory, turns, me, mistake, late: RefCell::default() }
     }
 
+    /// Something is not as it must be.
+    pub fn report(&self, fault: String) {
+        self.turns.report(fault);
+    }
+
     fn step(&self) {
         self.turns.step(self.me);
     }

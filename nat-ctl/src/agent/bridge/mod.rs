@@ -30,7 +30,7 @@ use super::{
     journal,
     kernel::Kernel,
     outgoing::{Outgoing, most_payload},
-    report,
+    report::{self, Said},
     segment::Segment,
     send::SendError,
 };
@@ -52,6 +52,8 @@ pub struct Bridge {
     expectation: u32,
     /// Where the sweep goes on.
     swept: Option<SessionId>,
+    /// What is to be said when the segment in hand has left.
+    said: Vec<(alg::ControlFlow, Said)>,
 }
 
 /// What the bridge knows of a session beside the engine.
@@ -80,7 +82,7 @@ impl Bridge {
     /// No session yet. An expectation lives `expectation` seconds.
     pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
         let engine = alg::Sessions::new(foreign);
-        Self { engine, tracked: BTreeMap::new(), expectation, swept: None }
+        Self { engine, tracked: BTreeMap::new(), expectation, swept: None, said: vec![] }
     }
 
     /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
@@ -91,7 +93,11 @@ impl Bridge {
         packet: &[u8],
         now: u32,
     ) {
-        if let Err(reason) = self.pass(kernel, header, packet, now) {
+        let passed = self.pass(kernel, header, packet, now);
+        for (flow, said) in self.said.drain(..) {
+            said.of(&flow);
+        }
+        if let Err(reason) = passed {
             tracing::debug!(
                 "ftp session {}: drop a segment of {} bytes: {reason}",
                 header.session().number(),
@@ -187,7 +193,7 @@ impl Bridge {
                 let value = control::expectation(&expectation, id, record, expires);
                 // Without it only the data connection fails; the dialogue can go on.
                 match kernel.expect(&key, &value) {
-                    Ok(()) => report::expected(&flow, &expectation),
+                    Ok(()) => self.said.push((flow, Said::Expected(expectation))),
                     Err(error) => report::failed(&error),
                 }
             }
@@ -222,8 +228,8 @@ impl Bridge {
                     DropReason::EditsFull => Reason::AlgEditsFull,
                 });
             }
-            Command::Log(event) => report::event(&flow, &event),
-            Command::EndInspection(end) => report::ended(&flow, end),
+            Command::Log(event) => self.said.push((flow, Said::Event(event))),
+            Command::EndInspection(end) => self.said.push((flow, Said::Ended(end))),
         }
         Ok(())
     }

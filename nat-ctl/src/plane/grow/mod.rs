@@ -1,14 +1,16 @@
 //! The flow table grows while it is in use.
 //!
 //! ```text
-//!   [thread]  make the larger table, load programs with both tables, and with it alone
-//!   then      pins shifted -> programs with both -> all flows moved -> programs with it alone
+//!   [thread grow]  make the larger table, load programs with both tables
+//!   switch         pins shifted -> programs with both attached
+//!   [thread move]  all flows moved -> load programs with the larger table alone
+//!   finish         those attached -> the smaller table given back
 //! ```
 //!
 //! Invariant: programs that look at both tables never make a flow in the smaller one, and those that
-//! know it alone are gone before the last flow is moved out. The sweep stands still while flows move:
-//! it would take a port for unused whose flow it does not see. After a death at any point the pins
-//! say what is left to do ([`tables`]).
+//! know it alone are gone before the last flow is moved out; the smaller table goes only when it is
+//! empty. The sweep stands still while flows move: it would take a port for unused whose flow it does
+//! not see. After a death at any point the pins say what is left to do ([`tables`]).
 
 pub mod moving;
 pub mod need;
@@ -17,6 +19,7 @@ pub mod tables;
 use std::{
     path::Path,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nat_common::{counter::Counter, flow_table, layout::Geometry, reason::Reason};
@@ -26,13 +29,14 @@ use super::{
     Attached, Plane, attach,
     clock::{self, Now},
     error::{PlaneError, Result},
-    flow_memory::{self, FlowMemory},
+    flow_memory,
     hook::Choice,
     object::{Object, Sizes, Table},
     pins,
     sweep::Sweeper,
 };
 use crate::output::InterfaceMode;
+use moving::{Moving, Work};
 use need::Gauge;
 
 /// Seconds after a failure, before the next try.
@@ -47,18 +51,42 @@ pub enum Growth {
     Loading(JoinHandle<Result<Ready>>),
     /// They are there.
     Switching(Box<Ready>),
+    /// Programs with both tables are at work, and flows on their way.
+    Moving(Moving, Course),
+    /// That was refused, at this time; packets go on with both tables.
+    Halted(Now, Course),
+    /// All flows have moved, and programs with the larger table alone take over.
+    Ending(Course),
     /// It was refused, at this time.
     Refused(Now),
+}
+
+impl Growth {
+    /// Whether flows may be in two tables.
+    pub const fn has_two_tables(&self) -> bool {
+        match self {
+            Self::Switching(_) | Self::Moving(..) | Self::Halted(..) | Self::Ending(_) => true,
+            Self::Rest(_) | Self::Loading(_) | Self::Refused(_) => false,
+        }
+    }
 }
 
 /// What is needed for a growth.
 #[derive(Debug)]
 pub struct Ready {
-    /// Programs with both tables, and with the larger one alone, until they are in use.
+    /// Programs with both tables, until they are in use.
     both: Option<Object>,
-    alone: Option<Object>,
     geometry: Geometry,
+    course: Course,
+}
+
+/// What is told of a growth at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Course {
+    /// Flows that there was room for.
     from: u32,
+    /// When it began.
+    begun: Duration,
 }
 
 impl Plane {
@@ -83,7 +111,7 @@ impl Plane {
             }
             Growth::Loading(thread) if !thread.is_finished() => Ok(None),
             Growth::Loading(_) => match self.loaded() {
-                Some(Ok(ready)) => self.switch(Box::new(ready)).map(Some),
+                Some(Ok(ready)) => self.switch(Box::new(ready)),
                 Some(Err(error)) => {
                     self.growth = Growth::Refused(now);
                     pins::unlink(&self.instance.pins().join(tables::NEXT))?;
@@ -91,12 +119,10 @@ impl Plane {
                 }
                 None => Ok(None),
             },
-            Growth::Switching(_) => {
-                let rest = Growth::Rest(Gauge::default());
-                match std::mem::replace(&mut self.growth, rest) {
-                    Growth::Switching(ready) => self.switch(ready).map(Some),
-                    _ => Ok(None),
-                }
+            Growth::Moving(moving, _) if !moving.is_finished() => Ok(None),
+            Growth::Halted(then, _) if now.since(then.seconds()) < PAUSE => Ok(None),
+            Growth::Switching(_) | Growth::Moving(..) | Growth::Halted(..) | Growth::Ending(_) => {
+                self.go_on(now)
             }
             Growth::Refused(then) => {
                 if now.since(then.seconds()) >= PAUSE {
@@ -112,13 +138,41 @@ impl Plane {
         Ok(Gauge::behind(self.maps.dropped(Reason::TableFull)?))
     }
 
-    /// Waits for the thread of a growth that has not been seen yet, and undoes it.
+    /// Waits for the threads of a growth. One that nobody has seen yet is undone; from any other a
+    /// successor goes on.
     pub(super) fn abandon_growth(&mut self) -> Result<()> {
         if let Some(loaded) = self.loaded() {
             drop(loaded);
             tables::recover(&self.instance.pins())?;
         }
+        self.growth = Growth::Rest(Gauge::default());
         Ok(())
+    }
+
+    /// Takes the next step of a growth that flows are on the way of.
+    fn go_on(&mut self, now: Now) -> Result<Option<String>> {
+        let rest = Growth::Rest(Gauge::default());
+        match std::mem::replace(&mut self.growth, rest) {
+            Growth::Switching(ready) => self.switch(ready),
+            Growth::Halted(_, course) => self.move_on(course).map(|()| None),
+            Growth::Moving(moving, course) => match moving.end() {
+                Ok(Some(alone)) => {
+                    self.object = alone;
+                    self.finish(course).map(Some)
+                }
+                // Nobody but the end of this agent stops it.
+                Ok(None) => Ok(None),
+                Err(error) => {
+                    self.growth = Growth::Halted(now, course);
+                    Err(error)
+                }
+            },
+            Growth::Ending(course) => self.finish(course).map(Some),
+            other => {
+                self.growth = other;
+                Ok(None)
+            }
+        }
     }
 
     fn loaded(&mut self) -> Option<Result<Ready>> {
@@ -142,32 +196,24 @@ impl Plane {
         let now = flow_memory::geometry(&pins)?;
         let homes = flow_table::homes(flow_table::places(flows.saturating_mul(2)));
         let next = Geometry { homes, ..now };
+        let course = Course { from: need::room(now.homes), begun: clock::moment() };
         let (sizes, native) = (self.sizes, self.is_native());
         thread::Builder::new()
             .name("grow".to_owned())
-            .spawn(move || load(&pins, &sizes, native, now, next))
+            .spawn(move || load(&pins, &sizes, native, now, next, course))
             .map_err(PlaneError::refused("make a larger flow table"))
     }
 
-    /// The larger table takes over. Where it fails, what is left is done with the next step.
-    fn switch(&mut self, mut ready: Box<Ready>) -> Result<String> {
-        let begun = clock::moment();
-        match self.try_switch(&mut ready) {
-            Ok(lost) => {
-                self.growth = Growth::Rest(self.gauge()?);
-                let to = need::room(ready.geometry.homes);
-                let time = clock::moment().saturating_sub(begun).as_millis();
-                let lost = if lost == 0 { String::new() } else { format!(", {lost} records lost") };
-                Ok(format!("flow table grown from {} to {to} flows in {time} ms{lost}", ready.from))
-            }
-            Err(error) => {
-                self.growth = Growth::Switching(ready);
-                Err(error)
-            }
+    /// The larger table takes over. Where that fails, what is left is done with the next step.
+    fn switch(&mut self, mut ready: Box<Ready>) -> Result<Option<String>> {
+        if let Err(error) = self.try_switch(&mut ready) {
+            self.growth = Growth::Switching(ready);
+            return Err(error);
         }
+        self.move_on(ready.course).map(|()| None)
     }
 
-    fn try_switch(&mut self, ready: &mut Ready) -> Result<u64> {
+    fn try_switch(&mut self, ready: &mut Ready) -> Result<()> {
         let pins = self.instance.pins();
         self.sweeper.settle();
         tables::shift(&pins)?;
@@ -176,34 +222,42 @@ impl Plane {
             self.object = both;
         }
         self.attach_again()?;
-        let lost = self.move_flows(|_| Ok(ready.alone.take()))?;
-        self.maps.flows = FlowMemory::open(&pins)?;
         self.hops.follow_flows(&pins)?;
-        self.sweeper = Sweeper::after(&mut self.sweeper, &pins, self.timeouts)?;
-        Ok(lost)
+        self.maps.follow_flows(&pins)
     }
 
-    /// Brings a growth to its end, when the programs of this agent look at both tables.
-    pub(super) fn end_growth(&mut self) -> Result<u64> {
-        let geometry = flow_memory::geometry(&self.instance.pins())?;
-        let now = Table { pin: tables::NOW, geometry };
-        self.move_flows(|plane| {
-            Object::load(&plane.instance.pins(), &plane.sizes, &now, None).map(Some)
-        })
+    /// Has the flows moved; programs with both tables are attached.
+    fn move_on(&mut self, course: Course) -> Result<()> {
+        self.growth = Growth::Halted(clock::now(), course);
+        let work = Work {
+            pins: self.instance.pins(),
+            sizes: self.sizes,
+            native: self.is_native(),
+            epoch: self.hops.epoch(),
+        };
+        self.growth = Growth::Moving(Moving::start(work)?, course);
+        Ok(())
     }
 
-    /// Moves the flows; then those programs take over that know the larger table alone.
-    fn move_flows(&mut self, alone: impl FnOnce(&Self) -> Result<Option<Object>>) -> Result<u64> {
+    /// Goes on with a growth that a predecessor has begun, when the programs of this agent look at both
+    /// tables.
+    pub(super) fn go_on_growing(&mut self, from: &Geometry) -> Result<()> {
+        self.move_on(Course { from: need::room(from.homes), begun: clock::moment() })
+    }
+
+    /// The smaller table is empty: the programs that are loaded, which don't know it, take over, and it
+    /// is given back. Where that fails, it is tried again with the next step.
+    fn finish(&mut self, course: Course) -> Result<String> {
+        self.growth = Growth::Ending(course);
         let pins = self.instance.pins();
-        let before = FlowMemory::named(&pins, tables::BEFORE)?;
-        moving::wait_for_programs();
-        let lost = moving::move_all(&mut self.object, &before)?;
-        if let Some(alone) = alone(self)? {
-            self.object = alone;
-        }
         self.attach_again()?;
         pins::unlink(&pins.join(tables::BEFORE))?;
-        Ok(lost)
+        self.maps.follow_flows(&pins)?;
+        self.sweeper = Sweeper::after(&mut self.sweeper, &pins, self.timeouts)?;
+        self.growth = Growth::Rest(self.gauge()?);
+        let to = need::room(flow_table::homes(self.maps.flows.places()));
+        let time = clock::moment().saturating_sub(course.begun).as_millis();
+        Ok(format!("flow table grown from {} to {to} flows in {time} ms", course.from))
     }
 
     fn is_native(&self) -> bool {
@@ -226,14 +280,18 @@ impl Plane {
     }
 }
 
-/// Makes the table and loads both sets of programs; nothing of that is in use yet.
-fn load(pins: &Path, sizes: &Sizes, native: bool, now: Geometry, next: Geometry) -> Result<Ready> {
+/// Makes the table and loads programs that look at both; nothing of that is in use yet.
+fn load(
+    pins: &Path,
+    sizes: &Sizes,
+    native: bool,
+    now: Geometry,
+    next: Geometry,
+    course: Course,
+) -> Result<Ready> {
     let next_table = Table { pin: tables::NEXT, geometry: next };
     let before = Table { pin: tables::NOW, geometry: now };
     let mut both = Object::load(pins, sizes, &next_table, Some(&before))?;
     both.prepare(native)?;
-    both.xdp(Object::MOVER)?;
-    let mut alone = Object::load(pins, sizes, &next_table, None)?;
-    alone.prepare(native)?;
-    Ok(Ready { both: Some(both), alone: Some(alone), geometry: next, from: need::room(now.homes) })
+    Ok(Ready { both: Some(both), geometry: next, course })
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use aya::maps::MapError;
 use nat_common::{
     counter::Counter,
-    layout::SESSIONS,
     lifetime::Timeouts,
     port::{Endpoint, Owner, PortOwner},
     session::{Session, SessionId},
@@ -203,22 +202,18 @@ impl Pass {
     fn sessions(&mut self, met: &Met, now: Now) -> Result<Vec<SessionId>, MapError> {
         self.sessions.extend(&met.sessions);
         if self.number.is_multiple_of(PLACES) {
-            for place in 0..SESSIONS {
-                if self.maps.sessions.get(&place, 0)?.claimed != 0 {
-                    self.sessions.insert(place);
-                }
-            }
+            self.sessions.extend(self.maps.sessions.taken());
         }
         let mut ended = vec![];
         for place in std::mem::take(&mut self.sessions) {
-            let found = self.maps.sessions.get(&place, 0)?;
+            let Some(found) = self.maps.sessions.get(place) else { continue };
             let id = SessionId::new(place);
             let controls = || met.sessions.contains(&place) || self.controls(&found, id);
             if decide::has_ended(&found, controls, now) {
                 maps::remove(&mut self.maps.journal, &place)?;
-                self.maps.sessions.set(place, Session::default(), 0)?;
+                self.maps.sessions.free(place);
                 ended.push(id);
-            } else if found.claimed != 0 {
+            } else {
                 self.sessions.insert(place);
             }
         }
