@@ -6,6 +6,26 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Places for control ports.
 pub const CONTROL_PORTS: usize = 8;
 
+/// How long an inside endpoint keeps its public port (RFC 4787 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Mapping {
+    /// One for all remote ends.
+    EndpointIndependent = 0,
+    /// One for each remote address and port.
+    AddressAndPortDependent = 1,
+}
+
+/// Who may send to the public port of an inside endpoint (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Filtering {
+    /// Remote ends that it has sent to.
+    AddressAndPortDependent = 0,
+    /// Anybody.
+    EndpointIndependent = 1,
+}
+
 /// Settings of the data plane.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -21,13 +41,17 @@ pub struct Settings {
     pub routes_others: u16,
     /// Moves on when the kernel's routing changes: what flows know of next hops is void then.
     pub epoch: u32,
+    /// A [`Mapping`].
+    pub mapping: u16,
+    /// A [`Filtering`].
+    pub filtering: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
 }
 
-const _: () = assert!(size_of::<Settings>() == 44);
+const _: () = assert!(size_of::<Settings>() == 48);
 
 impl Settings {
     /// Whether outbound TCP to `port` is an FTP control connection.
@@ -44,6 +68,18 @@ impl Settings {
                 || wanted == f.number()
                 || wanted == g.number()
                 || wanted == h.number())
+    }
+
+    /// Whether each remote end sees an inside endpoint at a port of its own.
+    #[inline(always)]
+    pub const fn maps_by_remote_end(&self) -> bool {
+        self.mapping == Mapping::AddressAndPortDependent as u16
+    }
+
+    /// Whether anybody may send to the public port of an inside endpoint.
+    #[inline(always)]
+    pub const fn lets_anybody_in(&self) -> bool {
+        self.filtering == Filtering::EndpointIndependent as u16
     }
 
     /// Whether the agent was at work within the last [`crate::layout::HEARTBEAT_STALE`] seconds.

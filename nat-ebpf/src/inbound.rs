@@ -1,4 +1,5 @@
-//! New flows from outside: expected ones, those that a forward lets in, and the gateway's own.
+//! New flows from outside: expected ones, those that a forward or endpoint-independent filtering lets
+//! in, and the gateway's own.
 
 use crate::{
     headers::{Headers, Transport},
@@ -13,6 +14,7 @@ use nat_common::{
     flow::{FlowKey, Rewrite, TCP, Zone},
     hop::HopReference,
     interface::Role,
+    port::Owner,
     reason::Reason,
     rule::{self, Forward, RuleId},
     tcp,
@@ -40,7 +42,10 @@ pub fn admit<P: Packet, T: Tables>(
             // forward; a connection of an inside host would have its flow.
             Some(_) if is_answer(packet, headers) => return Ok(Admission::Stack),
             Some(forward) => enter(tables, headers, key, &forward)?,
-            None => return own(packet, tables, headers),
+            None => match mapped(tables, headers, key) {
+                Some(entry) => entry,
+                None => return own(packet, tables, headers),
+            },
         },
     };
     if headers.kind == Transport::Tcp {
@@ -115,6 +120,39 @@ fn enter<T: Tables>(
         rewrite: Rewrite::destination(key, forward.to(), forward.port_for(key.dport())),
         rule: forward.rule(),
         kin: if control { Kin::Control } else { Kin::Plain },
+    })
+}
+
+/// Enters by the mapping of an inside endpoint, where anybody may (RFC 4787 section 5). Ports that are
+/// shared lead to nobody but by their flows.
+#[inline(always)]
+fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option<Entry> {
+    let begins = match headers.kind {
+        Transport::Tcp => tcp::opens(headers.tcp.flags),
+        Transport::Udp => true,
+        Transport::EchoRequest
+        | Transport::EchoReply
+        | Transport::IcmpOther
+        | Transport::Other
+        | Transport::FirstFragment
+        | Transport::LaterFragment => false,
+    };
+    if !begins || !tables.settings().lets_anybody_in() {
+        return None;
+    }
+    let number = tables.address_number(key.dst())?;
+    let owner = tables.port_word(number, &key.destination());
+    if owner.owner() != Some(Owner::Masquerade) {
+        return None;
+    }
+    // What the sweep has marked is about to be released, unless it is used before.
+    if owner.is_idle() && !tables.swap_port(number, &key.destination(), owner, owner.idle(false)) {
+        return None;
+    }
+    Some(Entry {
+        rewrite: Rewrite::destination(key, owner.inside(), owner.inside_port()),
+        rule: RuleId::NONE,
+        kin: Kin::Plain,
     })
 }
 

@@ -85,6 +85,9 @@ fn choose<T: Tables>(
         }
         PublicPort::Mapped(number) => number,
     };
+    if tables.settings().maps_by_remote_end() {
+        return Ok((None, Some(number)));
+    }
     match tables.public_port(key.source(), plan.address, number) {
         Ok(port) => Ok((Some(port), Some(number))),
         Err(Reason::PortsExhausted) => Ok((None, Some(number))),

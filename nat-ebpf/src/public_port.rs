@@ -64,7 +64,7 @@ fn find_or_claim<T: Tables>(
     stripe: u32,
 ) -> Port {
     let own = tables.settings().pool.contains(inside.port());
-    let Some(first) = tables.lot(&inside).checked_rem(tables.settings().pool.len()) else {
+    let Some(first) = tables.lot(&inside, 0).checked_rem(tables.settings().pool.len()) else {
         return Port::NONE;
     };
     let place = Place { inside, public, number };

@@ -12,7 +12,9 @@
 //! ```
 //!
 //! Ports of forwards, expectations and the gateway itself are never shared. The walk is that of
-//! [`crate::public_port`], so that an endpoint has one shared port for as many remote ends as it can.
+//! [`crate::public_port`], so that an endpoint has one shared port for as many remote ends as it can;
+//! where mapping is address- and port-dependent by choice, all ports are got here, and the walk begins
+//! at a place that follows from the remote end too.
 
 use crate::{
     public_port::{PROBES, Steps},
@@ -36,18 +38,22 @@ pub fn of<T: Tables>(
     public: [u8; 4],
     number: u32,
 ) -> Result<Port, Reason> {
-    let first = tables.lot(&key.source()).checked_rem(tables.settings().pool.len());
+    let settings = tables.settings();
+    let remote = if settings.maps_by_remote_end() { key.destination().word() } else { 0 };
+    let first = tables.lot(&key.source(), remote).checked_rem(settings.pool.len());
     let steps = Steps::from(first.ok_or(Reason::PortsExhausted)?);
-    let mut walk = Walk { key: *key, public, number, steps, found: Port::NONE };
+    // Addresses have small numbers: `PORT_ADDRESSES`.
+    let mut walk = Walk { key: *key, public, steps, number: number as u16, found: Port::NONE };
     tables.repeat(PROBES, &mut walk);
     if walk.found == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(walk.found) }
 }
 
+/// Small: the stack is short, and a lookup of a flow goes on from here.
 struct Walk {
     key: FlowKey,
     public: [u8; 4],
-    number: u32,
     steps: Steps,
+    number: u16,
     found: Port,
 }
 
@@ -56,7 +62,7 @@ impl Walk {
     #[inline(always)]
     fn is_held<T: Tables>(&self, tables: &mut T, port: Port) -> bool {
         let public = Endpoint::new(self.key.protocol(), self.public, port);
-        let word = tables.port_word(self.number, &public);
+        let word = tables.port_word(self.number.into(), &public);
         let kept = match word.owner() {
             Some(Owner::Masquerade | Owner::Shared) if !word.is_idle() => return true,
             // What the sweep has marked is about to be released, unless it is used before.
@@ -64,7 +70,7 @@ impl Walk {
             None if word.is_none() => PortOwner::SHARED,
             Some(Owner::Forward | Owner::Expectation | Owner::Gateway) | None => return false,
         };
-        tables.swap_port(self.number, &public, word, kept)
+        tables.swap_port(self.number.into(), &public, word, kept)
     }
 
     /// Whether answers to the port are this flow's, or nobody's.

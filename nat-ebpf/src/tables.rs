@@ -142,8 +142,9 @@ pub trait Tables {
     fn mapping_reach(&self, stripe: u32) -> u32;
     /// Sets that.
     fn set_mapping_reach(&mut self, stripe: u32, reach: u32);
-    /// A number that follows from an inside endpoint, and that nobody outside can know.
-    fn lot(&self, inside: &Endpoint) -> u32;
+    /// A number that follows from an inside endpoint and what else is given, and that nobody outside
+    /// can know.
+    fn lot(&self, inside: &Endpoint, more: u64) -> u32;
 
     /// The public port of `inside` on the numbered address; see [`public_port::of`].
     ///

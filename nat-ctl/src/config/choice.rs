@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU16;
 
-use nat_common::settings::CONTROL_PORTS;
+use nat_common::settings::{self, CONTROL_PORTS};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// When a host keeps its public port.
@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 pub enum Mapping {
     /// One inside address and port has one public port, whoever it talks to (RFC 4787, REQ-1).
     EndpointIndependent,
+    /// It has one for each address and port it talks to.
+    AddressAndPortDependent,
 }
 
 /// Who may send to a public port that is in use.
@@ -20,6 +22,8 @@ pub enum Mapping {
 pub enum Filtering {
     /// The very address and port that were sent to (RFC 4787, 5).
     AddressAndPortDependent,
+    /// Anybody.
+    EndpointIndependent,
 }
 
 /// What becomes of a PORT or 227 that names a third host.
@@ -41,33 +45,54 @@ pub enum PerHost {
 
 impl<'de> Deserialize<'de> for Mapping {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let only = "endpoint-independent";
-        only_choice(deserializer, "mapping", only, &["address-and-port-dependent"])?;
-        Ok(Self::EndpointIndependent)
+        let word = String::deserialize(deserializer)?;
+        match word.as_str() {
+            "endpoint-independent" => Ok(Self::EndpointIndependent),
+            "address-and-port-dependent" => Ok(Self::AddressAndPortDependent),
+            _ => Err(D::Error::custom(format_args!(
+                "mapping '{word}' is not a choice: 'endpoint-independent' or \
+                 'address-and-port-dependent'"
+            ))),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Filtering {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let only = "address-and-port-dependent";
-        let later = &["endpoint-independent", "address-dependent"];
-        only_choice(deserializer, "filtering", only, later)?;
-        Ok(Self::AddressAndPortDependent)
+        let word = String::deserialize(deserializer)?;
+        match word.as_str() {
+            "address-and-port-dependent" => Ok(Self::AddressAndPortDependent),
+            "endpoint-independent" => Ok(Self::EndpointIndependent),
+            "address-dependent" => Err(D::Error::custom(
+                "filtering 'address-dependent' is not supported yet: take \
+                 'address-and-port-dependent' or 'endpoint-independent'",
+            )),
+            _ => Err(D::Error::custom(format_args!(
+                "filtering '{word}' is not a choice: 'address-and-port-dependent' or \
+                 'endpoint-independent'"
+            ))),
+        }
     }
 }
 
-fn only_choice<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    key: &str,
-    only: &str,
-    later: &[&str],
-) -> Result<(), D::Error> {
-    let word = String::deserialize(deserializer)?;
-    if word == only {
-        return Ok(());
+impl From<Mapping> for u16 {
+    fn from(mapping: Mapping) -> Self {
+        match mapping {
+            Mapping::EndpointIndependent => settings::Mapping::EndpointIndependent as Self,
+            Mapping::AddressAndPortDependent => settings::Mapping::AddressAndPortDependent as Self,
+        }
     }
-    let why = if later.contains(&word.as_str()) { "not supported yet" } else { "not a choice" };
-    Err(D::Error::custom(format_args!("{key} '{word}' is {why}: leave it at '{only}'")))
+}
+
+impl From<Filtering> for u16 {
+    fn from(filtering: Filtering) -> Self {
+        match filtering {
+            Filtering::AddressAndPortDependent => {
+                settings::Filtering::AddressAndPortDependent as Self
+            }
+            Filtering::EndpointIndependent => settings::Filtering::EndpointIndependent as Self,
+        }
+    }
 }
 
 /// `strict = true` asks for checks that the engine does not make.

@@ -242,7 +242,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, Mistake> {
-        toml::from_str(text).map_err(|error| {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.get(..start).unwrap_or_default();
             let line = before.matches('\n').count();
@@ -258,7 +258,18 @@ impl Config {
                 column: before.chars().rev().take_while(|&c| c != '\n').count() + 1,
                 why: format!("`{shown}`: {why}"),
             }
-        })
+        })?;
+        let Masquerade { mapping, filtering, .. } = &config.masquerade;
+        if let (Mapping::AddressAndPortDependent, Filtering::EndpointIndependent) =
+            (mapping, filtering)
+        {
+            let is_it = |line: &str| line.trim_start().starts_with("filtering");
+            let line = text.lines().position(is_it).map_or(1, |line| line + 1);
+            let why = "filtering 'endpoint-independent' needs mapping 'endpoint-independent': a \
+                       port that is shared by remote end leads nobody else in";
+            return Err(Mistake { line, column: 1, why: why.to_owned() });
+        }
+        Ok(config)
     }
 }
 

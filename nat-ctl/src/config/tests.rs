@@ -136,8 +136,6 @@ fn what_the_gateway_does_not_do_yet_is_refused() {
     let forward = "[[forward]]\nname = \"a\"\nprotocol = \"tcp\"\npublic = \"203.0.113.1:1\"\n\
                    to = \"10.0.0.1\"\nuplink = \"internet1\"\n";
     for text in [
-        "[masquerade]\nmapping = \"address-and-port-dependent\"\n",
-        "[masquerade]\nfiltering = \"endpoint-independent\"\n",
         "[masquerade]\nfiltering = \"address-dependent\"\n",
         "[ftp]\nstrict = true\n",
         "[limits]\nflows_per_host = 65536\n",
@@ -149,6 +147,25 @@ fn what_the_gateway_does_not_do_yet_is_refused() {
     }
     let (_, _, why) = mistake("[masquerade]\nmapping = \"sideways\"\n");
     assert!(why.contains("not a choice"), "{why}");
+}
+
+#[test]
+fn mapping_and_filtering_are_chosen_by_their_words() {
+    let chosen = parse(
+        "[masquerade]\nmapping = \"address-and-port-dependent\"\n\
+         filtering = \"address-and-port-dependent\"\n",
+    );
+    assert_eq!(chosen.masquerade.mapping, Mapping::AddressAndPortDependent);
+    assert_eq!(chosen.masquerade.filtering, Filtering::AddressAndPortDependent);
+    let chosen = parse("[masquerade]\nfiltering = \"endpoint-independent\"\n");
+    assert_eq!(chosen.masquerade.mapping, Mapping::EndpointIndependent);
+    assert_eq!(chosen.masquerade.filtering, Filtering::EndpointIndependent);
+    let (_, _, why) = mistake("[masquerade]\nfiltering = \"sideways\"\n");
+    assert!(why.contains("not a choice"), "{why}");
+    let both = "[masquerade]\nmapping = \"address-and-port-dependent\"\n\
+                filtering = \"endpoint-independent\"\n";
+    let (line, _, why) = mistake(both);
+    assert!(line == 3 && why.contains("needs mapping"), "{line}: {why}");
 }
 
 #[test]

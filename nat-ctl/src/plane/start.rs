@@ -340,6 +340,8 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         routes_others: u16::from(forwarded == Forwarding::On),
         // That of the next hops, which are looked up later.
         epoch: 0,
+        mapping: config.masquerade.mapping.into(),
+        filtering: config.masquerade.filtering.into(),
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })

@@ -26,7 +26,7 @@ pub fn swap(number: u32, public: &Endpoint, old: PortOwner, new: PortOwner) -> b
 /// Takes the lock on the mappings of an inside endpoint; its stripe.
 #[inline(always)]
 pub fn lock(inside: &Endpoint) -> Option<u32> {
-    let stripe = (lot(inside) >> 32) as u32 & (STRIPES - 1);
+    let stripe = (lot(inside, 0) >> 32) as u32 & (STRIPES - 1);
     let place = maps::LOCKS.get_ptr_mut(stripe)?;
     // SAFETY: a value of an array map; only its address is taken.
     let word = unsafe { &raw mut (*place).mappings };
@@ -58,10 +58,10 @@ pub fn set_reach(stripe: u32, reach: u32) {
     }
 }
 
-/// What falls to an inside endpoint by lot: two halves, the first port and the stripe.
+/// What falls to an inside endpoint and more by lot: two halves, the first port and the stripe.
 #[inline(always)]
-pub fn lot(inside: &Endpoint) -> u64 {
-    flow_table::hash([inside.word(), 0], memory::seeds())
+pub fn lot(inside: &Endpoint, more: u64) -> u64 {
+    flow_table::hash([inside.word(), more], memory::seeds())
 }
 
 #[inline(always)]

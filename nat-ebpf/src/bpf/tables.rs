@@ -175,8 +175,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn lot(&self, inside: &Endpoint) -> u32 {
-        ports::lot(inside) as u32
+    fn lot(&self, inside: &Endpoint, more: u64) -> u32 {
+        ports::lot(inside, more) as u32
     }
 
     #[inline(always)]

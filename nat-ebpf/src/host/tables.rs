@@ -243,7 +243,7 @@ impl<'a> Tables for HostTables<'a> {
     }
 
     fn lock_mappings(&mut self, inside: &Endpoint) -> Option<u32> {
-        let stripe = self.lot(inside) % STRIPES;
+        let stripe = self.lot(inside, 0) % STRIPES;
         for _try in 0..LOCK_TRIES {
             if self.at(Operation::Lock).locked.insert(stripe) {
                 return Some(stripe);
@@ -264,8 +264,8 @@ impl<'a> Tables for HostTables<'a> {
         self.still().reach.insert(stripe, reach);
     }
 
-    fn lot(&self, inside: &Endpoint) -> u32 {
-        flow_table::hash([inside.word(), 0], self.still().seeds) as u32
+    fn lot(&self, inside: &Endpoint, more: u64) -> u32 {
+        flow_table::hash([inside.word(), more], self.still().seeds) as u32
     }
 
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {

@@ -11,7 +11,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, Owner, Pool, Port, PortOwner, PortRange},
     rule::{self, OneToOne, RuleId},
-    settings::Settings,
+    settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::{
     host::{HostRoute, Limits, Memory, World},
@@ -110,6 +110,8 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         masquerade: masquerade.into(),
         routes_others: 1,
         epoch: EPOCH,
+        mapping: Mapping::EndpointIndependent as u16,
+        filtering: Filtering::AddressAndPortDependent as u16,
         pool: pool(),
         control_ports,
     };

@@ -19,12 +19,13 @@ use nat_common::{
     flow_table::{SPAN, WINDOW},
     hop::{self, Hop},
     layout,
-    port::Port,
+    port::{Owner, Port, PortOwner},
     reason::Reason,
     record::FlowRecord,
     rule::RuleId,
     session::{SessionId, Side},
     watch::{self, Watch},
+    settings::{Filtering, Mapping},
 };
 use nat_ebpf::{
     host::{self, Drops, HostPacket, Limits, Memory, Verdict, World},
@@ -595,4 +596,50 @@ fn records_are_followed_as_on_the_host() {
         let spec = Spec::tcp(client, server, PSH | ACK).with(b"more than two bytes");
         both.packet(true, Zone::Inside, &spec.build());
     });
+}
+
+#[test]
+fn mapping_by_remote_end_and_filtering_of_nobody_are_the_same_on_both_sides() {
+    lab::run(
+        "mapping_by_remote_end_and_filtering_of_nobody_are_the_same_on_both_sides",
+        |object| {
+            let _sockets = lab::set_up();
+            let mut both = Both::new(&object, ROOMY);
+            let behave = |both: &mut Both, mapping: Mapping, filtering: Filtering| {
+                let mut state = both.memory.state();
+                (state.settings.mapping, state.settings.filtering) =
+                    (mapping as u16, filtering as u16);
+                both.object.settings(state.settings);
+            };
+            behave(&mut both, Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent);
+            for (early, port) in [(true, 9), (false, 10), (true, 11), (false, 12)] {
+                let spec = Spec::udp((gateway::HOST, 5000), (REMOTE, port));
+                both.packet(early, Zone::Inside, &spec.build());
+            }
+            let state = both.memory.state().clone();
+            assert!(state.ports.values().any(|word| *word == PortOwner::SHARED));
+            assert!(!state.ports.values().any(|word| word.owner() == Some(Owner::Masquerade)));
+            assert_eq!(state.flows().len(), 2 * 4);
+
+            behave(&mut both, Mapping::EndpointIndependent, Filtering::EndpointIndependent);
+            let mapped = Spec::tcp((gateway::HOST, 40000), (REMOTE, 80), SYN);
+            both.packet(true, Zone::Inside, &mapped.build());
+            let flows = both.memory.state().flows().len();
+            let stranger = (gateway::FAR, 1234);
+            for (flags, more) in [(ACK, 0), (SYN, 2), (ACK, 2)] {
+                let spec = Spec::tcp(stranger, (PUBLIC, 40000), flags);
+                both.packet(true, Zone::Outside, &spec.build());
+                assert_eq!(both.memory.state().flows().len(), flows + more);
+            }
+            let answer = Spec::tcp((gateway::HOST, 40000), stranger, SYN | ACK);
+            both.packet(true, Zone::Inside, &answer.build());
+            assert_eq!(both.memory.state().dropped(Reason::Unsolicited), 1);
+            // Nobody is mapped here, or everybody.
+            for port in [40001, 40002] {
+                let spec = Spec::udp(stranger, (PUBLIC, port));
+                both.packet(false, Zone::Outside, &spec.build());
+            }
+            assert_eq!(both.memory.state().dropped(Reason::Unsolicited), 3);
+        },
+    );
 }

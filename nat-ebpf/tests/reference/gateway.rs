@@ -2,7 +2,10 @@
 
 pub use crate::common::gateway::*;
 use crate::model::{self, Forward, Holder, Model, Owned, Place};
-use nat_common::flow::{TCP, UDP};
+use nat_common::{
+    flow::{TCP, UDP},
+    settings::{Filtering, Mapping},
+};
 use nat_ebpf::host::{Limits, Memory, World};
 
 pub struct Gateway {
@@ -38,6 +41,8 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         now: START,
         heartbeat: START,
         masquerade,
+        by_remote_end: false,
+        anybody: false,
         public,
         pool: POOL.to_vec(),
         control_ports: vec![21, 2121],
@@ -66,6 +71,18 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         used: false,
     };
     Gateway { world: world(), memory, model }
+}
+
+impl Gateway {
+    /// The same with another behaviour.
+    pub fn behaving(mut self, mapping: Mapping, filtering: Filtering) -> Self {
+        let mut state = self.memory.state();
+        (state.settings.mapping, state.settings.filtering) = (mapping as u16, filtering as u16);
+        drop(state);
+        self.model.by_remote_end = mapping == Mapping::AddressAndPortDependent;
+        self.model.anybody = filtering == Filtering::EndpointIndependent;
+        self
+    }
 }
 
 /// The interface that packets to a place leave by.

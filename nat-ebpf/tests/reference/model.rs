@@ -140,6 +140,10 @@ pub struct Model {
     pub now: u32,
     pub heartbeat: u32,
     pub masquerade: bool,
+    /// Each remote end sees an inside end at a port of its own.
+    pub by_remote_end: bool,
+    /// Anybody may send to a port that an inside end has.
+    pub anybody: bool,
     pub public: Option<Address>,
     pub pool: Vec<u16>,
     pub control_ports: Vec<u16>,
@@ -639,6 +643,22 @@ impl Model {
                 .begin(Zone::Outside, protocol, (src, dst), leaves, forward.rule, kin)
                 .map(Some);
         }
+        let opens = match &spec.body {
+            Body::Tcp { flags, .. } => is_only_syn(*flags),
+            Body::Udp { .. } => true,
+            Body::Icmp { .. } | Body::Other { .. } => false,
+        };
+        let may_enter = self.anybody && opens && !spec.is_fragment();
+        let is_owner = |o: &&mut Owned| {
+            (o.protocol, o.public) == (protocol, dst) && o.holder == Holder::Masquerade
+        };
+        if let Some(owned) = self.owned.iter_mut().find(is_owner).filter(|_| may_enter) {
+            owned.idle = false;
+            let leaves = (src, owned.inside);
+            return self
+                .begin(Zone::Outside, protocol, (src, dst), leaves, 0, Kin::Plain)
+                .map(Some);
+        }
         match self.route(spec, spec.dst) {
             Place::Gateway => match &spec.body {
                 Body::Tcp { .. } | Body::Udp { .. } if !spec.is_fragment() => {
@@ -730,7 +750,11 @@ impl Model {
         chosen: Option<u16>,
     ) -> Result<u16, Reason> {
         let answers = |port| (dst, (address, port));
-        match self.mapping(protocol, inside, address, chosen) {
+        let mapping = match self.by_remote_end {
+            true => Err(PortsExhausted),
+            false => self.mapping(protocol, inside, address, chosen),
+        };
+        match mapping {
             Ok(port) if !self.is_answer(Zone::Inside, protocol, answers(port)) => return Ok(port),
             Ok(_) => {}
             Err(refused) if !self.numbered.contains(&address) => return Err(refused),
@@ -739,6 +763,10 @@ impl Model {
         let holder = |port| {
             let it = |o: &&Owned| (o.protocol, o.public) == (protocol, (address, port));
             self.owned.iter().find(it).map(|owned| owned.holder)
+        };
+        let is_held = |port| {
+            let held = (protocol, (address, port), false);
+            self.owned.iter().any(|o| (o.protocol, o.public, o.idle) == held)
         };
         let good: Vec<u16> = self
             .pool
@@ -752,7 +780,8 @@ impl Model {
         let port = match chosen {
             _ if good.is_empty() => return Err(PortsExhausted),
             Some(port) if good.contains(&port) => port,
-            _ => good[0],
+            // No flow came of it and no word has changed: it was one that is held anyway.
+            _ => good.iter().copied().find(|port| is_held(*port)).unwrap_or(good[0]),
         };
         let public = (address, port);
         match self.owned.iter_mut().find(|o| (o.protocol, o.public) == (protocol, public)) {

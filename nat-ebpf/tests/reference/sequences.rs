@@ -20,6 +20,7 @@ use nat_common::{
     record::FlowRecord,
     rule::RuleId,
     session::{Session, SessionId},
+    settings::{Filtering, Mapping},
 };
 use nat_ebpf::{
     host::{self, Checksum, HostPacket, Memory, State, Verdict},
@@ -471,6 +472,18 @@ proptest! {
         flows in prop_oneof![Just(8usize), Just(64)],
     ) {
         play(gateway::gateway(flows, true, Some(PUBLIC)), &steps);
+    }
+
+    #[test]
+    fn every_choice_of_mapping_and_filtering_is_what_the_model_says(
+        steps in prop::collection::vec(step(), 1..60),
+        by_remote_end in any::<bool>(),
+    ) {
+        let (mapping, filtering) = match by_remote_end {
+            true => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
+            false => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
+        };
+        play(gateway::gateway(64, true, Some(PUBLIC)).behaving(mapping, filtering), &steps);
     }
 
     #[test]

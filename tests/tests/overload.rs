@@ -1,0 +1,121 @@
+//! A pool whose ports are all in use: shared by remote end, to the last one, and refused after it.
+
+use std::{collections::HashSet, net::UdpSocket, time::Duration};
+
+use nat_tests::{
+    capture::Capture,
+    frame::is_inside,
+    gateway::{Mode, NatCtl},
+    lab::{Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
+    netns::Lifetime,
+    requirements,
+    traffic::udp_socket,
+    wait,
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn gateway<'a>(lab: &'a Lab, mode: Mode, pool: &str) -> Option<NatCtl<'a>> {
+    let binary = requirements::met_with_binary("overload")?;
+    let mut gateway = NatCtl::prepare(lab, mode, &binary).expect("a gateway");
+    gateway.configure(&format!("[masquerade]\nports = \"{pool}\"\n")).expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    Some(gateway)
+}
+
+fn dropped(gateway: &NatCtl<'_>, reason: &str) -> anyhow::Result<u64> {
+    Ok(gateway.json(&["drops"])?[reason].as_u64().unwrap_or(0))
+}
+
+/// The text that arrives, and the public port that it comes from; it is sent back.
+fn echo(outside: &UdpSocket) -> (String, u16) {
+    let mut buffer = [0; 100];
+    let (length, peer) = outside.recv_from(&mut buffer).expect("a datagram outside");
+    assert_eq!(peer.ip(), WAN);
+    outside.send_to(&buffer[..length], peer).expect("an answer");
+    (String::from_utf8_lossy(&buffer[..length]).into_owned(), peer.port())
+}
+
+fn answer(inside: &UdpSocket) -> String {
+    let mut buffer = [0; 100];
+    let length = inside.recv(&mut buffer).expect("an answer inside");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[test]
+fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+        let Some(gateway) = gateway(&lab, mode, "20000-20002") else { return };
+        let folder = lab.folder("capture").expect("a folder");
+        let capture = Capture::start(&lab.outside, OUTSIDE_DEVICE, "", &folder).expect("a capture");
+        let remotes: Vec<UdpSocket> =
+            [7000, 7001].map(|port| udp_socket(&lab.outside, port).expect("a socket")).into();
+        let hosts: Vec<UdpSocket> =
+            (0..4u16).map(|n| udp_socket(&lab.inside, 31_000 + n).expect("a socket")).collect();
+        for (at, remote) in remotes.iter().enumerate() {
+            let mut ports = HashSet::new();
+            // Each remote end is dialled by three of the four, and not by the same ones.
+            for host in hosts.iter().cycle().skip(at).take(3) {
+                let text = format!("to {at} from {host:?}");
+                let to = (OUTSIDE, remote.local_addr().expect("an address").port());
+                host.send_to(text.as_bytes(), to).expect("a datagram");
+                let (arrived, port) = echo(remote);
+                assert_eq!(arrived, text);
+                assert!((20_000..20_003).contains(&port) && ports.insert(port), "{mode}: {port}");
+                assert_eq!(answer(host), text, "{mode}: the answer is for who asked");
+            }
+        }
+        let before = dropped(&gateway, "ports-exhausted").expect("counters");
+        assert_eq!(before, 0, "{mode}");
+        for (at, host) in [(0u16, 3usize), (1, 0)] {
+            hosts[host].send_to(b"one too many", (OUTSIDE, 7000 + at)).expect("a datagram");
+        }
+        wait::until_true(LIMIT, "two refusals", || Ok(dropped(&gateway, "ports-exhausted")? == 2))
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        for frame in capture.finish().expect("a capture") {
+            assert!(!frame.names(is_inside), "{mode}: an inside address outside: {frame:?}");
+            assert!(!frame.says("one too many"), "{mode}: refused, and it left");
+        }
+        gateway.stop().expect("an end");
+    }
+}
+
+/// A crowd: more inside endpoints than ports, and more flows than any address has ports.
+const ENDPOINTS: usize = 2000;
+const REMOTES: u16 = 100;
+/// Endpoints that dial each remote end: seven tenths of the pool.
+const DIALLED_BY: usize = 700;
+/// What the buffers of a socket hold.
+const BATCH: usize = 50;
+
+#[test]
+fn seventy_thousand_flows_have_one_public_address() {
+    let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+    let Some(gateway) = gateway(&lab, Mode::Tc, "20000-20999") else { return };
+    let hosts: Vec<UdpSocket> =
+        (0..ENDPOINTS).map(|_| udp_socket(&lab.inside, 0).expect("a socket")).collect();
+    for number in 0..REMOTES {
+        let remote = udp_socket(&lab.outside, 7000 + number).expect("a socket");
+        let to = (OUTSIDE, 7000 + number);
+        let first = usize::from(number) * 130;
+        let dialling: Vec<(usize, &UdpSocket)> =
+            hosts.iter().enumerate().cycle().skip(first).take(DIALLED_BY).collect();
+        let mut ports = HashSet::new();
+        for batch in dialling.chunks(BATCH) {
+            for (name, host) in batch {
+                host.send_to(name.to_string().as_bytes(), to).expect("a datagram");
+            }
+            ports.extend(batch.iter().map(|_| echo(&remote).1));
+            for (name, host) in batch {
+                assert_eq!(answer(host), name.to_string(), "the answer is for who asked");
+            }
+        }
+        assert_eq!(ports.len(), DIALLED_BY, "a port has one inside endpoint to a remote end");
+    }
+    let flows = gateway.json(&["flows", "count"]).expect("flows");
+    let wanted = u64::from(REMOTES) * DIALLED_BY as u64;
+    assert_eq!(flows["count"].as_u64(), Some(wanted), "{flows}");
+    assert_eq!(dropped(&gateway, "ports-exhausted").expect("counters"), 0);
+    gateway.stop().expect("an end");
+}
