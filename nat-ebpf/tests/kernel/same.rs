@@ -24,8 +24,8 @@ use nat_common::{
     record::FlowRecord,
     rule::RuleId,
     session::{SessionId, Side},
-    watch::{self, Watch},
     settings::{Filtering, Mapping},
+    watch::{self, Watch},
 };
 use nat_ebpf::{
     host::{self, Drops, HostPacket, Limits, Memory, Verdict, World},
