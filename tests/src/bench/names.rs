@@ -25,6 +25,9 @@ pub const START: &str = "start";
 pub const FLOOD: &str = "flood";
 /// Established flows that a flood of new ones ended.
 pub const FLOOD_LOST: &str = "flood-lost";
+/// New flows that a gateway refuses for want of room in a burst right after its start: `refused`
+/// (packets).
+pub const BURST: &str = "burst";
 /// TCP at full rate: `1 stream`, `16 streams` (Gbit/s).
 pub const BULK_TCP: &str = "bulk-tcp";
 /// A datagram there and one back: `p50`, `p99` (microseconds).
@@ -43,7 +46,7 @@ pub const FTP_PUNTED: &str = "ftp-punted";
 pub const FTP_BULK: &str = "ftp-bulk";
 
 /// All of them, in the order in which a report shows them.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     GATEWAY_COST,
     GATEWAY_RATE,
     PROGRAM_COST,
@@ -59,6 +62,7 @@ pub const ALL: [&str; 19] = [
     START,
     FLOOD,
     FLOOD_LOST,
+    BURST,
     FTP_TRANSFERS,
     FTP_HELD,
     FTP_PUNTED,
