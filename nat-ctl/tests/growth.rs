@@ -8,7 +8,7 @@
 use std::{
     env, fs,
     future::Future,
-    io::ErrorKind,
+    io::{BufRead as _, BufReader, ErrorKind},
     net::UdpSocket,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -363,9 +363,9 @@ fn within<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab, Traffic) ->
 async fn grow_under_traffic(lab: Lab, traffic: Traffic, mode: Mode) {
     let mut plane = lab.start(mode, 512).await;
     let mut lines = vec![];
-    traffic.grow_to(&mut plane, &mut lines, 300).await;
+    traffic.grow_to(&mut plane, &mut lines, 180).await;
     assert!(lines.is_empty(), "{lines:?}");
-    for (flows, grown) in [(320, "from 512 to 2048 "), (1300, "from 2048 to 8192 ")] {
+    for (flows, grown) in [(240, "from 512 to 8192 "), (3400, "from 8192 to 65536 ")] {
         lines.clear();
         let old = MapInfo::from_pin(lab.pin("flows")).unwrap().id();
         let places = plane.maps().flows.places();
@@ -383,7 +383,7 @@ async fn grow_under_traffic(lab: Lab, traffic: Traffic, mode: Mode) {
         traffic.see_all(&mut plane, &mut lines).await;
         println!("{mode:?}: {} flow-busy, table-full: {:?}", lines[0], drops(&plane));
     }
-    check(&plane, 1300);
+    check(&plane, 3400);
     assert_eq!(drops(&plane)[1], 0);
     let hooks = [Counter::Xdp, Counter::Tc].map(|hook| plane.maps().counted(hook).unwrap());
     assert_eq!(hooks[0] > hooks[1], mode == Mode::Xdp, "packets by XDP and TC: {hooks:?}");
@@ -408,7 +408,7 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
     within("grow-dead", |lab, traffic| async move {
         let mut lines = vec![];
         let mut plane = lab.start(Mode::Xdp, 512).await;
-        traffic.grow_to(&mut plane, &mut lines, 280).await;
+        traffic.grow_to(&mut plane, &mut lines, 180).await;
         let small = plane.maps().flows.places();
         drop(plane);
 
@@ -417,7 +417,7 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
         let mut plane = lab.start(Mode::Xdp, 512).await;
         assert_eq!((lab.tables(), plane.maps().flows.places()), (vec!["flows"], small));
         traffic.see_all(&mut plane, &mut lines).await;
-        check(&plane, 280);
+        check(&plane, 180);
         drop(plane);
 
         // Half of the pins were shifted.
@@ -426,7 +426,7 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
         let mut plane = lab.start(Mode::Tc, 512).await;
         assert_eq!((lab.tables(), plane.maps().flows.places()), (vec!["flows"], small));
         traffic.see_all(&mut plane, &mut lines).await;
-        check(&plane, 280);
+        check(&plane, 180);
         drop(plane);
 
         // All of them were; the programs still use the smaller table.
@@ -438,14 +438,18 @@ fn a_successor_undoes_or_ends_a_growth_that_its_predecessor_died_in() {
         until(&mut plane, &mut lines, "the end of the growth", |_| lab.tables() == ["flows"]).await;
         assert!(plane.maps().flows.places() > small);
         traffic.see_all(&mut plane, &mut lines).await;
-        check(&plane, 280);
+        check(&plane, 180);
 
-        // It ended when it was about to make a larger table, or had done so.
+        // It ended in the middle of a growth, wherever that was.
         traffic.grow_to(&mut plane, &mut lines, 1300).await;
         assert_eq!(drops(&plane)[1], 0);
         plane.stop(true).unwrap();
-        assert_eq!(lab.tables(), ["flows"]);
+        assert!(!lab.pin("flows_new").exists());
         let mut plane = lab.start(Mode::Xdp, 512).await;
+        until(&mut plane, &mut lines, "the end of the growth", |plane| {
+            plane.maps().flows.places() > 20_000 && lab.tables() == ["flows"]
+        })
+        .await;
         traffic.see_all(&mut plane, &mut lines).await;
         check(&plane, 1300);
         println!("{} questions had no answer", traffic.end());
@@ -457,28 +461,28 @@ fn no_flow_is_lost_for_which_the_larger_table_has_no_room() {
     within("grow-full", |lab, traffic| async move {
         let mut lines = vec![];
         let mut plane = lab.start(Mode::Xdp, 512).await;
-        traffic.grow_to(&mut plane, &mut lines, 280).await;
+        traffic.grow_to(&mut plane, &mut lines, 180).await;
         drop(plane);
 
         // A table that was filled while flows were on their way to it is as one that is too small.
-        lab.pin_table(64, "flows_new");
+        lab.pin_table(32, "flows_new");
         lab.rename("flows", "flows_before");
         lab.rename("flows_new", "flows");
         let mut plane = lab.start(Mode::Xdp, 512).await;
-        let has_moved = |plane: &mut Plane| plane.maps().flows.used() > 64;
+        let has_moved = |plane: &mut Plane| plane.maps().flows.used() > 32;
         until(&mut plane, &mut lines, "a full table", has_moved).await;
         let busy = drops(&plane)[0];
         for _ in 0..10 {
             traffic.see_all(&mut plane, &mut lines).await;
         }
         let before = plane.maps().before.as_ref().unwrap();
-        assert_eq!(before.used() + plane.maps().flows.used(), 2 * 280);
+        assert_eq!(before.used() + plane.maps().flows.used(), 2 * 180);
         assert!(before.used() > 0);
         assert_eq!((lab.tables(), lines), (vec!["flows", "flows_before"], Vec::<String>::new()));
         // Packets of these flows meet the mover at times; new ones are refused by a count.
-        println!("{} flow-busy in 20 rounds of 280 flows", drops(&plane)[0] - busy);
+        println!("{} flow-busy in 20 rounds of 180 flows", drops(&plane)[0] - busy);
         let refused = drops(&plane)[1];
-        traffic.wanted.store(281, SeqCst);
+        traffic.wanted.store(181, SeqCst);
         until(&mut plane, &mut vec![], "a refusal", |plane| drops(plane)[1] > refused).await;
         plane.stop(false).unwrap();
         drop(traffic);
@@ -488,6 +492,9 @@ fn no_flow_is_lost_for_which_the_larger_table_has_no_room() {
 /// Names the instance of [`an_agent_that_is_killed`].
 const KILLED: &str = "NAT_TEST_KILLED";
 
+/// What it says when packets flow.
+const READY: &str = "packets flow";
+
 /// Not a test: the process that [`a_successor_goes_on_after_a_kill_at_any_moment`] kills. Without it
 /// there is nothing to do.
 #[test]
@@ -496,7 +503,13 @@ fn an_agent_that_is_killed() {
     let lab = Lab { instance: name.parse().unwrap() };
     runtime().block_on(async {
         let mut plane = lab.start(Mode::Xdp, 512).await;
-        until(&mut plane, &mut vec![], "the end of this process", |_| false).await;
+        println!("{READY}");
+        let mut lines = vec![];
+        loop {
+            // What it is waited for is its end.
+            let seconds = clock::now();
+            until(&mut plane, &mut lines, "a second", |_| clock::now() > seconds).await;
+        }
     });
 }
 
@@ -506,8 +519,12 @@ struct Agent(Child);
 impl Agent {
     fn start(lab: &Lab) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "an_agent_that_is_killed"]).env(KILLED, lab.instance.as_str());
-        Self(command.stdout(Stdio::null()).spawn().unwrap())
+        command.args(["--nocapture", "--exact", "an_agent_that_is_killed"]);
+        command.env(KILLED, lab.instance.as_str()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with(READY)), "the agent ended");
+        Self(child)
     }
 }
 
@@ -530,7 +547,7 @@ fn wait(what: &str, done: impl Fn() -> bool) {
 
 #[test]
 fn a_successor_goes_on_after_a_kill_at_any_moment() {
-    const FLOWS: usize = 320;
+    const FLOWS: usize = 240;
     // The pin by which a phase is known, and how long after it the agent is killed.
     let moments = [("flows_new", 0), ("flows_new", 200), ("flows_before", 0)].into_iter();
     let moments = moments.chain([1, 5, 20, 100, 300, 600].map(|late| ("flows_before", late)));

@@ -35,6 +35,9 @@ use crate::{
     plane::{Plane, clock},
 };
 
+/// Between two looks at the room in the flow table: a tenth of the time in which a growth is prepared.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Beats between two rounds of upkeep.
 const TEND: u64 = 3;
 
@@ -88,6 +91,7 @@ impl Agent {
         self.bridge.adopt(&mut self.world);
         let mut server = Server::bind(&self.instance.socket())?;
         let mut beats = beats();
+        let mut looks = every(LOOK);
         self.introduce();
         notify::ready();
         loop {
@@ -109,6 +113,7 @@ impl Agent {
                 }
                 call = server.next() => self.take_call(call),
                 beat = beats.next() => self.beat(beat).await,
+                _ = looks.tick() => self.grow(),
                 event = self.world.plane.event() => {
                     match self.world.plane.handle(event).await {
                         Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
@@ -138,15 +143,18 @@ impl Agent {
         }
     }
 
+    fn grow(&mut self) {
+        match self.world.plane.grow_step(clock::now()) {
+            Ok(line) => line.iter().for_each(|line| tracing::info!("{line}")),
+            Err(error) => report::failed(&error),
+        }
+    }
+
     /// Once a second.
     async fn beat(&mut self, beat: u64) {
         let now = clock::now();
         if let Err(error) = self.world.plane.beat(now) {
             report::failed(&error);
-        }
-        match self.world.plane.grow_step(now) {
-            Ok(line) => line.iter().for_each(|line| tracing::info!("{line}")),
-            Err(error) => report::failed(&error),
         }
         match self.world.plane.sweep_step(now) {
             Ok(report) => {
@@ -172,9 +180,13 @@ struct Beats {
 }
 
 fn beats() -> Beats {
-    let mut interval = interval(Duration::from_secs(1));
+    Beats { interval: every(Duration::from_secs(1)), count: 0 }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    Beats { interval, count: 0 }
+    interval
 }
 
 impl Beats {

@@ -115,7 +115,10 @@ impl Preparing<'_> {
         let settings = settings(config, forwarded, now)?;
         let sizes = Sizes::of(&config.limits);
         let (table, before) = match start {
-            Start::Fresh => (Table { pin: tables::NOW, geometry: sizes.geometry(first)? }, None),
+            Start::Fresh => {
+                let flows = need::first(config.limits.flows.get(), first);
+                (Table { pin: tables::NOW, geometry: sizes.geometry(flows)? }, None)
+            }
             Start::Takeover => {
                 let before = tables::recover(&instance.pins())?.then_some(tables::BEFORE);
                 pins::check_sizes(&instance, &sizes)?;

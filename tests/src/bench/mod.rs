@@ -70,6 +70,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: names::UDP_FLOWS, run: packets::flows::run },
     Measure { name: names::START, run: packets::start::run },
     Measure { name: names::FLOOD, run: packets::flood::run },
+    Measure { name: names::BURST, run: packets::burst::run },
     Measure { name: names::TCP_CONNECTION, run: sockets::connections::measure },
     Measure { name: names::BULK_TCP, run: sockets::bulk::measure },
     Measure { name: names::REQUEST_RESPONSE, run: sockets::latency::measure },

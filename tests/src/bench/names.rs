@@ -27,6 +27,9 @@ pub const START: &str = "start";
 pub const FLOOD: &str = "flood";
 /// Established flows that a flood of new ones ended.
 pub const FLOOD_LOST: &str = "flood-lost";
+/// New flows that a gateway refuses for want of room in a burst right after its start: `refused`
+/// (packets).
+pub const BURST: &str = "burst";
 /// TCP at full rate: `1 stream`, `16 streams` (Gbit/s).
 pub const BULK_TCP: &str = "bulk-tcp";
 /// A datagram there and one back: `p50`, `p99` (microseconds).
@@ -62,6 +65,7 @@ pub const ALL: [&str; 20] = [
     START,
     FLOOD,
     FLOOD_LOST,
+    BURST,
     FTP_TRANSFERS,
     FTP_HELD,
     FTP_PUNTED,

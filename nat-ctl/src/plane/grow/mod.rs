@@ -12,6 +12,7 @@
 //! empty. The sweep stands still while flows move: it would take a port for unused whose flow it does
 //! not see. After a death at any point the pins say what is left to do ([`tables`]).
 
+mod haste;
 pub mod moving;
 pub mod need;
 pub mod tables;
@@ -36,6 +37,7 @@ use super::{
     sweep::Sweeper,
 };
 use crate::output::InterfaceMode;
+use haste::Haste;
 use moving::{Moving, Work};
 use need::Gauge;
 
@@ -90,8 +92,8 @@ pub struct Course {
 }
 
 impl Plane {
-    /// Sees to it that the flow table has room; once a second. Gives a line for the log when it has
-    /// grown.
+    /// Sees to it that the flow table has room; several times a second. Gives a line for the log when it
+    /// has grown.
     ///
     /// # Errors
     /// Where the kernel refuses; it is tried again later.
@@ -104,7 +106,7 @@ impl Plane {
                 let made = self.maps.counted(Counter::Flows)?;
                 let refused = self.maps.dropped(Reason::TableFull)?;
                 let count = || self.maps.flows.used().div_ceil(2);
-                if gauge.needs(made, refused, room, count) {
+                if gauge.needs(now.seconds(), made, refused, room, count) {
                     self.growth = Growth::Loading(self.begin_growth(larger)?);
                 }
                 Ok(None)
@@ -206,6 +208,7 @@ impl Plane {
 
     /// The larger table takes over. Where that fails, what is left is done with the next step.
     fn switch(&mut self, mut ready: Box<Ready>) -> Result<Option<String>> {
+        let _haste = Haste::begin();
         if let Err(error) = self.try_switch(&mut ready) {
             self.growth = Growth::Switching(ready);
             return Err(error);
@@ -248,6 +251,7 @@ impl Plane {
     /// The smaller table is empty: the programs that are loaded, which don't know it, take over, and it
     /// is given back. Where that fails, it is tried again with the next step.
     fn finish(&mut self, course: Course) -> Result<String> {
+        let _haste = Haste::begin();
         self.growth = Growth::Ending(course);
         let pins = self.instance.pins();
         self.attach_again()?;
@@ -289,6 +293,7 @@ fn load(
     next: Geometry,
     course: Course,
 ) -> Result<Ready> {
+    let _haste = Haste::begin();
     let next_table = Table { pin: tables::NEXT, geometry: next };
     let before = Table { pin: tables::NOW, geometry: now };
     let mut both = Object::load(pins, sizes, &next_table, Some(&before))?;

@@ -21,7 +21,7 @@ use nat_common::{
 };
 use nix::libc::{SYS_membarrier, syscall};
 
-use super::tables;
+use super::{haste::Haste, tables};
 use crate::plane::{
     clock,
     error::{PlaneError, Result},
@@ -30,9 +30,9 @@ use crate::plane::{
     object::{Object, Sizes, Table},
 };
 
-/// Between two looks at the whole table. A flow stays for one more when a packet uses it in that very
-/// instant.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at the whole table, at first and at most. A flow stays for one more when a packet
+/// uses it in that very instant; or for many, where the larger table has no place for it yet.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
 /// How long a line may be ending. A packet is done with it in microseconds; whoever is not has died.
 const ENDING: Duration = Duration::from_secs(2);
@@ -105,6 +105,7 @@ impl Drop for Moving {
 
 impl Work {
     fn run(self, stopped: &AtomicBool) -> Result<Option<Object>> {
+        let _haste = Haste::begin();
         let Self { pins, sizes, native, epoch } = self;
         let now = Table::pinned(&pins, tables::NOW)?;
         if !move_to(&pins, &sizes, &now, stopped)? {
@@ -124,6 +125,7 @@ fn move_to(pins: &Path, sizes: &Sizes, now: &Table, stopped: &AtomicBool) -> Res
     let mut mover = Object::load(pins, sizes, now, Some(&before))?;
     wait_for_programs();
     let mut ending = HashMap::new();
+    let [mut pause, longest] = PAUSES;
     loop {
         let mut left = 0_u64;
         let mut seen = HashMap::new();
@@ -146,7 +148,8 @@ fn move_to(pins: &Path, sizes: &Sizes, now: &Table, stopped: &AtomicBool) -> Res
             return Ok(true);
         }
         finish_left(&flows, &mut ending, &seen);
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
+        pause = (pause * 2).min(longest);
     }
 }
 

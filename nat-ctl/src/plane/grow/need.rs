@@ -4,17 +4,23 @@
 //! made since the last count could have filled it.
 
 /// Flows that a fresh table has room for, where the limit is not lower. A burst that fills a table
-/// has to wait for the next one, and where packets take all of the CPUs the agent is late with it: so
-/// only a limit above the default makes a table grow.
+/// has to wait for the next one, whose programs take most of a second to load: a small table is full
+/// before. So only a limit above the default makes a table grow.
 pub const FIRST: u32 = 1_048_576;
 /// How many times as large the next table is.
-const FACTOR: u32 = 4;
+const FACTOR: u32 = 16;
 /// Per cent of the room that may be taken before the table grows.
-const FILLED: u64 = 60;
+const FILLED: u64 = 40;
 
 /// Flows that a table of so many homes has room for: two lines each, and three of five places taken.
 pub const fn room(homes: u32) -> u32 {
     (homes as u64 * 3 / 10) as u32
+}
+
+/// Flows that a fresh table has room for, with this limit and where nothing else is asked for. A larger
+/// one has to take on all that is in it, and leave room for new flows meanwhile.
+pub const fn first(limit: u32, first: u32) -> u32 {
+    if limit < first.saturating_mul(2) { limit } else { first }
 }
 
 /// The next size of a table with room for so many flows; `None` at the limit.
@@ -33,21 +39,30 @@ pub struct Gauge {
     used: u64,
     made: u64,
     refused: u64,
+    /// The second in which it was counted: a large table takes its time, and once is enough.
+    at: u32,
 }
 
 impl Gauge {
     /// Whether the table has to grow, when so many flows have ever been made and so many refused for
-    /// want of room. `count` counts the flows in the table.
-    pub fn needs(&mut self, made: u64, refused: u64, room: u32, count: impl Fn() -> u64) -> bool {
+    /// want of room, by the second `now`. `count` counts the flows in the table.
+    pub fn needs(
+        &mut self,
+        now: u32,
+        made: u64,
+        refused: u64,
+        room: u32,
+        count: impl Fn() -> u64,
+    ) -> bool {
         if refused > self.refused {
             self.refused = refused;
             return true;
         }
         let most = self.used.saturating_add(made.saturating_sub(self.made));
-        if !is_short(most, room) {
+        if !is_short(most, room) || now == self.at {
             return false;
         }
-        *self = Self { used: count(), made, refused };
+        *self = Self { used: count(), made, refused, at: now };
         is_short(self.used, room)
     }
 
@@ -71,12 +86,20 @@ mod tests {
     }
 
     #[test]
-    fn tables_grow_by_four_up_to_the_limit() {
+    fn a_limit_that_a_fresh_table_would_hardly_grow_to_is_its_size_at_once() {
+        assert_eq!(
+            [1, 100, 199, 200, 1000].map(|limit| first(limit, 100)),
+            [1, 100, 199, 100, 100]
+        );
+    }
+
+    #[test]
+    fn tables_grow_by_sixteen_up_to_the_limit() {
         let mut sizes = vec![65_536];
         while let Some(next) = larger(*sizes.last().unwrap(), 1_500_000) {
             sizes.push(next);
         }
-        assert_eq!(sizes, [65_536, 262_144, 1_048_576, 1_500_000]);
+        assert_eq!(sizes, [65_536, 1_048_576, 1_500_000]);
         assert_eq!(larger(100, 100), None);
         assert_eq!(larger(200, 100), None);
     }
@@ -92,21 +115,24 @@ mod tests {
             }
         };
         let mut gauge = Gauge::default();
-        assert!(!gauge.needs(60, 0, 100, count(60)));
+        assert!(!gauge.needs(1, 40, 0, 100, count(40)));
         assert_eq!(counts.get(), 0);
         // Many were made, and are over again.
-        assert!(!gauge.needs(61, 0, 100, count(10)));
-        assert!(!gauge.needs(111, 0, 100, count(60)));
+        assert!(!gauge.needs(1, 41, 0, 100, count(10)));
+        assert!(!gauge.needs(2, 71, 0, 100, count(40)));
         assert_eq!(counts.get(), 1);
-        assert!(gauge.needs(112, 0, 100, count(61)));
+        // Twice in a second would be too often.
+        assert!(!gauge.needs(1, 72, 0, 100, count(41)));
+        assert_eq!(counts.get(), 1);
+        assert!(gauge.needs(2, 72, 0, 100, count(41)));
         assert_eq!(counts.get(), 2);
     }
 
     #[test]
     fn a_flow_without_room_makes_the_table_grow_whatever_is_in_it() {
         let mut gauge = Gauge::behind(5);
-        assert!(!gauge.needs(1, 5, 100, || 1));
-        assert!(gauge.needs(1, 6, 100, || 1));
-        assert!(!gauge.needs(1, 6, 100, || 1));
+        assert!(!gauge.needs(1, 1, 5, 100, || 1));
+        assert!(gauge.needs(1, 1, 6, 100, || 1));
+        assert!(!gauge.needs(1, 1, 6, 100, || 1));
     }
 }

@@ -1,5 +1,6 @@
 //! Measures that count packets.
 
+pub mod burst;
 pub mod cost;
 mod dump;
 pub mod flood;
