@@ -132,6 +132,7 @@ fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option
         Transport::Udp => true,
         Transport::EchoRequest
         | Transport::EchoReply
+        | Transport::IcmpError
         | Transport::IcmpOther
         | Transport::Other
         | Transport::FirstFragment

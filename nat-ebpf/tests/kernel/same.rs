@@ -394,7 +394,7 @@ fn the_programs_do_what_the_path_does_on_the_host() {
 
 #[test]
 fn a_full_table_refuses_on_both_sides_alike() {
-    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 1500, Programs::AsTheyAre);
+    side_by_side("a_full_table_refuses_on_both_sides_alike", NARROW, 3000, Programs::AsTheyAre);
 }
 
 #[test]
