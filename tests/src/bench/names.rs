@@ -48,7 +48,7 @@ pub const FTP_PUNTED: &str = "ftp-punted";
 pub const FTP_BULK: &str = "ftp-bulk";
 
 /// All of them, in the order in which a report shows them.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 21] = [
     GATEWAY_COST,
     GATEWAY_RATE,
     PROGRAM_COST,
