@@ -195,6 +195,11 @@ pub trait Tables {
         sequence: u32,
         acknowledgement: u32,
     ) -> Result<Shifted, Reason>;
+    /// Whether what `side` sends is resolved up to exactly `sequence`; see [`nat_common::vouched`].
+    /// What is read after this is at least as new as that word.
+    fn is_vouched(&self, id: SessionId, side: Side, sequence: u32) -> bool;
+    /// It is resolved up to `next` now, unless somebody else has moved the word.
+    fn vouch(&mut self, id: SessionId, side: Side, sequence: u32, next: u32);
     /// Maps the SACK edges of a packet that `side` sends, in a buffer of options.
     fn map_sack(
         &self,

@@ -7,7 +7,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     reason::Reason,
     sequence::Corrections,
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
 };
 
 use super::send::SendError;
@@ -47,6 +47,10 @@ pub trait Kernel: alg::Gateway {
     /// # Errors
     /// See [`Kernel::session`].
     fn correct(&mut self, id: SessionId, sides: &[Corrections; 2]) -> Result<(), PlaneError>;
+
+    /// Lets harmless lines of `side` pass from number `to` on, with a copy for the agent; none with
+    /// `None`. The session is that of `record`, or nothing happens.
+    fn vouch(&mut self, id: SessionId, record: &Session, side: Side, to: Option<u32>);
 
     /// Keeps what the engine has to know of a session after a crash.
     ///

@@ -16,7 +16,7 @@ use nat_common::{
     port::{Endpoint, Owner, PortOwner},
     reason::Reason,
     sequence::Corrections,
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
     tcp::State,
 };
 
@@ -89,6 +89,12 @@ impl Kernel for World {
             sessions.correct(place, &record, sides);
         }
         Ok(())
+    }
+
+    fn vouch(&mut self, id: SessionId, record: &Session, side: Side, to: Option<u32>) {
+        if let Some(place) = id.index() {
+            self.maps().sessions.vouch(place, record, side, to);
+        }
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {

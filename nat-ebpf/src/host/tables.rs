@@ -23,6 +23,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    vouched::Vouched,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -340,6 +341,21 @@ impl<'a> Tables for HostTables<'a> {
             sequence: session.corrections(side).map_seq(sequence),
             acknowledgement: session.corrections(side.other()).map_ack(acknowledgement),
         })
+    }
+
+    fn is_vouched(&self, id: SessionId, side: Side, sequence: u32) -> bool {
+        let mut state = self.at(Operation::Session);
+        let word = state.session(id).map(|session| session.vouched[side.index()]);
+        word == Some(Vouched::up_to(sequence).word())
+    }
+
+    fn vouch(&mut self, id: SessionId, side: Side, sequence: u32, next: u32) {
+        if let Some(session) = self.at(Operation::Session).session(id) {
+            let word = &mut session.vouched[side.index()];
+            if *word == Vouched::up_to(sequence).word() {
+                *word = Vouched::up_to(next).word();
+            }
+        }
     }
 
     fn map_sack(
