@@ -28,7 +28,7 @@ counters! {
     Tc = 1, "tc";
     /// Packets that were given to the kernel's stack as they came.
     Stack = 2, "stack";
-    /// Segments of control connections handed to the agent.
+    /// Segments of control connections that wait for the agent.
     Punted = 3, "punted";
     /// Flows made.
     Flows = 4, "flows";
@@ -36,6 +36,8 @@ counters! {
     Expected = 5, "expected";
     /// Ports of the gateway's own sockets that the pool had already given away.
     PortClash = 6, "port-clash";
+    /// Lines of control connections that have passed at once, a copy of them handed to the agent.
+    Copied = 7, "copied";
 }
 
 /// Number of counters: the size of the `counters` map.

@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -116,6 +116,16 @@ pub const AGENT_MARK: u32 = 0x4e41_5402;
 
 /// Control connections that can be inspected at a time: entries of the `sessions` map.
 pub const SESSIONS: u32 = 16384;
+
+/// Bytes of the ring buffer `punts`.
+pub const RING: u32 = 1 << 20;
+
+/// So many bytes of copies wait in the ring for something to wake the agent: some hundred, which it
+/// reads in less than a millisecond.
+pub const RING_WAKES: u32 = 1 << 14;
+
+/// So much of the ring may be taken for a copy: the rest is left to what has to wait for the agent.
+pub const RING_COPIES: u32 = RING / 2;
 
 /// A heartbeat of the agent older than this (seconds) counts as no agent: XDP leaves everything to
 /// TC, whose next hops the kernel keeps true, and payload of control connections waits.

@@ -109,12 +109,14 @@ pub struct Session {
     created: u32,
     /// Two copies of the corrections of each [`Side`].
     pub copies: [[Corrections; 2]; 2],
+    /// Up to where each [`Side`] is resolved: words of [`crate::vouched::Vouched`].
+    pub vouched: [u64; 2],
     /// 0 free, 1 taken; moved by compare-and-swap, which is there for 64 bits on every kernel. It
     /// stands last, so that a record that is written over with zeros is free when all of it is zero.
     pub claimed: u64,
 }
 
-const _: () = assert!(size_of::<Session>() == 56 + 4 * size_of::<Corrections>());
+const _: () = assert!(size_of::<Session>() == 72 + 4 * size_of::<Corrections>());
 
 impl Session {
     /// Fills a record that was just claimed: of the connection whose packets arrive as `original`
@@ -133,6 +135,7 @@ impl Session {
     pub fn close(&mut self) {
         self.open(&FlowKey::default(), &FlowKey::default(), RuleId::NONE, 0);
         self.mss = [0; 2];
+        self.vouched = [0; 2];
     }
 
     /// The key of packets of the originator, on arrival.

@@ -3,16 +3,18 @@
 //! Payload goes to the agent, and with it everything that must not overtake payload: FIN and RST.
 //! Empty acknowledgements stay in the kernel, shifted, so that an agent that stalls never stops
 //! them. So does what has no lines: the records of a connection that is encrypted, followed from header
-//! to header, and connections that turned out not to be FTP. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
+//! to header, and connections that turned out not to be FTP; and so do harmless lines, of which the
+//! agent gets a copy. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
 
 use crate::{
-    headers::Headers,
+    headers::{Headers, TcpFields},
     packet::{NextHop, OptionsEdit, Packet},
     path::Outcome,
     rewrite::{self, Numbers},
-    tables::Tables,
+    tables::{Shifted, Tables},
 };
 use nat_common::{
+    counter::Counter,
     flow::{Direction, Flow},
     punt::PuntHeader,
     reason::Reason,
@@ -57,12 +59,26 @@ pub fn pass<P: Packet, T: Tables>(
     if read && !alive {
         return Err(Reason::AlgNoAgent);
     }
-    if alive && (read || ends) {
-        let header = PuntHeader::new(session, side, headers.length as u32, packet.ifindex());
-        packet.punt(header, headers.network)?;
-        return Ok(Outcome::Punted);
+    let TcpFields { sequence, acknowledgement, .. } = headers.tcp;
+    let handed = alive && (read || ends);
+    let mut header = PuntHeader::new(session, side, headers.length as u32, packet.ifindex());
+    if handed && headers.payload() > 0 && tables.is_vouched(session, side, sequence) {
+        let plain = flags & !(wire::ACK | wire::PSH) == 0;
+        let harmless = plain && packet.is_harmless(headers, side);
+        header = if harmless { header.copy() } else { header.at_line() };
     }
-    let shifted = tables.shift(session, side, headers.tcp.sequence, headers.tcp.acknowledgement)?;
+    let mut shifted = Shifted { sequence, acknowledgement };
+    if !handed || header.is_copy() {
+        shifted = tables.shift(session, side, sequence, acknowledgement)?;
+    }
+    if handed {
+        if !packet.punt(header, headers.network)? {
+            return Ok(Outcome::Punted);
+        }
+        // The copy is in the ring, so whatever follows it is read behind it.
+        tables.vouch(session, side, sequence, sequence.wrapping_add(headers.payload() as u32));
+        tables.count(Counter::Copied);
+    }
     let options = headers.tcp.length - FIXED_TCP;
     let at = headers.transport + FIXED_TCP;
     let mut delta = nat_common::checksum::Delta::NONE;

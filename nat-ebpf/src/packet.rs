@@ -1,7 +1,9 @@
 //! What the path needs of a packet: its bytes, its checksums, and what the kernel knows of it.
 
 use crate::headers::Headers;
-use nat_common::{checksum::Delta, flow::Rewrite, punt::PuntHeader, reason::Reason, tcp_options};
+use nat_common::{
+    checksum::Delta, flow::Rewrite, punt::PuntHeader, reason::Reason, session::Side, tcp_options,
+};
 
 /// A frame on its way through a hook.
 pub trait Packet {
@@ -61,11 +63,16 @@ pub trait Packet {
     /// Whether a UDP socket of the gateway is connected to its sender.
     fn has_connection(&self, headers: &Headers) -> bool;
 
-    /// Hands the packet to the agent, from its IPv4 header at `at` on.
+    /// Whether the payload is one line that `side` may say without the agent; see
+    /// [`nat_common::harmless`].
+    fn is_harmless(&mut self, headers: &Headers, side: Side) -> bool;
+
+    /// Hands the packet to the agent, from its IPv4 header at `at` on. A copy needs more room in the
+    /// ring, and is none where there is not: gives back whether it is.
     ///
     /// # Errors
     /// [`Reason::AlgTooLong`] or [`Reason::AlgRingFull`].
-    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason>;
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<bool, Reason>;
 
     /// Lets `edit` overwrite the `length` bytes of TCP options at `at` (at most
     /// [`tcp_options::MAX_OPTIONS`]), and says how the sum changed.

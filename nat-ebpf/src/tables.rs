@@ -214,6 +214,11 @@ pub trait Tables {
     fn watch(&self, id: SessionId, side: Side) -> Watch;
     /// The next record that `side` sends starts at `boundary`.
     fn move_boundary(&mut self, id: SessionId, side: Side, boundary: u32);
+    /// Whether what `side` sends is resolved up to exactly `sequence`; see [`nat_common::vouched`].
+    /// What is read after this is at least as new as that word.
+    fn is_vouched(&self, id: SessionId, side: Side, sequence: u32) -> bool;
+    /// It is resolved up to `next` now, unless somebody else has moved the word.
+    fn vouch(&mut self, id: SessionId, side: Side, sequence: u32, next: u32);
     /// Maps the SACK edges of a packet that `side` sends, in a buffer of options.
     fn map_sack(
         &self,

@@ -25,10 +25,10 @@ const SOCKETS: usize = 4;
 
 /// Of what a behaviour depends (RFC 4787 sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Depends {
-    OnNothing,
-    OnAddress,
-    OnAddressAndPort,
+enum DependsOn {
+    Nothing,
+    Address,
+    AddressAndPort,
 }
 
 /// Remote ends: the first one, its other port, and both ports of another address.
@@ -53,7 +53,7 @@ impl Remotes {
     }
 
     /// RFC 5780 section 4.3.
-    fn mapping(&self, lab: &Lab) -> Depends {
+    fn mapping(&self, lab: &Lab) -> DependsOn {
         let same = |remotes: &[usize]| {
             (0..SOCKETS).all(|_| {
                 let inside = udp_socket(&lab.inside, 0).expect("a socket");
@@ -63,14 +63,14 @@ impl Remotes {
             })
         };
         match (same(&[0, 1, 2, 3]), same(&[0, 1])) {
-            (true, _) => Depends::OnNothing,
-            (false, true) => Depends::OnAddress,
-            (false, false) => Depends::OnAddressAndPort,
+            (true, _) => DependsOn::Nothing,
+            (false, true) => DependsOn::Address,
+            (false, false) => DependsOn::AddressAndPort,
         }
     }
 
     /// RFC 5780 section 4.4: who gets through to a socket that has sent to the first one alone.
-    fn filtering(&self, lab: &Lab) -> Depends {
+    fn filtering(&self, lab: &Lab) -> DependsOn {
         let inside = udp_socket(&lab.inside, 0).expect("a socket");
         let public = self.seen_by(0, &inside);
         for (number, remote) in self.0.iter().enumerate().skip(1) {
@@ -87,9 +87,9 @@ impl Remotes {
             }
         }
         match (through.contains(&3) && through.contains(&2), through.contains(&1)) {
-            (true, true) => Depends::OnNothing,
-            (false, true) => Depends::OnAddress,
-            (false, false) => Depends::OnAddressAndPort,
+            (true, true) => DependsOn::Nothing,
+            (false, true) => DependsOn::Address,
+            (false, false) => DependsOn::AddressAndPort,
             (true, false) => panic!("another address is let in and another port is not"),
         }
     }
@@ -97,16 +97,16 @@ impl Remotes {
 
 #[test]
 fn each_choice_of_mapping_and_filtering_is_the_class_that_a_prober_finds() {
-    use Depends::{OnAddressAndPort, OnNothing};
+    use DependsOn::{AddressAndPort, Nothing};
     let Some(binary) = requirements::met_with_binary("behaviour") else { return };
     let choices = [
-        ("endpoint-independent", "address-and-port-dependent", OnNothing, OnAddressAndPort),
-        ("endpoint-independent", "endpoint-independent", OnNothing, OnNothing),
+        ("endpoint-independent", "address-and-port-dependent", Nothing, AddressAndPort),
+        ("endpoint-independent", "endpoint-independent", Nothing, Nothing),
         (
             "address-and-port-dependent",
             "address-and-port-dependent",
-            OnAddressAndPort,
-            OnAddressAndPort,
+            AddressAndPort,
+            AddressAndPort,
         ),
     ];
     for mode in [Mode::Tc, Mode::Xdp] {

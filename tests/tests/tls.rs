@@ -187,8 +187,8 @@ fn an_encrypted_session_is_explained_and_its_records_pass_without_the_agent() {
     let _slow = Process::spawn(&mut slow, "curl", &folder.join("log")).expect("curl");
     let session = wait::until(LIMIT, "an encrypted session", || {
         let sessions = gateway.json(&["ftp", "sessions"])?;
-        let found = sessions.as_array().into_iter().flatten();
-        Ok(found.cloned().find(|session| session["state"] == "encrypted"))
+        let mut found = sessions.as_array().into_iter().flatten();
+        Ok(found.find(|session| session["state"] == "encrypted").cloned())
     })
     .expect("a session");
     assert_eq!(session["encrypted"], true, "{session}");

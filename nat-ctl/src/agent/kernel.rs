@@ -61,6 +61,10 @@ pub trait Kernel: alg::Gateway {
     /// See [`Kernel::session`].
     fn watched(&mut self, id: SessionId, side: Side) -> Result<Watch, PlaneError>;
 
+    /// Lets harmless lines of `side` pass from number `to` on, with a copy for the agent; none with
+    /// `None`. The session is that of `record`, or nothing happens.
+    fn vouch(&mut self, id: SessionId, record: &Session, side: Side, to: Option<u32>);
+
     /// Keeps what the engine has to know of a session after a crash.
     ///
     /// # Errors

@@ -110,9 +110,16 @@ impl Agent {
                     ready.read(|header, packet| {
                         self.bridge.on_punt(&mut self.world, header, packet, now);
                     });
+                    self.bridge.settle(&mut self.world);
                 }
-                call = server.next() => self.take_call(call),
-                beat = beats.next() => self.beat(beat).await,
+                call = server.next() => {
+                    self.read_copies(&mut punts);
+                    self.take_call(call);
+                }
+                beat = beats.next() => {
+                    self.read_copies(&mut punts);
+                    self.beat(beat).await;
+                }
                 _ = looks.tick() => self.grow(),
                 event = self.world.plane.event() => {
                     match self.world.plane.handle(event).await {
@@ -122,6 +129,13 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Reads the lines that nobody was woken for.
+    fn read_copies(&mut self, punts: &mut Punts) {
+        let now = clock::now().seconds();
+        punts.read(|header, packet| self.bridge.on_punt(&mut self.world, header, packet, now));
+        self.bridge.settle(&mut self.world);
     }
 
     fn introduce(&self) {

@@ -1,7 +1,7 @@
 //! A segment of a control connection, read from the bytes that the data plane handed over.
 //!
-//! Invariant: a [`Segment`] exists only of a packet whose lengths agree and whose checksums are
-//! right, so nothing that reads it has to check again. Any bytes at all may be parsed.
+//! Invariant: a [`Segment`] exists only of a packet whose lengths agree, and that the agent sends on
+//! only if its checksums are right, so nothing that reads it has to check again. Any bytes at all may be parsed.
 
 use std::ops::Range;
 
@@ -32,6 +32,21 @@ impl<'a> Segment<'a> {
     /// # Errors
     /// [`Reason::AlgMalformed`] and [`Reason::AlgChecksum`].
     pub fn parse(packet: &'a [u8]) -> Result<Self, Reason> {
+        let segment = Self::parse_copy(packet)?;
+        let whole = part(packet, segment.ip.len()..segment.ip.len() + segment.transport_length())?;
+        if Sum::ZERO.bytes(segment.ip).folded() != ALL_ONES
+            || !checksum_is_right(segment.ip, whole)?
+        {
+            return Err(Reason::AlgChecksum);
+        }
+        Ok(segment)
+    }
+
+    /// The same of a copy, whose checksums are for the receiver to check: the packet has passed.
+    ///
+    /// # Errors
+    /// [`Reason::AlgMalformed`].
+    pub fn parse_copy(packet: &'a [u8]) -> Result<Self, Reason> {
         let (version, words) = nibbles(byte(packet, 0)?);
         let total = usize::from(word(packet, 2)?);
         let ip = part(packet, 0..usize::from(words) * 4)?;
@@ -48,10 +63,11 @@ impl<'a> Segment<'a> {
             return Err(Reason::AlgMalformed);
         }
         let payload = part(segment, tcp.len()..segment.len())?;
-        if Sum::ZERO.bytes(ip).folded() != ALL_ONES || !checksum_is_right(ip, segment)? {
-            return Err(Reason::AlgChecksum);
-        }
         Ok(Self { ip, tcp, payload })
+    }
+
+    fn transport_length(&self) -> usize {
+        self.tcp.len() + self.payload.len()
     }
 
     /// The IPv4 header, options included.

@@ -109,6 +109,12 @@ impl Kernel for World {
         self.maps().watches.get(&place, 0).map_err(refused("read what is wanted of an FTP session"))
     }
 
+    fn vouch(&mut self, id: SessionId, record: &Session, side: Side, to: Option<u32>) {
+        if let Some(place) = id.index() {
+            self.maps().sessions.vouch(place, record, side, to);
+        }
+    }
+
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
         let what = "keep the state of an FTP session";
         let Some(place) = id.index() else { return Ok(()) };

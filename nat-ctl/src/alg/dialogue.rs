@@ -118,6 +118,17 @@ impl Dialogue {
         !std::mem::replace(&mut self.spoken, true)
     }
 
+    /// Whether the server has greeted and the client has said its first line.
+    pub fn has_begun(&self) -> bool {
+        self.greeted && self.spoken
+    }
+
+    /// Some lines of either end are not known: nothing is waited for any more.
+    pub fn lose(&mut self) {
+        self.waiting.clear();
+        (self.unlisted, self.several, self.transferring) = (0, None, false);
+    }
+
     /// Notes a command. `pinhole` is what its announcement has made.
     pub fn command(&mut self, command: &Command<'_>, pinhole: Option<PinholeId>) {
         let waiting = match command.verb {

@@ -57,11 +57,6 @@ impl LineState {
         LineState { ending, partial: Vec::new(), passed: 0, last: 0 }
     }
 
-    /// Whether no byte of the line has passed.
-    pub fn is_at_start(&self) -> bool {
-        self.passed == 0
-    }
-
     /// Length of the rest of the line at the start of `bytes`, its end included; `None` when it
     /// does not end there.
     pub fn length(&self, bytes: &[u8]) -> Option<usize> {
@@ -113,6 +108,17 @@ impl LineState {
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
 
+    /// Whether the next byte starts a line.
+    pub fn is_at_start(&self) -> bool {
+        self.passed == 0
+    }
+
+    /// The next byte starts a line, whatever there was.
+    pub fn restart(&mut self) {
+        self.partial.clear();
+        (self.passed, self.last) = (0, 0);
+    }
+
     /// The line has ended with `bytes`.
     pub fn end(&mut self, bytes: &[u8]) {
         if self.ending == Ending::Unknown {
@@ -122,9 +128,7 @@ impl LineState {
             };
             self.ending = if before == b'\r' { Ending::CarriageReturn } else { Ending::LineFeed };
         }
-        self.partial.clear();
-        self.passed = 0;
-        self.last = 0;
+        self.restart();
     }
 }
 

@@ -134,6 +134,30 @@ impl Session {
         self.stream(side).has_read(seq)
     }
 
+    /// Where `side` goes on, if a line starts there: from there on a harmless line
+    /// ([`nat_common::harmless`]) may leave before it is read. `None` until both ends have said what
+    /// they begin with, and once lines are no longer read.
+    pub fn resolved(&self, side: Side) -> Option<u32> {
+        let promised = side == self.flow.inside && self.promise.is_some();
+        let reads = self.end.is_none() && !promised && self.dialogue.has_begun();
+        self.stream(side).line_starts().filter(|_| reads)
+    }
+
+    /// A line of `side` starts at `seq`, and everything before it has left. Where some of that was
+    /// not read, for an agent has died over it, reading goes on there, and no reply is expected to
+    /// what has been asked. Whether it is so.
+    pub fn resume_at(&mut self, side: Side, seq: u32) -> bool {
+        let missed = self.stream_mut(side).skip_to(seq);
+        if missed {
+            self.dialogue.lose();
+            if side == self.flow.inside {
+                // Its port goes with the sweep.
+                self.promise = None;
+            }
+        }
+        missed
+    }
+
     /// The control flow is over. What it has announced and nobody has used goes with it.
     pub fn on_flow_end(&mut self, gateway: &mut dyn Gateway) -> Vec<Command> {
         if let Some(promise) = self.promise.take() {

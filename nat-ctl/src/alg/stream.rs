@@ -120,6 +120,21 @@ impl Stream {
         self.reading == Reading::Nothing || self.next.is_none_or(|next| behind(next, seq).is_some())
     }
 
+    /// The next byte, if it starts a line.
+    pub fn line_starts(&self) -> Option<u32> {
+        self.next.filter(|_| self.line.is_at_start())
+    }
+
+    /// Goes on at the start of a line at `seq`, if bytes before that are missing. Whether they are.
+    pub fn skip_to(&mut self, seq: u32) -> bool {
+        let Some(next) = self.next.filter(|next| behind(*next, seq).is_none()) else {
+            return false;
+        };
+        self.advance(seq.wrapping_sub(next) as usize);
+        self.line.restart();
+        true
+    }
+
     /// Number of the byte that lies `offset` behind what has been read.
     pub fn at(&self, offset: usize) -> u32 {
         self.next.unwrap_or(self.floor).wrapping_add(offset as u32)

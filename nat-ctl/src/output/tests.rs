@@ -71,7 +71,7 @@ fn status_has_the_documented_fields() {
         expectations: usage,
         ftp_sessions: 3,
         drops: 4,
-        packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4 },
+        packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4, copied: 5 },
     };
     assert_eq!(
         shape(&status),
@@ -80,7 +80,7 @@ fn status_has_the_documented_fields() {
             "interfaces": [{"name": "eth0", "role": "wan", "mode": "xdp", "reason": "asked for"}],
             "flows": {"used": 1, "max": 2}, "ports": {"used": 1, "max": 2},
             "expectations": {"used": 1, "max": 2}, "ftp_sessions": 3, "drops": 4,
-            "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4},
+            "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4, "copied": 5},
         })
     );
 }

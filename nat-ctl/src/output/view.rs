@@ -59,8 +59,11 @@ pub struct PacketsView {
     pub tc: u64,
     /// Left to the kernel as they came.
     pub stack: u64,
-    /// Handed to the agent.
+    /// Handed to the agent, and sent on by it.
     pub punted: u64,
+    /// Sent on at once, with a copy for the agent.
+    #[serde(default)]
+    pub copied: u64,
 }
 
 /// An interface of the gateway.

@@ -111,6 +111,7 @@ impl Inspector {
                 tc: counted(Counter::Tc)?,
                 stack: counted(Counter::Stack)?,
                 punted: counted(Counter::Punted)?,
+                copied: counted(Counter::Copied)?,
             },
         })
     }

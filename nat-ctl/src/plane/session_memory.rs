@@ -10,7 +10,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nat_common::{sequence::Corrections, session::Session};
+use nat_common::{
+    sequence::Corrections,
+    session::{Session, Side},
+    vouched::Vouched,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::{PlaneError, Result};
@@ -22,6 +26,7 @@ const WORDS: usize = size_of::<Session>() / WORD;
 const GENERATION: usize = offset_of!(Session, generation) / WORD;
 const COPIES: usize = offset_of!(Session, copies) / WORD;
 const COPY_WORDS: usize = 2 * size_of::<Corrections>() / WORD;
+const VOUCHED: usize = offset_of!(Session, vouched) / WORD;
 const CLAIMED: usize = offset_of!(Session, claimed) / WORD;
 
 const _: () = assert!(size_of::<Session>() == WORDS * WORD && CLAIMED == WORDS - 1);
@@ -96,6 +101,29 @@ impl SessionMemory {
         let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, moved);
     }
 
+    /// Lets harmless lines of `side` pass from number `to` on, or none. Where the data plane has
+    /// come further meanwhile, that stands.
+    pub fn vouch(&self, place: u32, record: &Session, side: Side, to: Option<u32>) {
+        let Some(word) = self.0.word(place, VOUCHED + side.index()) else { return };
+        let same = || self.get(place).is_some_and(|now| is_same(&now, record));
+        let wanted = to.map_or(Vouched::NONE, Vouched::up_to);
+        let moved = |word| {
+            let further = |to: u32| {
+                let now = Vouched::from_word(word).number();
+                now.is_some_and(|now| now.wrapping_sub(to) < 1 << 31)
+            };
+            (!to.is_some_and(further) && word != wanted.word() && same()).then_some(wanted.word())
+        };
+        let moved = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, moved);
+        // The place may have become another's since the look.
+        if moved.is_ok() && !same() {
+            let nothing = Vouched::NONE.word();
+            // Else that one's has moved on, and is none of ours any more.
+            let _ =
+                word.compare_exchange(wanted.word(), nothing, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
     fn write(&self, place: u32, record: &Session) {
         write(self.0.entry(place).unwrap_or_default(), record.as_bytes());
     }
@@ -125,7 +153,6 @@ mod tests {
         flow::{FlowKey, TCP, Zone},
         port::Port,
         rule::RuleId,
-        session::Side,
     };
 
     fn memory() -> SessionMemory {
@@ -193,6 +220,33 @@ mod tests {
         memory.set(1, &other);
         memory.correct(1, &gone, &[corrections(1); 2]);
         assert_eq!(memory.get(1), Some(other));
+    }
+
+    #[test]
+    fn what_is_vouched_for_never_falls_behind_the_data_plane() {
+        let memory = memory();
+        memory.set(1, &record());
+        let record = memory.get(1).unwrap();
+        let vouched = || {
+            let words = memory.get(1).unwrap().vouched;
+            words.map(|word| Vouched::from_word(word).number())
+        };
+        let vouch = |side, to| memory.vouch(1, &record, side, to);
+        vouch(Side::Responder, Some(u32::MAX - 3));
+        assert_eq!(vouched(), [None, Some(u32::MAX - 3)]);
+        vouch(Side::Responder, Some(2));
+        assert_eq!(vouched(), [None, Some(2)]);
+        vouch(Side::Responder, Some(u32::MAX));
+        assert_eq!(vouched(), [None, Some(2)]);
+        vouch(Side::Responder, None);
+        vouch(Side::Originator, Some(0));
+        assert_eq!(vouched(), [Some(0), None]);
+        let mut other = record;
+        other.open(record.original(), record.reply(), RuleId::new(3), 78);
+        other.vouched = [0; 2];
+        memory.set(1, &other);
+        vouch(Side::Originator, Some(7));
+        assert_eq!(vouched(), [None; 2]);
     }
 
     #[test]

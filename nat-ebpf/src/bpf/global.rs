@@ -16,6 +16,7 @@ use nat_common::{
     checksum::Sum,
     flow::FlowKey,
     flow_table::{self, Hashed, Lies},
+    harmless,
     port::Endpoint,
     reason::Reason,
     record::FlowRecord,
@@ -190,6 +191,16 @@ pub extern "C" fn nat_sack(session: u32, side: u32, length: u32) -> u32 {
         }
     }
     0
+}
+
+/// Whether the first bytes of [`maps::LINE_SCRATCH`] are a harmless line of the side number `side`: 1
+/// or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_harmless(side: u32, length: u32) -> u32 {
+    let Some(line) = maps::LINE_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own value.
+    harmless::is_harmless(self::side(side), unsafe { &*line }, length as usize) as u32
 }
 
 /// Lowers the MSS in the options and removes MPTCP; the MSS that now stands there, or 0.

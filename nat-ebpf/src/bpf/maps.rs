@@ -10,6 +10,7 @@ use nat_common::{
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
     flow_table::STRIPES,
+    harmless,
     hop::{HOPS, Hop},
     interface::Interface,
     journal::Journal,
@@ -130,10 +131,13 @@ pub static AGENT_DROPS: Array<u64, REASONS> = Array::new();
 pub static COUNTED: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
 /// Segments of control connections on their way to the agent.
 #[btf_map(name = "punts")]
-pub static PUNTS: RingBuf<(), 1048576> = RingBuf::new();
+pub static PUNTS: RingBuf<(), { layout::RING as usize }> = RingBuf::new();
 /// Where a record of the ring buffer is put together.
 #[btf_map(name = "punt_scratch")]
 pub static PUNT_SCRATCH: PerCpuArray<[u8; PUNT], 1> = PerCpuArray::new();
+/// A line that may be harmless.
+#[btf_map(name = "line_scratch")]
+pub static LINE_SCRATCH: PerCpuArray<[u8; harmless::LONGEST], 1> = PerCpuArray::new();
 /// Where TCP options are edited.
 #[btf_map(name = "options_scratch")]
 pub static OPTIONS_SCRATCH: PerCpuArray<[u8; tcp_options::BUFFER], 1> = PerCpuArray::new();

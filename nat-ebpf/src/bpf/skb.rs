@@ -12,11 +12,14 @@ use crate::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
+    bindings::{
+        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP,
+        BPF_RB_NO_WAKEUP, bpf_redir_neigh,
+    },
     helpers::generated::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_ringbuf_output,
-        bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+        bpf_ringbuf_query, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
     },
     programs::TcContext,
 };
@@ -24,9 +27,10 @@ use core::{mem::MaybeUninit, ptr};
 use nat_common::{
     checksum::Delta,
     flow::Rewrite,
-    layout,
+    harmless, layout,
     punt::{MAX_PACKET, PuntHeader},
     reason::Reason,
+    session::Side,
     tcp_options,
 };
 
@@ -286,7 +290,21 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {
+    fn is_harmless(&mut self, headers: &Headers, side: Side) -> bool {
+        let last = barrier((headers.payload() as u64).wrapping_sub(1));
+        if last > harmless::LONGEST as u64 - 1 {
+            return false;
+        }
+        let length = (last + 1) as u32;
+        let Some(line) = maps::LINE_SCRATCH.get_ptr_mut(0) else { return false };
+        let at = (headers.transport + headers.tcp.length) as u32;
+        // SAFETY: this CPU's own value; the helper writes at most LONGEST bytes into it.
+        let loaded = unsafe { bpf_skb_load_bytes(self.0.as_ptr(), at, line.cast(), length) } == 0;
+        loaded && global::nat_harmless(side.index() as u32, length) != 0
+    }
+
+    #[inline(always)]
+    fn punt(&mut self, mut header: PuntHeader, at: usize) -> Result<bool, Reason> {
         const HEADER: usize = size_of::<PuntHeader>();
         let last = barrier((header.length() as u64).wrapping_sub(1));
         if last > MAX_PACKET as u64 - 1 {
@@ -294,6 +312,19 @@ impl Packet for TcPacket {
         }
         let length = (last + 1) as u32;
         let record = maps::PUNT_SCRATCH.get_ptr_mut(0).ok_or(Reason::AlgRingFull)?.cast::<u8>();
+        let ring = (&raw const maps::PUNTS).cast_mut().cast();
+        // By itself the ring wakes only a reader that has read everything, which one that leaves
+        // copies where they are has not.
+        let mut wake = BPF_RB_FORCE_WAKEUP;
+        if header.is_copy() {
+            // SAFETY: reads a number.
+            let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA as u64) };
+            if waiting > layout::RING_COPIES as u64 {
+                header = header.at_line();
+            } else if waiting < layout::RING_WAKES as u64 {
+                wake = BPF_RB_NO_WAKEUP;
+            }
+        }
         // SAFETY: the record has room for the header and MAX_PACKET bytes; a TC program is not
         // interrupted by another one on its CPU.
         unsafe {
@@ -302,9 +333,9 @@ impl Packet for TcPacket {
             if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, length) != 0 {
                 return Err(Reason::Truncated);
             }
-            let ring = (&raw const maps::PUNTS).cast_mut().cast();
-            match bpf_ringbuf_output(ring, record.cast(), HEADER as u64 + length as u64, 0) {
-                0 => Ok(()),
+            let size = HEADER as u64 + length as u64;
+            match bpf_ringbuf_output(ring, record.cast(), size, wake as u64) {
+                0 => Ok(header.is_copy()),
                 _ => Err(Reason::AlgRingFull),
             }
         }

@@ -30,6 +30,7 @@ use nat_common::{
     session::{Session, SessionId, Side},
     settings::Settings,
     tcp_options,
+    vouched::Vouched,
     watch::{self, Watch},
 };
 
@@ -307,6 +308,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_vouched(&self, id: SessionId, side: Side, sequence: u32) -> bool {
+        let word = Vouched::up_to(sequence).word();
+        // An exchange and not a load: what is read of the corrections is read after it.
+        vouched(id, side).is_some_and(|place| memory::swap(place, word, word))
+    }
+
+    #[inline(always)]
+    fn vouch(&mut self, id: SessionId, side: Side, sequence: u32, next: u32) {
+        if let Some(place) = vouched(id, side) {
+            let (old, new) = (Vouched::up_to(sequence), Vouched::up_to(next));
+            memory::swap(place, old.word(), new.word());
+        }
+    }
+
+    #[inline(always)]
     fn map_sack(
         &self,
         id: SessionId,
@@ -357,6 +373,20 @@ unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
 #[inline(always)]
 fn session(id: SessionId) -> Option<*mut Session> {
     maps::CONTROL.get_ptr_mut(id.index()?)
+}
+
+/// The word of a side.
+#[inline(always)]
+fn vouched(id: SessionId, side: Side) -> Option<*mut u64> {
+    let session = session(id)?;
+    // SAFETY: a value of an array map; only an address is taken, whose word is only moved by
+    // compare-and-swap from here on.
+    Some(unsafe {
+        match side {
+            Side::Originator => &raw mut (*session).vouched[0],
+            Side::Responder => &raw mut (*session).vouched[1],
+        }
+    })
 }
 
 #[inline(always)]

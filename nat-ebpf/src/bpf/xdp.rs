@@ -26,6 +26,7 @@ use nat_common::{
     layout::Stage,
     punt::PuntHeader,
     reason::Reason,
+    session::Side,
 };
 
 /// Bit of an Ethernet address that is a group's (IEEE 802.3 section 3.2.3).
@@ -246,7 +247,12 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn punt(&mut self, _header: PuntHeader, _at: usize) -> Result<(), Reason> {
+    fn is_harmless(&mut self, _headers: &Headers, _side: Side) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn punt(&mut self, _header: PuntHeader, _at: usize) -> Result<bool, Reason> {
         // Never asked: control connections are left to TC before this.
         Err(Reason::AlgTooLong)
     }

@@ -7,9 +7,11 @@ use crate::{
 use nat_common::{
     checksum::{Delta, Sum},
     flow::Rewrite,
+    harmless,
     port::Endpoint,
     punt::{MAX_PACKET, PuntHeader},
     reason::Reason,
+    session::Side,
     tcp_options,
 };
 use std::collections::HashSet;
@@ -54,6 +56,8 @@ pub struct World {
     pub redirects: HashSet<u32>,
     /// Whether the ring buffer to the agent is full.
     pub ring_full: bool,
+    /// Whether it has no room for copies.
+    pub ring_fills: bool,
 }
 
 impl World {
@@ -278,7 +282,16 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         false
     }
 
-    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<(), Reason> {
+    fn is_harmless(&mut self, headers: &Headers, side: Side) -> bool {
+        let (at, length) = (headers.transport + headers.tcp.length, headers.payload());
+        let mut line = [0; harmless::LONGEST];
+        let payload = self.frame.get(at..at + length);
+        let (Some(payload), Some(room)) = (payload, line.get_mut(..length)) else { return false };
+        room.copy_from_slice(payload);
+        COMPLETE && harmless::is_harmless(side, &line, length)
+    }
+
+    fn punt(&mut self, header: PuntHeader, at: usize) -> Result<bool, Reason> {
         if !COMPLETE || header.length() == 0 || header.length() > MAX_PACKET {
             return Err(Reason::AlgTooLong);
         }
@@ -286,8 +299,12 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         if self.world.ring_full {
             return Err(Reason::AlgRingFull);
         }
+        let header = match header.is_copy() && self.world.ring_fills {
+            true => header.at_line(),
+            false => header,
+        };
         self.punted.push((header, packet.to_vec()));
-        Ok(())
+        Ok(header.is_copy())
     }
 
     fn edit_options<E: OptionsEdit>(

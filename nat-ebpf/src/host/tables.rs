@@ -23,6 +23,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    vouched::Vouched,
     watch::{self, Watch},
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -354,6 +355,21 @@ impl<'a> Tables for HostTables<'a> {
         let mut state = self.at(Operation::Session);
         if let Some(watch) = place.and_then(|place| state.watches.get_mut(place)) {
             watch.boundary = boundary;
+        }
+    }
+
+    fn is_vouched(&self, id: SessionId, side: Side, sequence: u32) -> bool {
+        let mut state = self.at(Operation::Session);
+        let word = state.session(id).map(|session| session.vouched[side.index()]);
+        word == Some(Vouched::up_to(sequence).word())
+    }
+
+    fn vouch(&mut self, id: SessionId, side: Side, sequence: u32, next: u32) {
+        if let Some(session) = self.at(Operation::Session).session(id) {
+            let word = &mut session.vouched[side.index()];
+            if *word == Vouched::up_to(sequence).word() {
+                *word = Vouched::up_to(next).word();
+            }
         }
     }
 

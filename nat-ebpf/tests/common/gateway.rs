@@ -84,6 +84,7 @@ pub fn world() -> World {
         .into(),
         redirects: [LAN, WAN].into(),
         ring_full: false,
+        ring_fills: false,
     }
 }
 

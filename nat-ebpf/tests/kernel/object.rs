@@ -35,6 +35,7 @@ use std::{
     collections::HashMap as Table, ffi::c_void, hash::Hash, num::NonZero, os::fd::AsFd,
     ptr::NonNull,
 };
+use zerocopy::FromBytes as _;
 
 /// Entries of the maps that are sized at load.
 pub const OTHERS: u32 = 64;
@@ -450,8 +451,7 @@ impl Drop for Ports {
 }
 
 /// The header and the packet of a record of the ring buffer.
-pub fn record(bytes: &[u8]) -> ((u32, usize, u32), Vec<u8>) {
-    const HEADER: usize = size_of::<PuntHeader>();
-    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-    ((word(0), word(8) as usize, word(12)), bytes[HEADER..].to_vec())
+pub fn record(bytes: &[u8]) -> (PuntHeader, Vec<u8>) {
+    let (header, packet) = PuntHeader::read_from_prefix(bytes).unwrap();
+    (header, packet.to_vec())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     common::{
-        frame::{ACK, Body, ICMP, PSH, SYN, Spec, TCP},
+        frame::{ACK, Body, FIN, ICMP, PSH, SYN, Spec, TCP},
         gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
         generate::{self, Report, packet, port},
         sums,
@@ -17,14 +17,17 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Zone},
     flow_table::{SPAN, WINDOW},
+    harmless,
     hop::{self, Hop},
     layout,
     port::{Owner, Port, PortOwner},
     reason::Reason,
     record::FlowRecord,
     rule::RuleId,
+    sequence::Corrections,
     session::{SessionId, Side},
     settings::{Filtering, Mapping},
+    vouched::Vouched,
     watch::{self, Watch},
 };
 use nat_ebpf::{
@@ -227,16 +230,9 @@ impl Both {
             self.linked += 1;
         }
         assert_eq!(answer, Answer { code, frame: packet.frame, mark }, "TC: {verdict:?}");
-        let punted: Vec<_> = packet
-            .punted
-            .into_iter()
-            .map(|(header, bytes)| {
-                ((header.session().number(), header.length(), header.ifindex()), bytes)
-            })
-            .collect();
         let records: Vec<_> =
             self.object.punted().iter().map(|bytes| object::record(bytes)).collect();
-        assert_eq!(records, punted);
+        assert_eq!(records, packet.punted);
         self.same_tables();
     }
 
@@ -347,6 +343,7 @@ impl Both {
                 let theirs = self.object.session(session.index().unwrap());
                 assert_eq!((theirs.original(), theirs.reply()), (ours.original(), ours.reply()));
                 assert_eq!((theirs.mss, theirs.claimed), (ours.mss, ours.claimed));
+                assert_eq!(theirs.vouched, ours.vouched);
             }
         }
     }
@@ -511,6 +508,55 @@ fn lines_for_the_agent_keep_their_bytes() {
             both.packet(true, Zone::Inside, &line.build());
         }
         assert_eq!(both.object.counters()[Counter::Punted as usize], lengths.len() as u64);
+    });
+}
+
+#[test]
+fn harmless_lines_pass_in_the_kernel_as_on_the_host() {
+    lab::run("harmless_lines_pass_in_the_kernel_as_on_the_host", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
+        both.packet(true, Zone::Inside, &Spec::tcp(client, server, SYN).build());
+        let keys: Vec<_> = both.memory.state().flows().keys().copied().collect();
+        let long = [&b"STOR "[..], &[b'y'; harmless::LONGEST - 7], b"\r\n"].concat();
+        let longer = [&b"STOR "[..], &[b'y'; harmless::LONGEST - 6], b"\r\n"].concat();
+        let texts: [&[u8]; 12] = [
+            b"RETR a\r\n",
+            b"pwd\r\n",
+            b"PORT 10,0,1,2,4,5\r\n",
+            b"NOOP\r\nNOOP\r\n",
+            b"NOOP\n",
+            b"NOOP \xf0\r\n",
+            b"226 done\r\n",
+            b"226-more\r\n",
+            b"227 (1,2,3,4,5,6)\r\n",
+            b"x",
+            &long,
+            &longer,
+        ];
+        let mut corrections = Corrections::IDENTITY;
+        corrections.push(10, 4, 9).unwrap();
+        for key in &keys {
+            let id = both.memory.state().flows()[key].flow().control_session().unwrap();
+            let place = id.index().unwrap();
+            for (text, (vouched, flags)) in texts.iter().flat_map(|text| {
+                let cases = [(1000, PSH | ACK), (1001, ACK), (1000, ACK | FIN), (0, PSH)];
+                cases.map(|case| (text, case))
+            }) {
+                let mut record = both.object.session(place);
+                record.vouched = [Vouched::up_to(vouched).word(); 2];
+                record.copies = [[corrections; 2]; 2];
+                both.object.set_session(place, record);
+                both.memory.state().sessions[place as usize] = record;
+                let (src, dst) = ((key.src(), key.sport()), (key.dst(), key.dport()));
+                let ends = ((src.0, src.1.number()), (dst.0, dst.1.number()));
+                let spec = Spec::tcp(ends.0, ends.1, flags).with(text);
+                both.packet(true, key.zone(), &spec.build());
+            }
+        }
+        // Of the client RETR, PWD and the long STOR, of the server 226; with FIN nothing.
+        assert_eq!(both.object.counters()[Counter::Copied as usize], 4);
     });
 }
 

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod copies;
 mod gateway;
 mod icmp_errors;
 mod mangled;

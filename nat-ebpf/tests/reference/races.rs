@@ -16,9 +16,12 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{Direction, FlowKey, Zone},
     port::{Endpoint, Owner, Port, PortOwner},
+    punt::PuntHeader,
     reason::Reason,
     rule::RuleId,
-    session::SessionId,
+    sequence::Corrections,
+    session::{Session, SessionId, Side},
+    vouched::Vouched,
 };
 use nat_ebpf::host::{self, HostPacket, LOCK_TRIES, Memory, Operation, Schedule, State, Verdict};
 use std::{
@@ -99,7 +102,7 @@ impl Schedule for Cpu<'_> {
 
 /// The hook that a packet comes by.
 #[derive(Clone, Copy, Debug)]
-enum Hook {
+pub enum Hook {
     Ingress(Zone),
     /// The gateway's own packet leaves.
     Egress,
@@ -109,18 +112,24 @@ enum Hook {
     Release(Endpoint),
     /// The same, and then the packet comes from inside.
     ReleaseThen(Endpoint),
+    /// The agent vouches for a side of the one control connection, or takes that back.
+    Vouch(Side, Option<u32>),
+    /// The agent puts other corrections in force, of what comes after all that was sent.
+    Correct,
 }
 
 /// What became of a packet.
 #[derive(Clone, Debug)]
-struct Ran {
-    verdict: Verdict,
-    frame: Vec<u8>,
+pub struct Ran {
+    pub verdict: Verdict,
+    pub frame: Vec<u8>,
+    /// What is in the ring of it.
+    pub punted: Vec<PuntHeader>,
     /// Whether it has looked at a lock as often as a packet does, while the other one had it.
     held_out: bool,
 }
 
-type Pair = [(Hook, Spec); 2];
+pub type Pair = [(Hook, Spec); 2];
 
 /// Runs both packets with the turns as planned; how many operations each has done.
 fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran; 2], [usize; 2]) {
@@ -133,7 +142,7 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
         let mut tables = memory.scheduled(&cpu);
         let ifindex = match hook {
             Hook::Ingress(Zone::Inside) | Hook::ReleaseThen(_) => LAN,
-            Hook::Ingress(Zone::Outside) | Hook::Egress | Hook::Sweep(_) | Hook::Release(_) => WAN,
+            _ => WAN,
         };
         let mut packet = HostPacket::new(spec.build(), ifindex, &world);
         turns.before(who, None);
@@ -146,9 +155,12 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
                 release(&memory, &cpu, public);
                 host::tc_ingress(&mut packet, &mut tables, Zone::Inside)
             }
+            Hook::Vouch(side, to) => vouch(&memory, &cpu, *side, *to),
+            Hook::Correct => correct(&memory, &cpu),
         };
         turns.end(who);
-        Ran { verdict, frame: packet.frame, held_out: false }
+        let punted = packet.punted.into_iter().map(|(header, _)| header).collect();
+        Ran { verdict, frame: packet.frame, punted, held_out: false }
     };
     let mut ran = thread::scope(|scope| {
         let other = scope.spawn(|| one(1));
@@ -215,6 +227,43 @@ fn release(memory: &Memory, cpu: &Cpu<'_>, public: &Endpoint) -> Verdict {
     Verdict::Pass
 }
 
+fn control(state: &mut State) -> &mut Session {
+    state.sessions.iter_mut().find(|session| session.claimed != 0).unwrap()
+}
+
+/// What the agent does once it has read a segment.
+fn vouch(memory: &Memory, cpu: &Cpu<'_>, side: Side, to: Option<u32>) -> Verdict {
+    loop {
+        cpu.before(Operation::Session);
+        let seen = control(&mut memory.state()).vouched[side.index()];
+        let is_behind = |to: u32| {
+            let now = Vouched::from_word(seen).number();
+            now.is_some_and(|now| now.wrapping_sub(to) < 1 << 31)
+        };
+        if to.is_some_and(is_behind) {
+            return Verdict::Pass;
+        }
+        cpu.before(Operation::Session);
+        let mut state = memory.state();
+        let word = &mut control(&mut state).vouched[side.index()];
+        if *word == seen {
+            *word = to.map_or(Vouched::NONE, Vouched::up_to).word();
+            return Verdict::Pass;
+        }
+    }
+}
+
+/// What the agent does when a line has changed its length.
+fn correct(memory: &Memory, cpu: &Cpu<'_>) -> Verdict {
+    cpu.before(Operation::Session);
+    let mut corrections = Corrections::IDENTITY;
+    corrections.push(1 << 20, 4, 9).unwrap();
+    control(&mut memory.state()).copies[1] = [corrections; 2];
+    cpu.before(Operation::Session);
+    control(&mut memory.state()).generation = 1;
+    Verdict::Pass
+}
+
 /// Lengths of runs: all, but of a long search for a free port not every turn.
 fn lengths(most: usize) -> impl Iterator<Item = usize> + Clone {
     (1..=most).filter(move |length| *length <= 14 || length % 40 == 0 || *length == most)
@@ -229,7 +278,7 @@ fn in_every_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2]))
 }
 
 /// Checks every order with up to three changes of turn.
-fn in_any_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2])) {
+pub fn in_any_order(state: &State, pair: &Pair, check: impl Fn(&State, &[Ran; 2])) {
     let (_, _, [a, b]) = run(state, pair, 0, &[]);
     let (_, _, [c, d]) = run(state, pair, 1, &[]);
     let most = [a.max(c), b.max(d)];
@@ -313,7 +362,7 @@ fn empty() -> State {
 }
 
 /// The state after some packets, one after the other.
-fn after(packets: &[(Zone, Spec)]) -> State {
+pub fn after(packets: &[(Zone, Spec)]) -> State {
     let Gateway { world, memory, .. } = gateway::gateway(64, true, Some(PUBLIC));
     for (zone, spec) in packets {
         let mut packet = HostPacket::new(spec.build(), LAN, &world);
@@ -322,10 +371,10 @@ fn after(packets: &[(Zone, Spec)]) -> State {
     memory.state().clone()
 }
 
-const INSIDE: Hook = Hook::Ingress(Zone::Inside);
+pub const INSIDE: Hook = Hook::Ingress(Zone::Inside);
 const OUTSIDE: Hook = Hook::Ingress(Zone::Outside);
 
-fn is_forwarded(ran: &Ran) -> bool {
+pub fn is_forwarded(ran: &Ran) -> bool {
     matches!(ran.verdict, Verdict::Forward(_))
 }
 

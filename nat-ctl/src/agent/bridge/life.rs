@@ -11,6 +11,7 @@ use nat_common::{
     reason::Reason,
     session::{Session, SessionId, Side},
     tcp::wire,
+    vouched::Vouched,
 };
 
 use super::{Bridge, Passing, Tracked, unexpect, unknown};
@@ -130,8 +131,36 @@ impl Bridge {
         }
         let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
         tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
-        self.tracked.insert(id, Tracked::new(record));
+        self.tracked.insert(id, Tracked { resumed: [true; 2], ..Tracked::new(record) });
         Ok(true)
+    }
+
+    /// Goes on behind what a predecessor has read, and died over before it has kept that: copies of
+    /// lines, whose end is where the segment starts, or what the data plane is vouched for.
+    pub(super) fn rejoin(&mut self, passing: &Passing<'_>) {
+        let Passing { id, side, record, segment, .. } = *passing;
+        let (Some(tracked), Some(session)) =
+            (self.tracked.get_mut(&id), self.engine.find(id.number()))
+        else {
+            return;
+        };
+        let Some(resumed) = tracked.resumed.get_mut(side.index()) else { return };
+        let (side, sequence) = (alg::Side::from(side), segment.sequence());
+        let word = record.vouched.get(passing.side.index()).copied().unwrap_or_default();
+        let vouched = Vouched::from_word(word).number();
+        let passed = |to: &u32| *resumed && to.wrapping_sub(sequence) < 1 << 31;
+        let known = match passing.is_at_line {
+            true => Some(sequence),
+            false => vouched.filter(passed),
+        };
+        if !session.has_read(side, sequence)
+            && let Some(known) = known
+            && session.resume_at(side, known)
+        {
+            let name = report::name(session.flow());
+            tracing::warn!("{name}: goes on at a line, without what the last agent has read last");
+        }
+        *resumed &= vouched.is_some_and(|to| !session.has_read(side, to));
     }
 
     /// With RST, or the second FIN, what the session has announced goes. The engine stays for

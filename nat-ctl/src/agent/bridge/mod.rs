@@ -9,6 +9,10 @@
 //!                                                                                       |
 //!        send <- remember <- correct <- expect <----------------------------------------+
 //! ```
+//!
+//! A copy of a line that has passed goes the same way, but nothing is sent, and what the engine has
+//! read is kept at the end of the round. After each segment the data plane is told from where on
+//! harmless lines need not wait ([`nat_common::vouched`]).
 
 mod life;
 #[cfg(test)]
@@ -52,6 +56,8 @@ pub struct Bridge {
     expectation: u32,
     /// Where the sweep goes on.
     swept: Option<SessionId>,
+    /// Sessions of which copies have been read since their state was kept.
+    unsaved: Vec<SessionId>,
     /// What is to be said when the segment in hand has left.
     said: Vec<(alg::ControlFlow, Said)>,
 }
@@ -66,6 +72,10 @@ struct Tracked {
     in_force: bool,
     /// Which sides have ended their stream.
     ended: [bool; 2],
+    /// Whether a copy has been read since the state was kept.
+    unsaved: bool,
+    /// Which sides have not come to where the data plane is since the state is a predecessor's.
+    resumed: [bool; 2],
 }
 
 /// A segment with all that belongs to it.
@@ -76,13 +86,24 @@ struct Passing<'a> {
     segment: &'a Segment<'a>,
     rewrite: Rewrite,
     now: u32,
+    /// Whether it has passed already, and is only read.
+    is_copy: bool,
+    /// Whether it starts a line, and the data plane knows of nothing that is missing before it.
+    is_at_line: bool,
 }
 
 impl Bridge {
     /// No session yet. An expectation lives `expectation` seconds.
     pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
         let engine = alg::Sessions::new(foreign);
-        Self { engine, tracked: BTreeMap::new(), expectation, swept: None, said: vec![] }
+        Self {
+            engine,
+            tracked: BTreeMap::new(),
+            expectation,
+            swept: None,
+            unsaved: vec![],
+            said: vec![],
+        }
     }
 
     /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
@@ -115,7 +136,8 @@ impl Bridge {
         now: u32,
     ) -> Result<(), Reason> {
         let (id, side) = (header.session(), header.side());
-        let segment = Segment::parse(packet)?;
+        let is_copy = header.is_copy();
+        let segment = if is_copy { Segment::parse_copy(packet) } else { Segment::parse(packet) }?;
         // A SYN with payload (RFC 7413) comes again without.
         if segment.has(wire::SYN) {
             return Err(Reason::AlgMalformed);
@@ -128,15 +150,24 @@ impl Bridge {
             return Err(Reason::AlgUnknown);
         }
         let rewrite = control::rewrite(&record, side);
-        let passing = Passing { id, side, record: &record, segment: &segment, rewrite, now };
-        self.track(kernel, &passing)?;
-        self.follow(kernel, id)?;
-        if segment.payload().is_empty() {
-            self.pass_empty(kernel, &passing)?;
+        let is_at_line = header.is_at_line();
+        let (record, segment) = (&record, &segment);
+        let passing = Passing { id, side, record, segment, rewrite, now, is_copy, is_at_line };
+        let passed = self.take(kernel, &passing);
+        self.vouch(kernel, &passing, passed);
+        passed
+    }
+
+    fn take(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) -> Result<(), Reason> {
+        self.track(kernel, passing)?;
+        self.follow(kernel, passing.id)?;
+        self.rejoin(passing);
+        if passing.segment.payload().is_empty() {
+            self.pass_empty(kernel, passing)?;
         } else {
-            self.pass_payload(kernel, &passing)?;
+            self.pass_payload(kernel, passing)?;
         }
-        self.note_end(kernel, &passing);
+        self.note_end(kernel, passing);
         Ok(())
     }
 
@@ -152,6 +183,44 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// Tells the data plane from where on harmless lines need not wait: from where each side stands,
+    /// if a line starts there. What could not be read changes nothing; where anything else has failed
+    /// every line waits. What a predecessor has vouched for stands until all before it is known.
+    fn vouch(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+        passed: Result<(), Reason>,
+    ) {
+        if passed == Err(Reason::AlgGap) {
+            return;
+        }
+        let Passing { id, record, .. } = *passing;
+        let resumed = self.tracked.get(&id).map_or([false; 2], |tracked| tracked.resumed);
+        let session = self.engine.find(id.number()).filter(|_| passed.is_ok());
+        for (side, resumed) in [Side::Originator, Side::Responder].into_iter().zip(resumed) {
+            if !resumed {
+                let to = session.as_ref().and_then(|session| session.resolved(side.into()));
+                kernel.vouch(id, record, side, to);
+            }
+        }
+    }
+
+    /// Keeps the states of sessions of which only copies were read, after a round of them. Should the
+    /// agent die before, its successor goes on at the next line that the data plane knows the start
+    /// of.
+    pub fn settle(&mut self, kernel: &mut impl Kernel) {
+        for id in std::mem::take(&mut self.unsaved) {
+            if let Ok(Some(record)) = kernel.session(id)
+                && let Some(tracked) = self.tracked.get(&id)
+                && tracked.unsaved
+                && tracked.identity == Identity::of(&record)
+            {
+                self.remember(kernel, id, &record);
+            }
+        }
     }
 
     /// FIN or RST without payload: nothing to read, but it must not overtake payload.
@@ -220,6 +289,13 @@ impl Bridge {
                     tracked.in_force = false;
                 }
             }
+            Command::Emit(_) if passing.is_copy => {
+                self.put_in_force(kernel, id)?;
+                let tracked = self.tracked.get_mut(&id).ok_or(Reason::AlgUnknown)?;
+                if !std::mem::replace(&mut tracked.unsaved, true) {
+                    self.unsaved.push(id);
+                }
+            }
             Command::Emit(emit) => {
                 self.put_in_force(kernel, id)?;
                 self.remember(kernel, id, record);
@@ -272,6 +348,9 @@ impl Bridge {
     /// Without a journal only a successor is worse off.
     fn remember(&mut self, kernel: &mut impl Kernel, id: SessionId, record: &Session) {
         let Some(session) = self.engine.find(id.number()) else { return };
+        if let Some(tracked) = self.tracked.get_mut(&id) {
+            tracked.unsaved = false;
+        }
         match session.to_bytes() {
             Ok(image) => {
                 if let Err(error) = kernel.remember(id, &journal::seal(&image, record)) {
@@ -291,6 +370,8 @@ impl Tracked {
             corrections: sides.map(|side| *record.corrections(side)),
             in_force: true,
             ended: [false; 2],
+            unsaved: false,
+            resumed: [false; 2],
         }
     }
 

@@ -10,8 +10,11 @@ use nat_common::{
     flow::{FlowKey, Rewrite, TCP, Zone},
     port::Port,
     rule::RuleId,
+    vouched::Vouched,
     watch::Watch,
 };
+
+mod copies;
 
 use super::*;
 use crate::agent::packets::{Packet, reference_checksum_is_right};
@@ -104,6 +107,17 @@ impl Kernel for List {
 
     fn watched(&mut self, _: SessionId, side: Side) -> Result<Watch, PlaneError> {
         Ok(self.watches[side.index()])
+    }
+
+    fn vouch(&mut self, _: SessionId, _: &Session, side: Side, to: Option<u32>) {
+        let Some(record) = &mut self.record else { return };
+        let word = &mut record.vouched[side.index()];
+        let now = Vouched::from_word(*word).number();
+        // What the data plane has passed meanwhile stands.
+        let is_behind = |to: u32| now.is_some_and(|now| now.wrapping_sub(to) < 1 << 31);
+        if !to.is_some_and(is_behind) {
+            *word = to.map_or(Vouched::NONE, Vouched::up_to).word();
+        }
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
