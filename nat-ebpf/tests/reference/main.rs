@@ -6,6 +6,7 @@
 mod common;
 mod compare;
 mod gateway;
+mod hairpin;
 mod icmp_errors;
 mod mangled;
 mod model;
