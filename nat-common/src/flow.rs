@@ -161,8 +161,16 @@ impl FlowKey {
         Endpoint::new(self.protocol, self.dst, self.dport)
     }
 
+    /// Whether a packet with this key leaves to where it came from when it is rewritten to `rewrite`:
+    /// only then both of its addresses change.
+    #[inline(always)]
+    pub const fn turns_back(&self, rewrite: &Rewrite) -> bool {
+        u32::from_ne_bytes(self.src) != u32::from_ne_bytes(rewrite.src)
+            && u32::from_ne_bytes(self.dst) != u32::from_ne_bytes(rewrite.dst)
+    }
+
     /// The key of the answer to a packet with this key, once it was rewritten to `rewrite`: source
-    /// and destination change places, and it arrives from the other side.
+    /// and destination change places, and it arrives from the other side, unless the packet turns back.
     #[inline(always)]
     pub const fn answer(&self, rewrite: &Rewrite) -> Self {
         Self {
@@ -171,7 +179,7 @@ impl FlowKey {
             sport: rewrite.dport,
             dport: rewrite.sport,
             protocol: self.protocol,
-            zone: self.zone().other().code(),
+            zone: if self.turns_back(rewrite) { self.zone } else { self.zone().other().code() },
             padding: [0; 2],
         }
     }
@@ -202,6 +210,12 @@ impl Rewrite {
     #[inline(always)]
     pub const fn destination(key: &FlowKey, dst: [u8; 4], dport: Port) -> Self {
         Self { src: key.src, dst, sport: key.sport, dport }
+    }
+
+    /// Translation of both ends: to where it came from.
+    #[inline(always)]
+    pub const fn hairpin(src: [u8; 4], sport: Port, dst: [u8; 4], dport: Port) -> Self {
+        Self { src, dst, sport, dport }
     }
 
     /// What the answer to `key` is rewritten to: back to the reverse of `key`.

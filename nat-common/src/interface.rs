@@ -25,8 +25,11 @@ pub struct Interface {
 const _: () = assert!(size_of::<Interface>() == 8);
 
 impl Interface {
-    /// An inside interface.
-    pub const LAN: Self = Self { role: 1, number: 0, public: [0; 4] };
+    /// An inside interface, with the address that its hosts have where they dial a public address of
+    /// the gateway (all zero while there is none), and the number of that address in the map `ports`.
+    pub const fn lan(public: [u8; 4], number: u16) -> Self {
+        Self { role: 1, number, public }
+    }
 
     /// A way out, with the address that inside hosts are hidden behind (all zero while it has none)
     /// and the number of that address in the map `ports`.
@@ -44,7 +47,8 @@ impl Interface {
         }
     }
 
-    /// Public address of a way out, if it has one, and its number in the map `ports`.
+    /// The public address that hosts are hidden behind, if there is one, and its number in the map
+    /// `ports`.
     #[inline(always)]
     pub const fn public(&self) -> Option<([u8; 4], u32)> {
         match self.public {

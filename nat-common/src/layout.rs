@@ -51,11 +51,13 @@ pub enum Stage {
     OutsideRefused = 8,
     /// ICMP errors that the gateway itself sends, at the egress of a way out.
     EgressError = 9,
+    /// Packets from inside that are for the gateway.
+    InsideLocal = 10,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -66,6 +68,7 @@ impl Stage {
         Self::OutsideError,
         Self::OutsideRefused,
         Self::EgressError,
+        Self::InsideLocal,
     ];
 
     /// Name of the XDP program.
@@ -74,7 +77,7 @@ impl Stage {
             Self::Inside => Some("xdp_inside"),
             Self::InsideNew => Some("xdp_inside_new"),
             // Whether a socket waits for a packet only TC can ask for sure, control connections go by
-            // one hook, and errors are rare.
+            // one hook, and the others are rare.
             Self::Outside
             | Self::OutsideNew
             | Self::InsideControl
@@ -82,7 +85,8 @@ impl Stage {
             | Self::InsideError
             | Self::OutsideError
             | Self::OutsideRefused
-            | Self::EgressError => None,
+            | Self::EgressError
+            | Self::InsideLocal => None,
         }
     }
 
@@ -99,6 +103,7 @@ impl Stage {
             Self::OutsideError => "tc_outside_error",
             Self::OutsideRefused => "tc_outside_refused",
             Self::EgressError => "tc_outside_egress_error",
+            Self::InsideLocal => "tc_inside_local",
         }
     }
 }

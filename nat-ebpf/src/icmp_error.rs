@@ -9,13 +9,15 @@
 //!                  router -> host   : "host:port -> remote"     the router stays who it is
 //!   from inside    router -> remote : "remote -> host:port"     becomes
 //!                  public -> remote : "remote -> public:port"   nobody outside knows the router
+//!
+//! The same goes for flows that turn back: who has dialled a public address hears of it alone.
 //! ```
 
 use crate::{
     headers::Headers,
     inbound,
     packet::{Packet, Route},
-    path::{self, Admission, Outcome},
+    path::{self, Outcome},
     quote::Quote,
     rewrite,
     tables::{Slot, Tables},
@@ -58,7 +60,11 @@ pub fn pass<P: Packet, T: Tables>(
     let src =
         if zone == Zone::Inside || headers.src == quote.dst { answer.src() } else { headers.src };
     let hop = match packet.route(&headers, src, answer.dst()) {
-        Route::Forward(hop, _) if path::leads_out(tables, &hop, zone) => hop,
+        Route::Forward(hop, _)
+            if path::leads(tables, &hop, path::way_out(&quote.answer(zone), &answer)) =>
+        {
+            hop
+        }
         Route::TooBig => return Err(Reason::TooBig),
         Route::Forward(..) | Route::Local | Route::Unreachable => return Err(Reason::NoRoute),
     };
@@ -84,7 +90,7 @@ pub fn leave<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<(), Rea
     }
     match packet.route(&headers, headers.dst, quote.dst) {
         // The flow has ended meanwhile.
-        Route::Forward(hop, _) if path::leads_out(tables, &hop, Zone::Outside) => {
+        Route::Forward(hop, _) if path::leads(tables, &hop, Role::Lan) => {
             Err(Reason::IcmpUnrelated)
         }
         Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => Ok(()),
@@ -148,17 +154,11 @@ fn stray<P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     match zone {
         Zone::Inside => match packet.route(headers, headers.src, headers.dst) {
-            Route::Forward(hop, _)
-                if tables.interface(hop.ifindex).and_then(|to| to.role()) == Some(Role::Wan) =>
-            {
-                Err(reason)
-            }
+            Route::Forward(hop, _) if path::leads(tables, &hop, Role::Wan) => Err(reason),
             Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => {
                 Ok(Outcome::Stack)
             }
         },
-        Zone::Outside => match inbound::own(packet, tables, headers)? {
-            Admission::Stack | Admission::Flow | Admission::Error => Ok(Outcome::Stack),
-        },
+        Zone::Outside => inbound::own(packet, tables, headers).map(|_stack| Outcome::Stack),
     }
 }

@@ -57,15 +57,18 @@ pub fn admit<P: Packet, T: Tables>(
 }
 
 /// How a flow enters.
-struct Entry {
-    rewrite: Rewrite,
-    rule: RuleId,
-    kin: Kin,
+pub struct Entry {
+    /// What its packets leave with.
+    pub rewrite: Rewrite,
+    /// The rule that lets it in.
+    pub rule: RuleId,
+    /// What it is to FTP.
+    pub kin: Kin,
 }
 
 /// A connection that an FTP session has announced.
 #[inline(always)]
-fn expected<T: Tables>(
+pub fn expected<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     key: &FlowKey,
@@ -89,7 +92,7 @@ fn expected<T: Tables>(
 
 /// The most exact forward for a packet.
 #[inline(always)]
-fn forward<T: Tables>(tables: &T, headers: &Headers, key: &FlowKey) -> Option<Forward> {
+pub fn forward<T: Tables>(tables: &T, headers: &Headers, key: &FlowKey) -> Option<Forward> {
     if headers.kind == Transport::LaterFragment {
         return None;
     }
@@ -104,8 +107,11 @@ fn forward<T: Tables>(tables: &T, headers: &Headers, key: &FlowKey) -> Option<Fo
 }
 
 /// Enters by a forward, if the forward lets that sender in.
+///
+/// # Errors
+/// The reason to drop it.
 #[inline(always)]
-fn enter<T: Tables>(
+pub fn enter<T: Tables>(
     tables: &T,
     headers: &Headers,
     key: &FlowKey,

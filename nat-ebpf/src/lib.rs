@@ -12,6 +12,7 @@
 pub mod bpf;
 pub mod control;
 pub mod guard;
+pub mod hairpin;
 pub mod headers;
 #[cfg(not(target_arch = "bpf"))]
 pub mod host;

@@ -64,6 +64,12 @@ mod programs {
         bpf::tc::control(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, packets for the gateway.
+    #[classifier]
+    pub fn tc_inside_local(context: TcContext) -> i32 {
+        bpf::tc::local(context)
+    }
+
     /// TC ingress of an inside interface, ICMP errors.
     #[classifier]
     pub fn tc_inside_error(context: TcContext) -> i32 {

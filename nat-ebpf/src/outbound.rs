@@ -37,9 +37,11 @@ pub fn admit<P: Packet, T: Tables>(
     // The epoch comes before the route: of a route that changes in between the reference is void.
     let settings = tables.settings();
     let epoch = if settings.agent_alive(now) { Some(settings.epoch) } else { None };
-    // To the gateway itself, to another inside network, or nowhere: the kernel knows what to do.
-    let Route::Forward(hop, mtu) = packet.route(headers, headers.src, headers.dst) else {
-        return Ok(Admission::Stack);
+    // To another inside network, or nowhere: the kernel knows what to do.
+    let (hop, mtu) = match packet.route(headers, headers.src, headers.dst) {
+        Route::Forward(hop, mtu) => (hop, mtu),
+        Route::Local => return Ok(Admission::Local),
+        Route::TooBig | Route::Unreachable => return Ok(Admission::Stack),
     };
     let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };
     if wan.role() != Some(Role::Wan) || headers.ttl <= 1 {

@@ -16,7 +16,7 @@
 //! ```
 
 use crate::{
-    control,
+    control, hairpin,
     headers::{Headers, Transport},
     inbound, outbound,
     packet::{NextHop, Packet, Route},
@@ -25,7 +25,7 @@ use crate::{
     tables::{Slot, Tables},
 };
 use nat_common::{
-    flow::{Flow, FlowKey, Zone},
+    flow::{Flow, FlowKey, Rewrite, Zone},
     interface::Role,
     reason::Reason,
     tcp,
@@ -55,6 +55,8 @@ pub enum Admission {
     Flow,
     /// It is none of ours.
     Stack,
+    /// It is from inside, for the gateway: [`turn`] goes on, in TC.
+    Local,
     /// It is an error about another packet: [`crate::icmp_error::pass`] goes on, in TC.
     Error,
 }
@@ -81,6 +83,19 @@ pub fn admit<P: Packet, T: Tables>(
         Zone::Inside => outbound::admit(packet, tables, &headers, &key, now),
         Zone::Outside => inbound::admit(packet, tables, &headers, &key, now),
     }
+}
+
+/// A packet arrives from inside that is for the gateway, if not for an inside host by its address.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn turn<P: Packet, T: Tables>(packet: &P, tables: &mut T) -> Result<Admission, Reason> {
+    let Some(headers) = Headers::read(packet)? else {
+        return Ok(Admission::Stack);
+    };
+    let now = tables.now();
+    hairpin::admit(packet, tables, &headers, &headers.key(Zone::Inside), now)
 }
 
 /// A packet arrives from `zone`.
@@ -248,7 +263,9 @@ fn next_hop<P: Packet, T: Tables>(
     zone: Zone,
     epoch: Option<u32>,
 ) -> Result<Option<NextHop>, Reason> {
-    if headers.ttl > 1 {
+    let refused = if headers.ttl <= 1 {
+        Reason::TtlExpired
+    } else {
         if let Some(epoch) = epoch
             && let Some(index) = flow.hop.in_epoch(epoch)
             && let Some(known) = tables.hop(index)
@@ -258,7 +275,7 @@ fn next_hop<P: Packet, T: Tables>(
             return Ok(Some(known.hop));
         }
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
-            Route::Forward(hop, mtu) if leads_out(tables, &hop, zone) => {
+            Route::Forward(hop, mtu) if leads(tables, &hop, side(headers, flow, zone)) => {
                 if let Some(epoch) = epoch {
                     let reference = tables.refer(&hop, mtu, epoch);
                     if reference != flow.hop {
@@ -271,18 +288,34 @@ fn next_hop<P: Packet, T: Tables>(
             Route::Forward(..) | Route::Local if zone == Zone::Outside => {
                 return Err(Reason::NoRoute);
             }
-            Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => {}
+            Route::TooBig => Reason::TooBig,
+            Route::Forward(..) | Route::Local | Route::Unreachable => Reason::NoRoute,
         }
+    };
+    // The kernel would take one that turns back for its own.
+    if zone == Zone::Inside && side(headers, flow, zone) == Role::Lan {
+        return Err(refused);
     }
     Ok(None)
 }
 
-/// Whether a hop leads to the side that packets from `zone` are for.
+/// Where packets of a flow leave that arrive from `zone`: on the other side, unless they turn back.
 #[inline(always)]
-pub(crate) fn leads_out<T: Tables>(tables: &T, hop: &NextHop, zone: Zone) -> bool {
-    let wanted = match zone {
-        Zone::Inside => Role::Wan,
-        Zone::Outside => Role::Lan,
-    };
-    tables.interface(hop.ifindex).and_then(|interface| interface.role()) == Some(wanted)
+fn side(headers: &Headers, flow: &Flow, zone: Zone) -> Role {
+    way_out(&headers.key(zone), flow.rewrite())
+}
+
+/// The side that packets with `key` leave to as `rewrite`.
+#[inline(always)]
+pub(crate) fn way_out(key: &FlowKey, rewrite: &Rewrite) -> Role {
+    match key.zone() {
+        Zone::Inside if !key.turns_back(rewrite) => Role::Wan,
+        Zone::Inside | Zone::Outside => Role::Lan,
+    }
+}
+
+/// Whether a hop leads to that side.
+#[inline(always)]
+pub(crate) fn leads<T: Tables>(tables: &T, hop: &NextHop, side: Role) -> bool {
+    tables.interface(hop.ifindex).and_then(|interface| interface.role()) == Some(side)
 }

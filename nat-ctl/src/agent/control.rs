@@ -6,6 +6,7 @@
 //! ```text
 //!   client inside:   original  client -> server      reply  server -> public
 //!   server inside:   original  client -> public      reply  server -> client
+//!   both inside:     original  client -> public      reply  server -> public of the client
 //! ```
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -46,14 +47,20 @@ impl Identity {
 /// The control flow of a record.
 pub fn flow(id: SessionId, session: &Session) -> alg::ControlFlow {
     let (original, reply) = (session.original(), session.reply());
-    let (inside, public) = match original.zone() {
-        Zone::Inside => (alg::Side::Client, reply.destination()),
-        Zone::Outside => (alg::Side::Server, original.destination()),
+    let (inside, client, public) = match (original.zone(), reply.zone()) {
+        // As the server sees it: the client is whoever dials from its public address.
+        (Zone::Inside, Zone::Inside) => {
+            (alg::Side::Server, reply.destination(), original.destination())
+        }
+        (Zone::Inside, Zone::Outside) => {
+            (alg::Side::Client, original.source(), reply.destination())
+        }
+        (Zone::Outside, _) => (alg::Side::Server, original.source(), original.destination()),
     };
     alg::ControlFlow {
         session: id.number(),
         inside,
-        client: address(original.source()),
+        client: address(client),
         server: address(reply.source()),
         public: address(public),
     }
@@ -153,6 +160,20 @@ mod tests {
         assert_eq!((flow.client, flow.server), (socket(REMOTE, 40000), socket(HOST, 21)));
         assert_eq!(flow.public, socket(PUBLIC, 2121));
         assert_eq!(rewrite(&session, Side::Originator), inward);
+    }
+
+    #[test]
+    fn a_client_beside_the_server_is_known_by_its_public_port() {
+        let original =
+            FlowKey::new(Zone::Inside, TCP, HOST, Port::new(40000), PUBLIC, Port::new(21));
+        let turned = Rewrite::hairpin(PUBLIC, Port::new(50000), [10, 0, 1, 9], Port::new(2121));
+        let session = opened(original, original.answer(&turned), RuleId::new(7));
+        let flow = flow(SessionId::new(0), &session);
+        assert_eq!((flow.inside, flow.public), (alg::Side::Server, socket(PUBLIC, 21)));
+        assert_eq!(flow.client, socket(PUBLIC, 50000));
+        assert_eq!(flow.server, socket([10, 0, 1, 9], 2121));
+        assert_eq!(rewrite(&session, Side::Originator), turned);
+        assert_eq!(rewrite(&session, Side::Responder), Rewrite::answer(&original));
     }
 
     #[test]

@@ -95,17 +95,18 @@ impl Addresses {
 
     /// The values of the map `interfaces`. An address without a number is none to hide behind.
     fn records(&self, numbers: &Numbers, interfaces: &[Attached]) -> BTreeMap<u32, Interface> {
-        let wan = |interface: &Attached| {
-            let public = self.of_interface(&interface.name);
-            let found = public.and_then(|public| {
-                Some((public.octets(), u16::try_from(numbers.of(public)?).ok()?))
-            });
-            let (public, number) = found.unwrap_or_default();
-            Interface::wan(public, number)
-        };
+        let numbered =
+            |public: Ipv4Addr| Some((public.octets(), u16::try_from(numbers.of(public)?).ok()?));
+        // Hosts that dial a public address have that of the first WAN themselves.
+        let (turned, its_number) =
+            self.hiding(interfaces).into_iter().find_map(numbered).unwrap_or_default();
         let record = |interface: &Attached| match interface.role {
-            Role::Lan => Interface::LAN,
-            Role::Wan => wan(interface),
+            Role::Lan => Interface::lan(turned, its_number),
+            Role::Wan => {
+                let found = self.of_interface(&interface.name).and_then(numbered);
+                let (public, number) = found.unwrap_or_default();
+                Interface::wan(public, number)
+            }
         };
         interfaces.iter().map(|interface| (interface.index, record(interface))).collect()
     }
@@ -198,7 +199,7 @@ mod tests {
         assert!([9, 1].iter().all(|last| code(*last).is_some_and(is_outside)));
         let records = addresses.records(&numbers, &interfaces);
         assert_eq!(records[&3].public(), Some(([203, 0, 113, 9], 0)));
-        assert_eq!(records[&4], Interface::LAN);
+        assert_eq!(records[&4], Interface::lan([203, 0, 113, 9], 0));
     }
 
     #[test]

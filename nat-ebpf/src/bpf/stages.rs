@@ -4,7 +4,8 @@
 //! ```text
 //!   tc_inside --no flow--> tc_inside_new --made--> tc_inside
 //!             --of a control connection--> tc_inside_control
-//!   tc_inside_new --ICMP error--> tc_inside_error
+//!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside
+//!                 --ICMP error--> tc_inside_error
 //!   tc_outside --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
 //! ```

@@ -81,8 +81,23 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
 #[inline(always)]
 pub fn new(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
-    match path::admit(&mut packet, &mut Maps, zone) {
+    let admission = path::admit(&mut packet, &mut Maps, zone);
+    admit(&packet, admission, zone)
+}
+
+/// The program for packets from inside that are for the gateway.
+#[inline(always)]
+pub fn local(context: TcContext) -> i32 {
+    let packet = TcPacket::new(context);
+    let admission = path::turn(&packet, &mut Maps);
+    admit(&packet, admission, Zone::Inside)
+}
+
+#[inline(always)]
+fn admit(packet: &TcPacket, admission: Result<Admission, Reason>, zone: Zone) -> i32 {
+    match admission {
         Ok(Admission::Flow) => stages::go(packet.context(), stages::ingress(zone)),
+        Ok(Admission::Local) => stages::go(packet.context(), Stage::InsideLocal),
         Ok(Admission::Error) => stages::go(packet.context(), stages::error(zone)),
         Ok(Admission::Stack) => {
             Maps.count(Counter::Stack);

@@ -80,7 +80,7 @@ pub fn inside_new(context: XdpContext) -> u32 {
     let mut packet = XdpPacket { context, unsummed: false };
     match path::admit(&mut packet, &mut Maps, Zone::Inside) {
         Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::Inside),
-        Ok(Admission::Stack | Admission::Error) => XDP_PASS,
+        Ok(Admission::Stack | Admission::Local | Admission::Error) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP

@@ -47,9 +47,9 @@ pub fn tc_ingress(
     let mut outcome = path::ingress(packet, tables, zone);
     for _turn in 0..=TURNS {
         outcome = match outcome {
-            Ok(Outcome::Unknown) => match path::admit(packet, tables, zone) {
+            Ok(Outcome::Unknown) => match admit(packet, tables, zone) {
                 Ok(Admission::Flow) => path::ingress(packet, tables, zone),
-                Ok(Admission::Stack) => Ok(Outcome::Stack),
+                Ok(Admission::Stack | Admission::Local) => Ok(Outcome::Stack),
                 Ok(Admission::Error) => icmp_error::pass(packet, tables, zone),
                 Err(reason) => Err(reason),
             },
@@ -91,7 +91,7 @@ pub fn xdp_ingress(
             Ok(Outcome::Unknown) if zone == Zone::Inside => {
                 match path::admit(packet, tables, zone) {
                     Ok(Admission::Flow) => continue,
-                    Ok(Admission::Stack | Admission::Error) => Verdict::Pass,
+                    Ok(Admission::Stack | Admission::Local | Admission::Error) => Verdict::Pass,
                     Err(reason) => drop(tables, reason),
                 }
             }
@@ -131,6 +131,17 @@ pub fn outside_egress(
     match verdict {
         Ok(()) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
+    }
+}
+
+fn admit(
+    packet: &mut HostPacket<'_, true>,
+    tables: &mut HostTables<'_>,
+    zone: Zone,
+) -> Result<Admission, Reason> {
+    match path::admit(packet, tables, zone)? {
+        Admission::Local => path::turn(packet, tables),
+        admission => Ok(admission),
     }
 }
 

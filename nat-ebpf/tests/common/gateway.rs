@@ -117,7 +117,8 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         control_ports,
     };
     let wan = Interface::wan(public.unwrap_or_default(), NUMBER);
-    state.interfaces = [(LAN, Interface::LAN), (WAN, wan)].into();
+    let lan = Interface::lan(public.unwrap_or_default(), NUMBER);
+    state.interfaces = [(LAN, lan), (WAN, wan)].into();
     let numbered = 2 | (u32::from(NUMBER) + 1) << 16;
     state.addresses = [([10, 0, 1, 254], 1), (PUBLIC, numbered), (OWN, 2)].into();
     state.allowed = FILTERS.to_vec();

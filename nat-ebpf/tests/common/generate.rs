@@ -43,7 +43,7 @@ fn address(zone: Zone) -> BoxedStrategy<[u8; 4]> {
 fn destination(zone: Zone) -> BoxedStrategy<[u8; 4]> {
     match zone {
         Zone::Inside => prop_oneof![
-            12 => address(Zone::Outside), 1 => address(Zone::Inside), 1 => Just(PUBLIC),
+            12 => address(Zone::Outside), 1 => address(Zone::Inside), 3 => Just(PUBLIC), 1 => Just(OWN),
         ]
         .boxed(),
         Zone::Outside => prop_oneof![

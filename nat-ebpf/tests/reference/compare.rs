@@ -49,7 +49,7 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
         let Connection { from, protocol, arrives, leaves, .. } = *connection;
         let there = flows.get(&key(from, protocol, arrives)).expect("the initiator's record");
         let back = flows
-            .get(&key(from.other(), protocol, (leaves.1, leaves.0)))
+            .get(&key(connection.answered_from(), protocol, (leaves.1, leaves.0)))
             .expect("the answer's record");
         let records = [there, back];
         let (there, back) = (there.flow(), back.flow());

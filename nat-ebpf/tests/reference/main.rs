@@ -7,6 +7,7 @@ mod common;
 mod compare;
 mod copies;
 mod gateway;
+mod hairpin;
 mod icmp_errors;
 mod mangled;
 mod model;

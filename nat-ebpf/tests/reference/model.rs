@@ -94,6 +94,18 @@ pub struct Connection {
     pub led: [Option<(usize, u32)>; 2],
 }
 
+impl Connection {
+    /// Whether it leads back to the side that it came from.
+    pub fn turns_back(&self) -> bool {
+        self.arrives.0.0 != self.leaves.0.0 && self.arrives.1.0 != self.leaves.1.0
+    }
+
+    /// Where its answers come from.
+    pub fn answered_from(&self) -> Zone {
+        if self.turns_back() { self.from } else { self.from.other() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     Masquerade,
@@ -323,8 +335,8 @@ impl Model {
         };
         let way = match self.leaves_by(index, direction, zone, spec, dst.0) {
             Ok(way) => way,
-            Err(_) if zone == Zone::Inside => return Ok(Expected::Pass),
             Err(Some(refused)) => return Err(refused),
+            Err(None) if zone == Zone::Inside => return Ok(Expected::Pass),
             Err(None) => {
                 let cut = spec.fragment & DONT == 0 && spec.ttl > 1;
                 if connection.kin == Kin::Control && cut {
@@ -368,24 +380,24 @@ impl Model {
             let ends = (quoted.src, quoted.dst);
             self.connections.iter().filter(|it| it.protocol == quoted.protocol).find_map(|it| {
                 // It is about a packet of the initiator that left, or about an answer that did.
-                if it.from != zone && it.leaves == ends {
-                    Some(it.arrives)
+                if it.answered_from() == zone && it.leaves == ends {
+                    Some((it.arrives, it.turns_back()))
                 } else if it.from == zone && (it.arrives.1, it.arrives.0) == ends {
-                    Some((it.leaves.1, it.leaves.0))
+                    Some(((it.leaves.1, it.leaves.0), it.turns_back()))
                 } else {
                     None
                 }
             })
         });
-        let (Some((src, dst)), Some(quoted)) = (about, &quoted) else {
+        let (Some(((src, dst), turns_back)), Some(quoted)) = (about, &quoted) else {
             return self.error_about_none(zone, spec, quoted.as_ref());
         };
         if spec.ttl <= 1 {
             return Err(TtlExpired);
         }
         let wanted = match zone {
-            Zone::Inside => Place::Wan,
-            Zone::Outside => Place::Inside,
+            Zone::Inside if !turns_back => Place::Wan,
+            _ => Place::Inside,
         };
         match self.route(spec, src.0) {
             Place::TooBig => return Err(TooBig),
@@ -439,8 +451,11 @@ impl Model {
         spec: &Spec,
         dst: Address,
     ) -> Result<Way, Option<Reason>> {
+        // One that turns back is nothing that the kernel could tell anybody about.
+        let turns_back = self.connections[index].turns_back();
+        let told = |reason| if turns_back { Some(reason) } else { None };
         if spec.ttl <= 1 {
-            return Err(None);
+            return Err(told(TtlExpired));
         }
         if self.is_alive()
             && let Some((name, epoch)) = self.connections[index].led[direction]
@@ -454,11 +469,13 @@ impl Model {
         }
         // What comes from one side leaves to the other, wherever routes lead.
         let wanted = match zone {
-            Zone::Inside => Place::Wan,
-            Zone::Outside => Place::Inside,
+            Zone::Inside if !turns_back => Place::Wan,
+            _ => Place::Inside,
         };
         match self.route(spec, dst) {
-            Place::TooBig | Place::Nowhere => Err(None),
+            Place::TooBig => Err(told(TooBig)),
+            Place::Nowhere => Err(told(NoRoute)),
+            place if place != wanted && wanted == Place::Wan => Err(None),
             place if place != wanted => Err(Some(NoRoute)),
             place => {
                 let neighbour = Self::neighbour(place, dst);
@@ -512,7 +529,8 @@ impl Model {
                 None
             } else if connection.from == zone && connection.arrives == tuple {
                 Some((index, 0))
-            } else if connection.from != zone && connection.leaves == (tuple.1, tuple.0) {
+            } else if connection.answered_from() == zone && connection.leaves == (tuple.1, tuple.0)
+            {
                 Some((index, 1))
             } else {
                 None
@@ -573,6 +591,9 @@ impl Model {
         spec: &Spec,
         chosen: Option<u16>,
     ) -> Result<Option<(usize, usize)>, Reason> {
+        if self.route(spec, spec.dst) == Place::Gateway {
+            return self.turns_back(spec, chosen);
+        }
         if self.route(spec, spec.dst) != Place::Wan || spec.ttl <= 1 {
             return Ok(None);
         }
@@ -610,6 +631,61 @@ impl Model {
         Ok(Some(begun))
     }
 
+    /// A public address dialled from inside: as if the packet left and came in again.
+    fn turns_back(
+        &mut self,
+        spec: &Spec,
+        chosen: Option<u16>,
+    ) -> Result<Option<(usize, usize)>, Reason> {
+        let is_public = !within(spec.dst, [10, 0, 1, 0], 24);
+        let own = self.one_to_one.iter().find(|host| host.0 == spec.src).map(|host| host.1);
+        let shared = self.public.filter(|_| self.masquerade);
+        let Some(address) = own.or(shared).filter(|_| is_public) else { return Ok(None) };
+        if spec.is_later_fragment() {
+            return Ok(None);
+        }
+        let protocol = spec.protocol();
+        let (sport, dport) = ports(&spec.body);
+        let (src, dst) = ((spec.src, sport), (spec.dst, dport));
+        let begins = !spec.is_fragment() && is_only_syn(flags(&spec.body));
+        let expected =
+            if begins { self.expected(Zone::Outside, protocol, address, dst) } else { None };
+        let (to, rule, kin) = if let Some(expected) = expected {
+            (expected.to, expected.rule, Kin::Related(expected.session))
+        } else if let Some(forward) = self.forward(protocol, dst) {
+            let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
+            self.lets_in(&forward, address)?;
+            Self::may_begin(spec)?;
+            let port = if forward.to.1 == 0 { dport } else { forward.to.1 };
+            ((forward.to.0, port), forward.rule, kin)
+        } else {
+            let is_its = |o: &&Owned| {
+                (o.protocol, o.public, o.holder) == (protocol, dst, Holder::Masquerade)
+            };
+            let Some(inside) = self.owned.iter().find(is_its).map(|owned| owned.inside) else {
+                return Ok(None);
+            };
+            Self::may_begin(spec)?;
+            (inside, 0, Kin::Plain)
+        };
+        let public = match own {
+            Some(own) => (own, sport),
+            None => (address, self.mapping(protocol, src, address, chosen)?),
+        };
+        if (to, public) == (src, dst) {
+            return Err(TupleTaken);
+        }
+        self.begin(Zone::Inside, protocol, (src, dst), (public, to), rule, kin).map(Some)
+    }
+
+    /// Whether a forward is for that sender.
+    fn lets_in(&self, forward: &Forward, sender: Address) -> Result<(), Reason> {
+        let allowed = forward.filter.is_none_or(|filter| {
+            self.filters.iter().any(|(n, net, bits)| *n == filter && within(sender, *net, *bits))
+        });
+        if allowed { Ok(()) } else { Err(NotAllowed) }
+    }
+
     fn enters_outside(&mut self, spec: &Spec) -> Result<Option<(usize, usize)>, Reason> {
         let protocol = spec.protocol();
         let (sport, dport) = ports(&spec.body);
@@ -627,14 +703,7 @@ impl Model {
                 .map(Some);
         }
         if let Some(forward) = self.forward(protocol, dst).filter(|_| known) {
-            let allowed = forward.filter.is_none_or(|filter| {
-                self.filters
-                    .iter()
-                    .any(|(n, net, bits)| *n == filter && within(spec.src, *net, *bits))
-            });
-            if !allowed {
-                return Err(NotAllowed);
-            }
+            self.lets_in(&forward, spec.src)?;
             Self::may_begin(spec)?;
             let port = if forward.to.1 == 0 { dport } else { forward.to.1 };
             let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
@@ -836,7 +905,7 @@ impl Model {
 
     /// Whether a connection has these answers, to packets from `from`.
     fn is_answer(&self, from: Zone, protocol: u8, answers: (End, End)) -> bool {
-        self.connections.iter().any(|other| other.answers(from, protocol, answers))
+        self.connections.iter().any(|other| other.answers(from.other(), protocol, answers))
     }
 
     fn begin(
@@ -848,20 +917,7 @@ impl Model {
         rule: u32,
         kin: Kin,
     ) -> Result<(usize, usize), Reason> {
-        let answers = (leaves.1, leaves.0);
-        let clashes = |other: &Connection| other.answers(from, protocol, answers);
-        // One that has ended makes room for a connection from outside.
-        if from == Zone::Outside && protocol == TCP {
-            let ended = |other: &Connection| (other.seen[0] | other.seen[1]) & 12 != 0;
-            self.connections.retain(|other| !(clashes(other) && ended(other)));
-        }
-        if self.connections.iter().any(clashes) {
-            return Err(TupleTaken);
-        }
-        if self.connections.len() * 2 >= self.capacity {
-            return Err(TableFull);
-        }
-        self.connections.push(Connection {
+        let begun = Connection {
             from,
             protocol,
             arrives,
@@ -873,18 +929,34 @@ impl Model {
             bytes: [0; 2],
             last: [self.now; 2],
             led: [None; 2],
-        });
+        };
+        let (answers, from_there) = ((leaves.1, leaves.0), begun.answered_from());
+        let clashes = |other: &Connection| other.answers(from_there, protocol, answers);
+        // One that has ended makes room for a connection to an inside host.
+        if (from == Zone::Outside || begun.turns_back()) && protocol == TCP {
+            let ended = |other: &Connection| (other.seen[0] | other.seen[1]) & 12 != 0;
+            self.connections.retain(|other| !(clashes(other) && ended(other)));
+        }
+        if self.connections.iter().any(clashes) {
+            return Err(TupleTaken);
+        }
+        if self.connections.len() * 2 >= self.capacity {
+            return Err(TableFull);
+        }
+        self.connections.push(begun);
         self.made = true;
         Ok((self.connections.len() - 1, 0))
     }
 }
 
 impl Connection {
-    /// Both directions are looked up by what arrives: the answers of one connection must not be those
-    /// of another.
+    /// Whether packets of it arrive so from that side: the answers of one connection must not be
+    /// packets of another.
     fn answers(&self, from: Zone, protocol: u8, wanted: (End, End)) -> bool {
-        let own = if self.from == from { (self.leaves.1, self.leaves.0) } else { self.arrives };
-        self.protocol == protocol && own == wanted
+        let answers = (self.leaves.1, self.leaves.0);
+        self.protocol == protocol
+            && (self.from == from && self.arrives == wanted
+                || self.answered_from() == from && answers == wanted)
     }
 }
 

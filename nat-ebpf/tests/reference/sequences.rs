@@ -339,7 +339,7 @@ fn expire(gateway: &mut Gateway, index: usize) {
     let mut state = memory.state();
     let gone = model.connections.remove(index);
     state.remove_flow(&key(gone.from, gone.protocol, gone.arrives));
-    state.remove_flow(&key(gone.from.other(), gone.protocol, (gone.leaves.1, gone.leaves.0)));
+    state.remove_flow(&key(gone.answered_from(), gone.protocol, (gone.leaves.1, gone.leaves.0)));
 }
 
 /// What the agent does with ports that no connection has: marked at first, free the next time.
@@ -351,11 +351,11 @@ fn sweep(gateway: &mut Gateway) {
     let in_use = |owned: &Owned| {
         owned.holder == Holder::Forward
             || connections.iter().any(|connection| {
-                let end = match connection.from {
-                    Zone::Inside => connection.leaves.0,
-                    Zone::Outside => connection.arrives.1,
-                };
-                (connection.protocol, end) == (owned.protocol, owned.public)
+                let source = (connection.from == Zone::Inside).then_some(connection.leaves.0);
+                let dialled = connection.from == Zone::Outside || connection.turns_back();
+                let dialled = dialled.then_some(connection.arrives.1);
+                connection.protocol == owned.protocol
+                    && [source, dialled].contains(&Some(owned.public))
             })
     };
     model.owned.retain(|owned| in_use(owned) || !owned.idle);
