@@ -105,6 +105,33 @@ pub struct Tally {
     pub sent: u64,
 }
 
+/// Where the programs that make flows by themselves are: the record of a CPU in the map `turns`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Turns {
+    /// Number of the next flow.
+    pub next: u64,
+    /// Flows that were not made.
+    pub refused: u64,
+    /// The inside endpoint that was numbered last, as a word.
+    pub last: u64,
+}
+
+/// Where a device of a gateway that only forwards sends its packets: the only record of the map
+/// `ways`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Way {
+    /// The device on the other side.
+    pub ifindex: u32,
+    /// Hardware addresses: of the neighbour there, of the device.
+    pub links: [u8; 12],
+}
+
 const _: () = assert!(size_of::<Order>() == 32);
 const _: () = assert!(size_of::<Tally>() == 64);
 
@@ -166,6 +193,43 @@ impl Ends {
         }
     }
 }
+
+/// A flow of an endpoint that has none yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// Address of the inside host.
+    pub inside: [u8; 4],
+    /// Its port, as an index into the pool.
+    pub port: u32,
+    /// Number of the public address, none that the gateway has.
+    pub address: u32,
+    /// That address.
+    pub public: [u8; 4],
+    /// Address of the destination.
+    pub outside: [u8; 4],
+}
+
+/// Flow number `next` of those whose public port nobody has: each port once, in an order that is no
+/// help to a cache.
+#[inline(always)]
+#[must_use]
+pub const fn fresh(next: u64) -> Fresh {
+    let (turn, within) = ((next >> FRESH_BITS) as u32, next as u32 & (FRESH_PORTS - 1));
+    // Odd, so that each number comes once.
+    let port = within.wrapping_mul(20_021) & (FRESH_PORTS - 1);
+    let [_, _, high, low] = within.to_be_bytes();
+    Fresh {
+        inside: [10, 128 + turn as u8, high, low],
+        port,
+        address: 1 + turn,
+        public: [192, 0, 2, 1 + turn as u8],
+        outside: [198, 51, 100, low],
+    }
+}
+
+const FRESH_BITS: u32 = 15;
+/// Ports of a pool that are taken for one address: less than there are by default.
+const FRESH_PORTS: u32 = 1 << FRESH_BITS;
 
 /// A frame from `source` to `destination` that carries the number `flow`, with right checksums.
 #[inline(always)]
@@ -255,6 +319,14 @@ mod tests {
         );
         assert_ne!(Ends::of(0), Ends::of(ENDPOINTS));
         assert_eq!(Ends::of(3_999_999).outside, [198, 18, 0, 133]);
+    }
+
+    #[test]
+    fn fresh_flows_have_a_port_each_and_spread_over_public_addresses() {
+        let ports: std::collections::HashSet<_> =
+            (0..100_000).map(fresh).map(|flow| (flow.address, flow.port)).collect();
+        assert_eq!(ports.len(), 100_000);
+        assert!(ports.iter().all(|(address, port)| (1..=4).contains(address) && *port < 32768));
     }
 
     #[test]

@@ -32,3 +32,4 @@ pub mod session;
 pub mod settings;
 pub mod tcp;
 pub mod tcp_options;
+pub mod watch;

@@ -13,6 +13,8 @@ macro_rules! pod {
 pod!(
     crate::bench::Order,
     crate::bench::Tally,
+    crate::bench::Turns,
+    crate::bench::Way,
     crate::expectation::Expectation,
     crate::expectation::ExpectationKey,
     crate::flow::FlowKey,
@@ -28,4 +30,5 @@ pod!(
     crate::rule::OneToOne,
     crate::session::Session,
     crate::settings::Settings,
+    crate::watch::Watch,
 );

@@ -2,7 +2,8 @@
 //!
 //! Payload goes to the agent, and with it everything that must not overtake payload: FIN and RST.
 //! Empty acknowledgements stay in the kernel, shifted, so that an agent that stalls never stops
-//! them. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
+//! them. So does what has no lines: the records of a connection that is encrypted, followed from header
+//! to header, and connections that turned out not to be FTP. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
 
 use crate::{
     headers::Headers,
@@ -18,6 +19,7 @@ use nat_common::{
     session::{SessionId, Side},
     tcp::wire,
     tcp_options,
+    watch::{self, Place, RECORD_HEADER},
 };
 
 /// By how much the MSS of a control connection is lowered: more than a line can grow. The longest
@@ -27,6 +29,8 @@ pub const MSS_HEADROOM: u16 = 40;
 /// No MSS is lowered below this: half of what every host must take (RFC 9293 section 3.7.1).
 pub const MSS_FLOOR: u16 = 256;
 const FIXED_TCP: usize = 20;
+/// Records that are followed in one segment; one with more goes to the agent.
+const RECORDS: u32 = 8;
 
 /// Passes a packet of the control connection `session` on, or hands it to the agent.
 ///
@@ -48,10 +52,12 @@ pub fn pass<P: Packet, T: Tables>(
     };
     let flags = headers.tcp.flags;
     let alive = tables.settings().agent_alive(now);
-    if headers.payload() > 0 && !alive {
+    let ends = flags & (wire::FIN | wire::RST) != 0;
+    let read = headers.payload() > 0 && (ends || is_read(packet, tables, headers, session, side));
+    if read && !alive {
         return Err(Reason::AlgNoAgent);
     }
-    if alive && (headers.payload() > 0 || flags & (wire::FIN | wire::RST) != 0) {
+    if alive && (read || ends) {
         let header = PuntHeader::new(session, side, headers.length as u32, packet.ifindex());
         packet.punt(header, headers.network)?;
         return Ok(Outcome::Punted);
@@ -75,6 +81,38 @@ pub fn pass<P: Packet, T: Tables>(
     }
     rewrite::apply(packet, headers, flow, Numbers::Shifted(shifted, delta))?;
     Ok(Outcome::Forward(hop))
+}
+
+/// Whether the agent has to see a segment with payload; else the next record is known now.
+#[inline(always)]
+fn is_read<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    headers: &Headers,
+    session: SessionId,
+    side: Side,
+) -> bool {
+    let (sequence, length) = (headers.tcp.sequence, headers.payload() as u32);
+    let mut next = match tables.watch(session, side).place(sequence, length) {
+        Place::Agent => return true,
+        Place::Unread => return false,
+        Place::Record(ahead) => ahead,
+    };
+    let payload = headers.transport + headers.tcp.length;
+    for _record in 0..RECORDS {
+        // A header that is cut by the end of the segment goes to the agent, which keeps its part.
+        if next + RECORD_HEADER as u32 > length {
+            return true;
+        }
+        let header = packet.read::<RECORD_HEADER>(payload + next as usize);
+        let Ok(Some(record)) = header.map(watch::record_length) else { return true };
+        next += record;
+        if next >= length {
+            tables.move_boundary(session, side, sequence.wrapping_add(next));
+            return false;
+        }
+    }
+    true
 }
 
 /// The edit of a SYN; `mss` is what it announces afterwards.

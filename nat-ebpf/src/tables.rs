@@ -21,6 +21,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    watch::Watch,
 };
 
 /// Why an insertion failed.
@@ -209,6 +210,10 @@ pub trait Tables {
         sequence: u32,
         acknowledgement: u32,
     ) -> Result<Shifted, Reason>;
+    /// What the agent wants to see of what `side` sends.
+    fn watch(&self, id: SessionId, side: Side) -> Watch;
+    /// The next record that `side` sends starts at `boundary`.
+    fn move_boundary(&mut self, id: SessionId, side: Side, boundary: u32);
     /// Maps the SACK edges of a packet that `side` sends, in a buffer of options.
     fn map_sack(
         &self,

@@ -87,6 +87,17 @@ pub enum Announce {
     Stated(Ipv4Addr),
 }
 
+/// Whether a server speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// It does not.
+    Never,
+    /// When it is asked to, by AUTH.
+    Asked,
+    /// From the first byte.
+    Always,
+}
+
 /// How to run a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -96,13 +107,18 @@ pub struct Settings {
     pub port: u16,
     /// What it says of itself.
     pub announce: Announce,
+    /// Whether it speaks TLS; vsftpd and pyftpdlib can.
+    pub encryption: Encryption,
+    /// Ports of its passive data connections, first and last; any where nothing is said.
+    pub passive: Option<[u16; 2]>,
 }
 
 impl Settings {
     /// The usual: port 21, its own address.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
-        Self { kind, port: 21, announce: Announce::Own }
+        let (announce, encryption) = (Announce::Own, Encryption::Never);
+        Self { kind, port: 21, announce, encryption, passive: None }
     }
 }
 
@@ -178,6 +194,23 @@ fn write_config(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
     let file = folder.join(name);
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     Ok(file)
+}
+
+/// A key and a certificate of its own for a server: both in one file.
+pub fn certificate(folder: &Path) -> Result<PathBuf> {
+    let [key, certificate, both] =
+        ["key", "cert", "both"].map(|name| folder.join(format!("{name}.pem")));
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=lab", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate);
+    crate::process::must(&mut openssl)?;
+    let read = |file: &Path| fs::read(file).with_context(|| format!("read {}", file.display()));
+    fs::write(&both, [read(&key)?, read(&certificate)?].concat()).context("write a certificate")?;
+    Ok(both)
 }
 
 /// A command for a server's program.

@@ -1,4 +1,5 @@
-//! The eBPF objects: `target/bpf/nat-ebpf.o`, and the bench's own, `target/bpf/nat-bench.o`.
+//! The eBPF objects: `target/bpf/nat-ebpf.o`, and the bench's own, `target/bpf/nat-bench.o` and
+//! `target/bpf/nat-probe.o`.
 //!
 //! Only the package `nat-ebpf` is built, with a target folder of its own, so that work elsewhere in
 //! the tree neither breaks nor repeats it. The stable compiler is told to accept `-Z build-std`
@@ -25,9 +26,11 @@ pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
     build_program(workspace, "nat-ebpf", &workspace.bpf_object())
 }
 
-/// Builds the bench's own programs and puts them at [`Workspace::bench_object`].
+/// Builds the bench's own programs and puts them at [`Workspace::bench_object`], and beside it those
+/// that work on a gateway's maps.
 pub fn build_bench(workspace: &Workspace) -> anyhow::Result<()> {
-    build_program(workspace, "nat-bench-ebpf", &workspace.bench_object())
+    build_program(workspace, "nat-bench-ebpf", &workspace.bench_object())?;
+    build_program(workspace, "nat-probe-ebpf", &workspace.probe_object())
 }
 
 fn build_program(workspace: &Workspace, name: &str, object: &Path) -> anyhow::Result<()> {

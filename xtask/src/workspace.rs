@@ -50,6 +50,12 @@ impl Workspace {
         self.root.join("target/bpf/nat-bench.o")
     }
 
+    /// Those of its programs that work on the maps of a gateway; the bench looks for them beside the
+    /// others.
+    pub fn probe_object(&self) -> PathBuf {
+        self.root.join("target/bpf/nat-probe.o")
+    }
+
     /// The agent, as built by `cargo build --release`.
     pub fn agent(&self) -> PathBuf {
         self.target().join("release/nat-ctl")

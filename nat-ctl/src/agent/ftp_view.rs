@@ -25,6 +25,7 @@ pub fn view(session: &Session, age: u32, rule: Option<String>) -> FtpSessionView
         user,
         state: state.to_owned(),
         encrypted: session.ended() == Some(crate::alg::End::Encrypted),
+        note: session.ended().map(|end| end.text().to_owned()),
         mode: mode.map(|mode| match ACTIVE.contains(&mode) {
             true => FtpMode::Active,
             false => FtpMode::Passive,

@@ -7,7 +7,8 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     reason::Reason,
     sequence::Corrections,
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
+    watch::Watch,
 };
 
 use super::send::SendError;
@@ -47,6 +48,18 @@ pub trait Kernel: alg::Gateway {
     /// # Errors
     /// See [`Kernel::session`].
     fn correct(&mut self, id: SessionId, sides: &[Corrections; 2]) -> Result<(), PlaneError>;
+
+    /// Says which segments of `side` are wanted.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn watch(&mut self, id: SessionId, side: Side, watch: Watch) -> Result<(), PlaneError>;
+
+    /// Which are, and how far its records have been followed.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn watched(&mut self, id: SessionId, side: Side) -> Result<Watch, PlaneError>;
 
     /// Keeps what the engine has to know of a session after a crash.
     ///

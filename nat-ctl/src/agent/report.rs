@@ -22,6 +22,8 @@ pub enum Said {
     Expected(alg::Expectation),
     /// Lines are no longer read.
     Ended(alg::End),
+    /// Lines are read again.
+    Resumed,
 }
 
 impl Said {
@@ -31,6 +33,7 @@ impl Said {
             Self::Event(event) => self::event(flow, event),
             Self::Expected(expectation) => expected(flow, expectation),
             Self::Ended(end) => ended(flow, *end),
+            Self::Resumed => resumed(flow),
         }
     }
 }
@@ -67,13 +70,12 @@ fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
 
 fn ended(flow: &alg::ControlFlow, end: alg::End) {
     let name = name(flow);
-    match end {
-        alg::End::Encrypted => tracing::info!(
-            "{name}: is encrypted now: data connections that it announces cannot be read; they \
-             need a passive range that is forwarded"
-        ),
-        alg::End::NotFtp => tracing::info!("{name}: is not FTP: it is passed on unread"),
-    }
+    tracing::info!("{name}: {}", end.text());
+}
+
+/// Lines are read again.
+fn resumed(flow: &alg::ControlFlow) {
+    tracing::info!("{}: is in clear text again", name(flow));
 }
 
 /// A write to the data plane failed.

@@ -16,8 +16,9 @@ use nat_common::{
     port::{Endpoint, Owner, PortOwner},
     reason::Reason,
     sequence::Corrections,
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
     tcp::State,
+    watch::{self, Watch},
 };
 
 use super::{
@@ -89,6 +90,23 @@ impl Kernel for World {
             sessions.correct(place, &record, sides);
         }
         Ok(())
+    }
+
+    fn watch(&mut self, id: SessionId, side: Side, watch: Watch) -> Result<(), PlaneError> {
+        let what = "say what is wanted of an FTP session";
+        let Some(place) = id.index().map(|session| watch::index(session, side)) else {
+            return Ok(());
+        };
+        let watches = &mut self.maps().watches;
+        watches.set(place, watch.closed(), 0).map_err(refused(what))?;
+        watches.set(place, watch, 0).map_err(refused(what))
+    }
+
+    fn watched(&mut self, id: SessionId, side: Side) -> Result<Watch, PlaneError> {
+        let Some(place) = id.index().map(|session| watch::index(session, side)) else {
+            return Ok(Watch::LINES);
+        };
+        self.maps().watches.get(&place, 0).map_err(refused("read what is wanted of an FTP session"))
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {

@@ -94,6 +94,25 @@ impl Dialogue {
         Dialogue { greeted: true, spoken: true, ..Dialogue::default() }
     }
 
+    /// Whether encryption may begin with what the client sends next: it has said nothing yet, or waits
+    /// for the answer to AUTH.
+    pub fn may_encrypt(&self) -> bool {
+        !self.spoken || self.waiting.contains(&Waiting::Auth)
+    }
+
+    /// Lines come again behind what was encrypted. A server takes CCC only from who has logged in (RFC
+    /// 2228, 3), and what comes now has to be FTP as the first line had to.
+    pub fn resume(&mut self) {
+        self.waiting.clear();
+        (self.unlisted, self.several) = (0, None);
+        (self.greeted, self.logged_in, self.spoken) = (true, true, false);
+    }
+
+    /// Whether the client has given a command.
+    pub fn has_spoken(&self) -> bool {
+        self.spoken
+    }
+
     /// Whether this is the first line of the client. It decides whether the flow is FTP at all.
     pub fn is_first_command(&mut self) -> bool {
         !std::mem::replace(&mut self.spoken, true)

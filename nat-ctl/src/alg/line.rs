@@ -57,6 +57,11 @@ impl LineState {
         LineState { ending, partial: Vec::new(), passed: 0, last: 0 }
     }
 
+    /// Whether no byte of the line has passed.
+    pub fn is_at_start(&self) -> bool {
+        self.passed == 0
+    }
+
     /// Length of the rest of the line at the start of `bytes`, its end included; `None` when it
     /// does not end there.
     pub fn length(&self, bytes: &[u8]) -> Option<usize> {

@@ -17,6 +17,8 @@
 //! - The same bytes in give the same bytes out, however they are cut and repeated: a byte is read
 //!   once, and what leaves is a pure function of the bytes and of the edit list ([`stream`]).
 //! - An expectation stands before the bytes that announce it leave, and so do the corrections.
+//! - What is encrypted is followed by its records alone, and read again only where a line stands in the
+//!   place of one ([`records`]).
 //! - No pinhole comes of a line that is not complete, of bytes that start a segment and not a line,
 //!   or of a reply that nothing asked for ([`line`], [`dialogue`]).
 //! - A pinhole is one address of the sender's own, one port from 1024 on, one peer
@@ -28,7 +30,7 @@
 //! `docs/ftp.md` has the rules and their reasons.
 
 use bytes::Bytes;
-use nat_common::sequence::Corrections;
+use nat_common::{sequence::Corrections, watch::Watch};
 
 pub mod announcement;
 pub mod dialogue;
@@ -39,6 +41,7 @@ pub mod keyword;
 pub mod line;
 pub mod opening;
 pub mod pinhole;
+pub mod records;
 mod refusal;
 pub mod session;
 mod sessions;
@@ -87,6 +90,13 @@ pub enum Command {
         /// All of them, in the place of those before.
         corrections: Corrections,
     },
+    /// Of what `side` sends, this is wanted from now on.
+    Watch {
+        /// Whose segments.
+        side: Side,
+        /// Which of them.
+        watch: Watch,
+    },
     /// Send this on.
     Emit(Emit),
     /// Let the segment go; its sender repeats it.
@@ -101,6 +111,8 @@ pub enum Command {
     /// Lines of this flow are no longer read. Its corrections stay in force, and repeats of what
     /// was rewritten still need the engine.
     EndInspection(End),
+    /// Lines of both sides are read again.
+    ResumeInspection,
 }
 
 /// A segment that leaves. It may be longer than the peer's MSS; who sends it cuts it.

@@ -110,11 +110,25 @@ pub enum ForeignAddress {
     Pass,
 }
 
-/// Why lines are no longer read.
+/// Why lines are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum End {
-    /// AUTH was accepted, or the client began with TLS.
+    /// AUTH was accepted, or the client began with TLS. After CCC lines are read again.
     Encrypted,
     /// The first line of the client was no FTP command.
     NotFtp,
+}
+
+impl End {
+    /// What that means for data connections, in the one sentence that users are told.
+    pub const fn text(self) -> &'static str {
+        match self {
+            End::Encrypted => {
+                "the control connection is encrypted, so the ports that it announces cannot be read: \
+                 a passive server inside needs a declared passive range that is forwarded to it, an \
+                 active client inside gets no data connection"
+            }
+            End::NotFtp => "its first line is no FTP command, so it is passed on unread",
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! byte is read once. What has been read before only passes through the edit list again.
 
 use bytes::Bytes;
+use nat_common::watch::Watch;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,13 +16,17 @@ use super::{
     line::Line,
     opening::Promise,
     pinhole::Pinholes,
+    records::Next,
     refusal::{DropReason, End, ForeignAddress},
-    stream::{Arrival, Stream},
+    stream::{Arrival, Reading, Stream},
 };
 
 mod announce;
 mod change;
 mod lines;
+
+/// The type of the first record of a TLS client (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// The engine of one control flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +39,16 @@ pub struct Session {
     pinholes: Pinholes,
     /// What the inside end has been made to announce in a line that has not ended.
     promise: Option<Promise>,
+    /// Why nothing is read for good.
     end: Option<End>,
+}
+
+/// How far reading has come, counted from the first byte that had not been read.
+struct Progress {
+    /// How many bytes may pass.
+    passes: usize,
+    /// Where the next one is to be read; ahead of what is there, within a record.
+    next: usize,
 }
 
 /// A line, and where it lies in its stream.
@@ -81,26 +95,35 @@ impl Session {
         if let Some(ack) = segment.ack {
             self.stream_mut(side.other()).acknowledge(ack);
         }
-        let old = match self.stream_mut(side).arrival(seq, payload.len()) {
-            Arrival::Read(old) => old,
-            Arrival::Gap => return vec![Command::Drop { side, reason: DropReason::Gap }],
+        let (ended, watched) = (self.ended(), self.watches());
+        let old = loop {
+            match self.stream_mut(side).arrival(seq, payload.len()) {
+                Arrival::Read(old) => break old,
+                Arrival::Gap => return vec![Command::Drop { side, reason: DropReason::Gap }],
+                Arrival::Lost => self.stop(End::Encrypted),
+            }
         };
         let mut out = Vec::new();
-        let ended = self.end;
         let before = *self.stream(side).corrections();
-        let read = self.read(side, payload.get(old..).unwrap_or_default(), gateway, &mut out);
-        self.stream_mut(side).advance(read);
+        let fresh = payload.get(old..).unwrap_or_default();
+        let Progress { passes, next } = self.read(side, fresh, gateway, &mut out);
+        self.stream_mut(side).advance(next);
         let corrections = *self.stream(side).corrections();
         if corrections != before {
             out.push(Command::SetCorrections { side, corrections });
         }
-        let taken = payload.get(..old + read);
+        if self.ended() != ended {
+            out.push(self.ended().map_or(Command::ResumeInspection, Command::EndInspection));
+        }
+        for ((side, watch), (_, before)) in self.watches().into_iter().zip(watched) {
+            if watch != before {
+                out.push(Command::Watch { side, watch });
+            }
+        }
+        let taken = payload.get(..old + passes);
         match taken.filter(|taken| !taken.is_empty() || payload.is_empty()) {
             Some(taken) => out.push(Command::Emit(self.emit(segment, taken))),
             None => out.push(Command::Drop { side, reason: DropReason::EditsFull }),
-        }
-        if let Some(end) = self.end.filter(|_| ended.is_none()) {
-            out.push(Command::EndInspection(end));
         }
         out
     }
@@ -129,9 +152,17 @@ impl Session {
         self.dialogue.facts()
     }
 
-    /// Why lines are no longer read; `None` while they are.
+    /// Why lines are not read; `None` while those of both sides are.
     pub fn ended(&self) -> Option<End> {
-        self.end
+        let records = |stream: &Stream| matches!(stream.reading, Reading::Records(_));
+        let encrypted = records(&self.client) || records(&self.server);
+        self.end.or(encrypted.then_some(End::Encrypted))
+    }
+
+    /// The data plane has passed records of `side` on without the engine, and the next one starts at
+    /// `boundary`.
+    pub fn followed(&mut self, side: Side, boundary: u32) {
+        self.stream_mut(side).followed(boundary);
     }
 
     /// The state for a successor. At most [`nat_common::journal::JOURNAL_BYTES`].
@@ -181,40 +212,103 @@ impl Session {
         }
     }
 
-    /// Reads new bytes, and says how many of them may pass.
+    fn watches(&mut self) -> [(Side, Watch); 2] {
+        [(Side::Client, self.client.watch()), (Side::Server, self.server.watch())]
+    }
+
+    /// Both sides send records from here on, if they did not before.
+    fn encrypt(&mut self) {
+        self.client.encrypt();
+        self.server.encrypt();
+    }
+
+    fn stop(&mut self, end: End) {
+        self.end = Some(end);
+        self.client.stop();
+        self.server.stop();
+    }
+
+    /// Reads new bytes.
     fn read(
         &mut self,
         side: Side,
         fresh: &[u8],
         gateway: &mut dyn Gateway,
         out: &mut Vec<Command>,
-    ) -> usize {
+    ) -> Progress {
         let mut read = 0;
-        while self.end.is_none() {
-            let Some(rest) = fresh.get(read..).filter(|rest| !rest.is_empty()) else { break };
-            let stream = self.stream(side);
-            let length = stream.line.length(rest);
-            let bytes = length.and_then(|length| rest.get(..length)).unwrap_or(rest);
-            let line = match length {
-                Some(_) => stream.line.ended_by(bytes),
-                None => stream.line.with(bytes),
+        while let Some(rest) = fresh.get(read..).filter(|rest| !rest.is_empty()) {
+            let next = match &mut self.stream_mut(side).reading {
+                Reading::Lines => None,
+                Reading::Records(records) => Some(records.next(rest)),
+                Reading::Nothing => Some(Next::Record { here: rest.len(), ahead: 0 }),
             };
-            let start = stream.at(read).wrapping_sub(line.passed as u32);
-            let placed = Placed { side, line: &line, start };
-            self.swallow(side, bytes);
-            let done = match length {
-                Some(_) => self.complete(&placed, gateway, out),
-                None => self.incomplete(&placed, gateway),
-            };
-            if let Err(NoRoom) = done {
-                return read;
+            match next {
+                None if self.begins_encrypted(side, rest) => match self.dialogue.has_spoken() {
+                    true => self.client.encrypt(),
+                    false => self.encrypt(),
+                },
+                None => match self.read_line(side, read, rest, gateway, out) {
+                    Ok(length) => read += length,
+                    Err(NoRoom) => break,
+                },
+                Some(Next::Record { here, ahead }) => {
+                    read += here;
+                    if ahead > 0 {
+                        return Progress { passes: read, next: read + ahead };
+                    }
+                }
+                Some(Next::Line) => {
+                    if side == Side::Client {
+                        self.dialogue.resume();
+                    }
+                    self.stream_mut(side).resume(side);
+                }
+                Some(Next::Unknown) => self.stop(match self.dialogue.has_spoken() {
+                    true => End::Encrypted,
+                    false => End::NotFtp,
+                }),
             }
-            match length {
-                Some(_) => self.stream_mut(side).line.end(bytes),
-                None => self.stream_mut(side).line.extend(bytes),
-            }
-            read += bytes.len();
         }
-        fresh.len()
+        Progress { passes: read, next: read }
+    }
+
+    /// Whether the client speaks TLS from here on: to a port where encryption comes first, or before
+    /// the answer to its AUTH has come. No command starts like that.
+    fn begins_encrypted(&self, side: Side, bytes: &[u8]) -> bool {
+        side == Side::Client
+            && bytes.first() == Some(&TLS_HANDSHAKE)
+            && self.client.line.is_at_start()
+            && self.dialogue.may_encrypt()
+    }
+
+    /// Reads a line, or the beginning of one, and says how long it is.
+    fn read_line(
+        &mut self,
+        side: Side,
+        read: usize,
+        rest: &[u8],
+        gateway: &mut dyn Gateway,
+        out: &mut Vec<Command>,
+    ) -> Result<usize, NoRoom> {
+        let stream = self.stream(side);
+        let length = stream.line.length(rest);
+        let bytes = length.and_then(|length| rest.get(..length)).unwrap_or(rest);
+        let line = match length {
+            Some(_) => stream.line.ended_by(bytes),
+            None => stream.line.with(bytes),
+        };
+        let start = stream.at(read).wrapping_sub(line.passed as u32);
+        let placed = Placed { side, line: &line, start };
+        self.swallow(side, bytes);
+        match length {
+            Some(_) => self.complete(&placed, gateway, out)?,
+            None => self.incomplete(&placed, gateway)?,
+        }
+        match length {
+            Some(_) => self.stream_mut(side).line.end(bytes),
+            None => self.stream_mut(side).line.extend(bytes),
+        }
+        Ok(bytes.len())
     }
 }

@@ -13,10 +13,13 @@
 
 use std::collections::VecDeque;
 
-use nat_common::sequence::{Corrections, PushError};
+use nat_common::{
+    sequence::{Corrections, PushError},
+    watch::{REACH, Watch},
+};
 use serde::{Deserialize, Serialize};
 
-use super::{flow::Side, image, line::LineState};
+use super::{flow::Side, image, line::LineState, records::Records};
 
 /// Furthest back that a sequence number can mean the past: the largest window (RFC 7323, 2.3).
 const HORIZON: u32 = 1 << 30;
@@ -40,6 +43,22 @@ pub struct Stream {
     texts: VecDeque<Vec<u8>>,
     /// Where the stream stands within its line.
     pub line: LineState,
+    /// What its bytes are.
+    pub reading: Reading,
+    /// The first byte that is surely no line, once there is one.
+    from: Option<u32>,
+}
+
+/// What is read of a direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reading {
+    /// Its lines.
+    Lines,
+    /// Where its TLS records begin. What has not been read starts with a header, and may lie ahead of
+    /// what has arrived.
+    Records(Records),
+    /// Nothing, for good.
+    Nothing,
 }
 
 /// Where a segment lies in its stream.
@@ -47,6 +66,8 @@ pub struct Stream {
 pub enum Arrival {
     /// Bytes before it are missing.
     Gap,
+    /// Where its records are cannot be known any more.
+    Lost,
     /// So many of its bytes have been read before.
     Read(usize),
 }
@@ -61,6 +82,8 @@ impl Stream {
             corrections: Corrections::IDENTITY,
             texts: VecDeque::new(),
             line: LineState::new(side),
+            reading: Reading::Lines,
+            from: None,
         }
     }
 
@@ -78,15 +101,23 @@ impl Stream {
             self.acknowledged = seq;
             seq
         });
-        match behind(next, seq) {
-            Some(read) => Arrival::Read(length.min(read as usize)),
-            None => Arrival::Gap,
+        match (behind(next, seq), &mut self.reading) {
+            (Some(read), _) => Arrival::Read(length.min(read as usize)),
+            (None, Reading::Nothing) => {
+                self.next = Some(seq);
+                Arrival::Read(0)
+            }
+            (None, Reading::Records(records)) => match records.gap() {
+                true => Arrival::Gap,
+                false => Arrival::Lost,
+            },
+            (None, Reading::Lines) => Arrival::Gap,
         }
     }
 
     /// Whether every byte before `seq` has been read; so it is while none was seen.
     pub fn has_read(&self, seq: u32) -> bool {
-        self.next.is_none_or(|next| behind(next, seq).is_some())
+        self.reading == Reading::Nothing || self.next.is_none_or(|next| behind(next, seq).is_some())
     }
 
     /// Number of the byte that lies `offset` behind what has been read.
@@ -106,6 +137,49 @@ impl Stream {
             self.acknowledged = oldest;
         }
         self.forget(oldest, 0);
+    }
+
+    /// From the next byte on there are records.
+    pub fn encrypt(&mut self) {
+        if self.reading == Reading::Lines {
+            (self.reading, self.from) = (Reading::Records(Records::default()), None);
+        }
+    }
+
+    /// The next byte starts a line.
+    pub fn resume(&mut self, side: Side) {
+        (self.reading, self.from) = (Reading::Lines, None);
+        self.line = LineState::new(side);
+    }
+
+    /// Nothing is read any more.
+    pub fn stop(&mut self) {
+        (self.reading, self.from) = (Reading::Nothing, None);
+    }
+
+    /// Records have been followed elsewhere up to `boundary`, where the next one starts.
+    pub fn followed(&mut self, boundary: u32) {
+        let ahead = self.next.and_then(|next| behind(boundary, next)).filter(|ahead| *ahead > 0);
+        if let (Reading::Records(records), Some(ahead)) = (&mut self.reading, ahead) {
+            records.skip();
+            self.advance(ahead as usize);
+        }
+    }
+
+    /// Which of its segments are wanted from now on. So that numbers stay comparable the start of what
+    /// is not moves on at times.
+    pub fn watch(&mut self) -> Watch {
+        let Some(next) = self.next else { return Watch::LINES };
+        let from = *self.from.get_or_insert(next);
+        let from = if next.wrapping_sub(from) < REACH / 2 { from } else { next };
+        self.from = Some(from).filter(|_| self.reading != Reading::Lines);
+        match &self.reading {
+            Reading::Lines => Watch::LINES,
+            Reading::Records(records) => {
+                Watch::records(from, next.wrapping_sub(records.cut() as u32))
+            }
+            Reading::Nothing => Watch::nothing(from),
+        }
     }
 
     /// The receiver has acknowledged up to `ack`, in its own space.
@@ -148,7 +222,11 @@ impl Stream {
     /// Whether every edit has its text. What a predecessor left is not trusted blindly.
     pub fn is_sound(&self) -> bool {
         let lengths = self.corrections.edits().iter().map(|edit| usize::from(edit.new_len()));
-        lengths.eq(self.texts.iter().map(Vec::len))
+        let records = match &self.reading {
+            Reading::Records(records) => records.is_sound(),
+            Reading::Lines | Reading::Nothing => true,
+        };
+        records && lengths.eq(self.texts.iter().map(Vec::len))
     }
 
     /// What leaves for `payload` at `seq`: the number of its first byte outside, and the bytes.

@@ -40,6 +40,10 @@ pub(super) trait Tabular {
     const COLUMNS: &'static [&'static str];
     /// The cells of one row.
     fn row(&self) -> Vec<String>;
+    /// A sentence about it, below the table.
+    fn note(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Where and how a command prints.
@@ -90,7 +94,14 @@ impl Printer {
             Format::Jsonl => {
                 views.iter().try_for_each(|view| json_line(out, &versioned(view), Pretty::No))
             }
-            Format::Table => self.table(out, T::COLUMNS, views.iter().map(Tabular::row)),
+            Format::Table => {
+                self.table(out, T::COLUMNS, views.iter().map(Tabular::row))?;
+                let notes = views.iter().filter_map(Tabular::note);
+                notes.enumerate().try_for_each(|(number, note)| {
+                    let space = if number == 0 { "\n" } else { "" };
+                    writeln!(out, "{space}{note}")
+                })
+            }
         })
     }
 

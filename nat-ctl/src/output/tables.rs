@@ -287,6 +287,10 @@ impl Tabular for FtpSessionView {
             optional(self.rule.as_ref()),
         ]
     }
+
+    fn note(&self) -> Option<String> {
+        self.note.as_ref().map(|note| format!("session {}: {note}", self.id))
+    }
 }
 
 /// A forward as a row.

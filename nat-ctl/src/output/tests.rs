@@ -98,7 +98,7 @@ fn expectations_and_sessions_have_the_documented_fields() {
         "id": 7, "client": "192.168.1.5:40000", "server": "198.51.100.9:21",
         "public": "203.0.113.10:50000", "user": "anonymous", "state": "open", "encrypted": false,
         "mode": "passive", "command": "RETR", "file": "a.bin", "bytes": 10485760, "age_s": 9,
-        "rule": null,
+        "note": null, "rule": null,
     });
     let view: FtpSessionView = serde_json::from_value(session.clone()).expect("view");
     assert_eq!(shape(&view), session);

@@ -186,6 +186,9 @@ pub struct FtpSessionView {
     pub state: String,
     /// Whether the control connection is beyond reading.
     pub encrypted: bool,
+    /// What that means for its data connections, in a sentence; the log has the same.
+    #[serde(default)]
+    pub note: Option<String>,
     /// How the last data connection was announced.
     pub mode: Option<FtpMode>,
     /// The last command; arguments of PASS and ACCT are masked.

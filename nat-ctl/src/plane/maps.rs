@@ -19,6 +19,7 @@ use nat_common::{
     reason::Reason,
     rule::{AllowedKey, Forward, OneToOne},
     settings::Settings,
+    watch::Watch,
 };
 
 use super::error::{PlaneError, Result};
@@ -47,6 +48,7 @@ pub const NAMES: &[&str] = &[
     "allowed",
     "addresses",
     "sessions",
+    "watches",
     "journal",
     "drops",
     "agent_drops",
@@ -87,6 +89,8 @@ pub struct Maps {
     pub addresses: Hash<[u8; 4], u32>,
     /// Control connections by place, in the memory of the data plane.
     pub sessions: SessionMemory,
+    /// What the agent wants to see of them, by [`nat_common::watch::index`].
+    pub watches: Array<MapData, Watch>,
     /// What the FTP engine has to remember, by place of the session.
     pub journal: Hash<u32, Journal>,
     /// Dropped packets by [`Reason`].
@@ -125,6 +129,7 @@ impl Maps {
             allowed: open(pins, "allowed", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: SessionMemory::open(pins)?,
+            watches: open(pins, "watches", Map::Array)?,
             journal: open(pins, "journal", Map::HashMap)?,
             drops: open(pins, "drops", Map::PerCpuArray)?,
             agent_drops: open(pins, "agent_drops", Map::Array)?,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 
+use nat_common::watch::{record_length, starts_record};
 use nat_ctl::alg::{ControlFlow, Side};
 use serde_json::Value;
 
@@ -97,7 +98,8 @@ fn segments(value: &Value) -> Vec<(Side, Vec<u8>)> {
     .collect()
 }
 
-/// Each character is a byte; `<xN>` stands for N more of the byte before it.
+/// Each character is a byte; `<xN>` stands for N more of the byte before it, and `...` at the end of a
+/// TLS record for the rest of it.
 fn bytes(text: &str) -> Vec<u8> {
     let latin = |text: &str| -> Vec<u8> {
         text.chars().map(|char| u8::try_from(u32::from(char)).expect("latin-1")).collect()
@@ -106,6 +108,13 @@ fn bytes(text: &str) -> Vec<u8> {
         let (count, tail) = tail.split_once('>')?;
         Some((head, count.parse::<usize>().ok()?, tail))
     });
+    // A TLS record whose end is left out: its header says how long it is.
+    if let Some(head) = text.strip_suffix("...").map(latin)
+        && let Some(header) = head.first_chunk().filter(|header| starts_record(header[0]))
+    {
+        let length = record_length(*header).expect("a record") as usize;
+        return [head.clone(), vec![0; length - head.len()]].concat();
+    }
     match repeated {
         Some((head, count, tail)) => {
             let last = *latin(head).last().expect("a byte to repeat");

@@ -147,8 +147,9 @@ fn check_order(commands: &[Command]) {
     let rank = |command: &Command| match command {
         Command::Expect(_) | Command::Unexpect(_) | Command::Log(_) => 0,
         Command::SetCorrections { .. } => 1,
-        Command::Emit(_) | Command::Drop { .. } => 2,
-        Command::EndInspection(_) => 3,
+        Command::EndInspection(_) | Command::ResumeInspection => 2,
+        Command::Watch { .. } => 3,
+        Command::Emit(_) | Command::Drop { .. } => 4,
     };
     assert!(commands.iter().map(rank).is_sorted(), "out of order: {commands:#?}");
 }

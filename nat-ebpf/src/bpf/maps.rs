@@ -22,6 +22,7 @@ use nat_common::{
     session::Session,
     settings::Settings,
     tcp_options,
+    watch::Watch,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -112,6 +113,9 @@ pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::ne
 /// Control connections.
 #[btf_map(name = "sessions")]
 pub static CONTROL: Array<Session, SESSIONS, MAPPED> = Array::new();
+/// What the agent wants to see of them.
+#[btf_map(name = "watches")]
+pub static WATCHES: Array<Watch, { 2 * SESSIONS }> = Array::new();
 /// What the FTP engine remembers; for the agent alone.
 #[btf_map(name = "journal")]
 pub static JOURNAL: HashMap<u32, Journal, SESSIONS, ON_DEMAND> = HashMap::new();

@@ -30,6 +30,7 @@ use nat_common::{
     session::{Session, SessionId, Side},
     settings::Settings,
     tcp_options,
+    watch::{self, Watch},
 };
 
 const EEXIST: i32 = -17;
@@ -292,6 +293,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn watch(&self, id: SessionId, side: Side) -> Watch {
+        // SAFETY: a value of an array map, copied at once. The agent first writes all but what it says.
+        self::watch(id, side).map_or(Watch::LINES, |watch| unsafe { *watch })
+    }
+
+    #[inline(always)]
+    fn move_boundary(&mut self, id: SessionId, side: Side, boundary: u32) {
+        if let Some(watch) = self::watch(id, side) {
+            // SAFETY: a value of an array map, one word of it.
+            unsafe { (*watch).boundary = boundary };
+        }
+    }
+
+    #[inline(always)]
     fn map_sack(
         &self,
         id: SessionId,
@@ -342,6 +357,11 @@ unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
 #[inline(always)]
 fn session(id: SessionId) -> Option<*mut Session> {
     maps::CONTROL.get_ptr_mut(id.index()?)
+}
+
+#[inline(always)]
+fn watch(id: SessionId, side: Side) -> Option<*mut Watch> {
+    maps::WATCHES.get_ptr_mut(watch::index(id.index()?, side))
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@ use nat_common::{
     rule::{Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
+    watch::Watch,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -60,6 +61,8 @@ pub struct State {
     pub one_to_one: HashMap<[u8; 4], OneToOne>,
     /// Control connections by index.
     pub sessions: Vec<Session>,
+    /// What the agent wants to see of them, by [`nat_common::watch::index`].
+    pub watches: Vec<Watch>,
     /// Drops by reason.
     pub drops: [u64; REASONS],
     /// Counters.
@@ -77,7 +80,8 @@ impl State {
     /// Empty tables.
     pub fn new(limits: Limits) -> Self {
         let sessions = vec![Session::default(); limits.sessions as usize];
-        Self { sessions, limits, ..Self::default() }
+        let watches = vec![Watch::LINES; 2 * limits.sessions as usize];
+        Self { sessions, watches, limits, ..Self::default() }
     }
 
     /// Drops for one reason.

@@ -23,6 +23,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    watch::{self, Watch},
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -340,6 +341,20 @@ impl<'a> Tables for HostTables<'a> {
             sequence: session.corrections(side).map_seq(sequence),
             acknowledgement: session.corrections(side.other()).map_ack(acknowledgement),
         })
+    }
+
+    fn watch(&self, id: SessionId, side: Side) -> Watch {
+        let place = id.index().map(|session| watch::index(session, side) as usize);
+        let state = self.at(Operation::Session);
+        place.and_then(|place| state.watches.get(place)).copied().unwrap_or(Watch::LINES)
+    }
+
+    fn move_boundary(&mut self, id: SessionId, side: Side, boundary: u32) {
+        let place = id.index().map(|session| watch::index(session, side) as usize);
+        let mut state = self.at(Operation::Session);
+        if let Some(watch) = place.and_then(|place| state.watches.get_mut(place)) {
+            watch.boundary = boundary;
+        }
     }
 
     fn map_sack(

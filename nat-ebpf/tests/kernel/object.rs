@@ -27,6 +27,7 @@ use nat_common::{
     rule::AllowedKey,
     session::Session,
     settings::Settings,
+    watch::Watch,
 };
 use nat_ebpf::host::State;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -297,6 +298,16 @@ impl Object {
     pub fn set_session(&mut self, index: u32, session: Session) {
         let mut map = Array::try_from(self.ebpf.map_mut("sessions").unwrap()).unwrap();
         map.set(index, session, 0).unwrap();
+    }
+
+    pub fn watch(&mut self, place: u32) -> Watch {
+        let map = Array::try_from(self.ebpf.map_mut("watches").unwrap()).unwrap();
+        map.get(&place, 0).unwrap()
+    }
+
+    pub fn set_watch(&mut self, place: u32, watch: Watch) {
+        let mut map = Array::try_from(self.ebpf.map_mut("watches").unwrap()).unwrap();
+        map.set(place, watch, 0).unwrap();
     }
 
     fn sums<const N: usize>(&mut self, name: &str) -> [u64; N] {

@@ -23,8 +23,9 @@ use nat_common::{
     reason::Reason,
     record::FlowRecord,
     rule::RuleId,
-    session::SessionId,
+    session::{SessionId, Side},
     settings::{Filtering, Mapping},
+    watch::{self, Watch},
 };
 use nat_ebpf::{
     host::{self, HostPacket, Limits, Memory, Verdict, World},
@@ -581,4 +582,44 @@ fn mapping_by_remote_end_and_filtering_of_nobody_are_the_same_on_both_sides() {
             assert_eq!(both.memory.state().dropped(Reason::Unsolicited), 3);
         },
     );
+}
+
+#[test]
+fn records_are_followed_as_on_the_host() {
+    lab::run("records_are_followed_as_on_the_host", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let (client, server) = ((gateway::HOST, 40000), (REMOTE, 21));
+        both.packet(true, Zone::Inside, &Spec::tcp(client, server, SYN).build());
+        let flows = both.object.flows();
+        let session = flows.values().find_map(|record| record.flow().control_session()).unwrap();
+        let place = watch::index(session.index().unwrap(), Side::Originator);
+        let from = 1000;
+        let record = |length: usize| [&[23, 3, 3, 0, length as u8][..], &vec![7; length]].concat();
+        let begin = Watch::records(from, from);
+        for (payload, seen) in [
+            (record(40), false),
+            (record(100).repeat(8), false),
+            (record(9)[..5].to_vec(), false),
+            (record(1)[..4].to_vec(), true),
+            (record(1).repeat(9), true),
+            (b"PWD\r\n".to_vec(), true),
+            ([record(3), b"PWD\r\n".to_vec()].concat(), true),
+        ] {
+            both.object.set_watch(place, begin);
+            both.memory.state().watches[place as usize] = begin;
+            let before = both.object.counters()[Counter::Punted as usize];
+            let spec = Spec::tcp(client, server, PSH | ACK).with(&payload);
+            both.packet(true, Zone::Inside, &spec.build());
+            let now = both.object.watch(place);
+            assert_eq!(now, both.memory.state().watches[place as usize]);
+            let handed = both.object.counters()[Counter::Punted as usize] - before;
+            assert_eq!((handed > 0, now == begin), (seen, seen), "{} bytes", payload.len());
+        }
+        let begin = Watch::nothing(from);
+        both.object.set_watch(place, begin);
+        both.memory.state().watches[place as usize] = begin;
+        let spec = Spec::tcp(client, server, PSH | ACK).with(b"more than two bytes");
+        both.packet(true, Zone::Inside, &spec.build());
+    });
 }

@@ -9,4 +9,5 @@ mod gateway;
 mod mangled;
 mod model;
 mod races;
+mod records;
 mod sequences;

@@ -9,7 +9,12 @@ use std::{path::Path, process::Command, str::FromStr, time::Duration};
 use anyhow::{Context as _, Error, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{agent::Agent, ceiling::Ceiling, nft::Nft, topology::Topology};
+use super::{
+    agent::Agent,
+    ceiling::{Ceiling, CeilingTc},
+    nft::Nft,
+    topology::Topology,
+};
 use crate::{
     gateway::Mode,
     process::{self, Process},
@@ -34,6 +39,9 @@ pub enum Contender {
     /// XDP with a FIB lookup and a redirect, no NAT: nothing that asks the kernel for its way can be
     /// faster.
     Ceiling,
+    /// TC with link addresses that it was given and a redirect, no NAT, no lookup: nothing in TC can be
+    /// faster.
+    CeilingTc,
     /// `nat-ctl run`.
     Ours(Mode),
     /// The kernel's forwarding, no NAT.
@@ -61,8 +69,14 @@ impl Contender {
     /// All that are known here, and the user's.
     #[must_use]
     pub fn all(peers: &[Peer]) -> Vec<Self> {
-        let known =
-            [Self::Ceiling, Self::Ours(Mode::Xdp), Self::Ours(Mode::Tc), Self::Forward, Self::Nft];
+        let known = [
+            Self::Ceiling,
+            Self::Ours(Mode::Xdp),
+            Self::CeilingTc,
+            Self::Ours(Mode::Tc),
+            Self::Forward,
+            Self::Nft,
+        ];
         known.into_iter().chain(peers.iter().cloned().map(Self::Peer)).collect()
     }
 
@@ -71,6 +85,7 @@ impl Contender {
     pub fn name(&self) -> &str {
         match self {
             Self::Ceiling => "ceiling",
+            Self::CeilingTc => "tc-ceiling",
             Self::Ours(Mode::Xdp) => "xdp",
             Self::Ours(Mode::Tc) => "tc",
             Self::Forward => "forward",
@@ -82,7 +97,13 @@ impl Contender {
     /// Whether it puts its public address in place of the inside's.
     #[must_use]
     pub const fn translates(&self) -> bool {
-        !matches!(self, Self::Ceiling | Self::Forward)
+        !matches!(self, Self::Ceiling | Self::CeilingTc | Self::Forward)
+    }
+
+    /// Whether it is there for comparison alone: packets pass it, but it is no gateway.
+    #[must_use]
+    pub const fn is_ceiling(&self) -> bool {
+        matches!(self, Self::Ceiling | Self::CeilingTc)
     }
 
     /// Starts it in the gateway namespace of `topology`.
@@ -91,6 +112,10 @@ impl Contender {
             Self::Ceiling => {
                 topology.gateway.sysctl("net.ipv4.ip_forward", "1")?;
                 Work::Ceiling { _programs: Ceiling::start(topology, sizes.object)? }
+            }
+            Self::CeilingTc => {
+                topology.gateway.sysctl("net.ipv4.ip_forward", "1")?;
+                Work::CeilingTc { _programs: CeilingTc::start(topology, sizes.object)? }
             }
             Self::Ours(mode) => Work::Agent(Agent::start(topology, *mode, sizes)?),
             Self::Forward => {
@@ -143,6 +168,7 @@ pub struct Running<'t> {
 #[derive(Debug)]
 enum Work {
     Ceiling { _programs: Ceiling },
+    CeilingTc { _programs: CeilingTc },
     Agent(Agent),
     Kernel,
     Nft { _rules: Nft },
@@ -191,7 +217,11 @@ impl Drop for Running<'_> {
                 }
                 drop(process.take());
             }
-            Work::Agent(_) | Work::Ceiling { .. } | Work::Kernel | Work::Nft { .. } => {}
+            Work::Agent(_)
+            | Work::Ceiling { .. }
+            | Work::CeilingTc { .. }
+            | Work::Kernel
+            | Work::Nft { .. } => {}
         }
         let _ = self.topology.gateway.sysctl("net.ipv4.ip_forward", "0");
     }

@@ -276,16 +276,23 @@ impl<'t> Field<'t> {
 
 impl Port {
     fn new(from: (&Namespace, &str), to: (&Namespace, &str)) -> Result<Self> {
-        let mut links = [0; 12];
-        let text = [hardware_address(to.0, to.1)?, hardware_address(from.0, from.1)?].join(":");
-        for (byte, digits) in links.iter_mut().zip(text.split(':')) {
-            *byte = u8::from_str_radix(digits, 16).context("read a hardware address")?;
-        }
+        let links = links(from, to)?;
         Ok(Self { ifindex: ifindex(from.0, from.1)?, links })
     }
 }
 
-fn ifindex(namespace: &Namespace, device: &str) -> Result<u32> {
+/// Hardware addresses of a frame from a device to another: the receiver's, the sender's.
+pub(super) fn links(from: (&Namespace, &str), to: (&Namespace, &str)) -> Result<[u8; 12]> {
+    let mut links = [0; 12];
+    let text = [hardware_address(to.0, to.1)?, hardware_address(from.0, from.1)?].join(":");
+    for (byte, digits) in links.iter_mut().zip(text.split(':')) {
+        *byte = u8::from_str_radix(digits, 16).context("read a hardware address")?;
+    }
+    Ok(links)
+}
+
+/// Number of a device in its namespace.
+pub(super) fn ifindex(namespace: &Namespace, device: &str) -> Result<u32> {
     let shown = namespace.ip(&format!("-o link show dev {device}"))?;
     let number = shown.split(':').next().unwrap_or_default();
     number.parse().with_context(|| format!("number of {device} in {shown}"))

@@ -9,8 +9,10 @@ pub const GATEWAY_COST: &str = "gateway-cost";
 pub const GATEWAY_RATE: &str = "gateway-rate";
 /// The whole program by test run with random keys (ns).
 pub const PROGRAM_COST: &str = "program-cost";
-/// The whole program for a flow that it makes, by test run (ns).
+/// Making a flow, by test run (ns): claim of its public port, insert of both directions.
 pub const INSERT_COST: &str = "insert-cost";
+/// The whole program for the first packet of a flow, by test run (ns).
+pub const FIRST_PACKET: &str = "first-packet";
 /// New UDP flows in a second, two packets each (flows/s).
 pub const UDP_FLOWS: &str = "udp-flows";
 /// Memory of a session, all in (bytes).
@@ -43,11 +45,12 @@ pub const FTP_PUNTED: &str = "ftp-punted";
 pub const FTP_BULK: &str = "ftp-bulk";
 
 /// All of them, in the order in which a report shows them.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     GATEWAY_COST,
     GATEWAY_RATE,
     PROGRAM_COST,
     INSERT_COST,
+    FIRST_PACKET,
     UDP_FLOWS,
     TCP_CONNECTION,
     TCP_CONNECTIONS,

@@ -6,19 +6,25 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use super::{Announce, Settings};
+use super::{Announce, Encryption, Settings};
 use crate::netns::Namespace;
 
-/// Command line: port, root, stated address or nothing.
+/// Command line: port, root, stated address or nothing, certificate or nothing, first and last passive
+/// port or nothing.
 const SCRIPT: &str = "\
 import sys, warnings
 warnings.simplefilter('ignore')
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
-port, root, stated = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+port, root, stated, certificate, first, last = int(sys.argv[1]), *sys.argv[2:7]
+if certificate:
+    from pyftpdlib.handlers import TLS_FTPHandler as FTPHandler
+    FTPHandler.certfile = certificate
+if first:
+    FTPHandler.passive_ports = range(int(first), int(last) + 1)
 authorizer = DummyAuthorizer()
 authorizer.add_anonymous(root, perm='elradfmw')
 FTPHandler.authorizer = authorizer
@@ -52,7 +58,14 @@ pub(super) fn command(
         Announce::Own => String::new(),
         Announce::Stated(address) => address.to_string(),
     };
+    let certificate = match settings.encryption {
+        Encryption::Never => PathBuf::new(),
+        Encryption::Asked => super::certificate(folder)?,
+        Encryption::Always => bail!("pyftpdlib does not speak TLS from the first byte"),
+    };
+    let passive = settings.passive.map(|ports| ports.map(|port| port.to_string()));
     let mut command = namespace.command(python);
-    command.arg(script).arg(settings.port.to_string()).arg(root).arg(stated);
+    command.arg(script).arg(settings.port.to_string()).arg(root).arg(stated).arg(certificate);
+    command.args(passive.unwrap_or_default());
     Ok(command)
 }

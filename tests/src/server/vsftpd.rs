@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::{Announce, Settings};
+use super::{Announce, Encryption, Settings};
 use crate::netns::Namespace;
 
 pub(super) const PROGRAM: &str = "vsftpd";
@@ -35,6 +35,20 @@ pub(super) fn command(
     );
     if let Announce::Stated(address) = settings.announce {
         writeln!(text, "pasv_address={address}").context("format")?;
+    }
+    if settings.encryption != Encryption::Never {
+        let certificate = super::certificate(folder)?;
+        let implicit = if settings.encryption == Encryption::Always { "YES" } else { "NO" };
+        write!(
+            text,
+            "ssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=NO\nssl_ciphers=HIGH\n\
+             implicit_ssl={implicit}\nrsa_cert_file={0}\nrsa_private_key_file={0}\n",
+            certificate.display()
+        )
+        .context("format")?;
+    }
+    if let Some([first, last]) = settings.passive {
+        write!(text, "pasv_min_port={first}\npasv_max_port={last}\n").context("format")?;
     }
     let config = super::write_config(folder, "vsftpd.conf", &text)?;
     let mut command = super::program(namespace, PROGRAM)?;

@@ -130,12 +130,27 @@ impl Bridge {
         let rewrite = control::rewrite(&record, side);
         let passing = Passing { id, side, record: &record, segment: &segment, rewrite, now };
         self.track(kernel, &passing)?;
+        self.follow(kernel, id)?;
         if segment.payload().is_empty() {
             self.pass_empty(kernel, &passing)?;
         } else {
             self.pass_payload(kernel, &passing)?;
         }
         self.note_end(kernel, &passing);
+        Ok(())
+    }
+
+    /// Tells the engine of the records that have passed without it.
+    fn follow(&mut self, kernel: &mut impl Kernel, id: SessionId) -> Result<(), Reason> {
+        let session = self.engine.find(id.number()).ok_or(Reason::AlgUnknown)?;
+        if session.ended() != Some(alg::End::Encrypted) {
+            return Ok(());
+        }
+        for side in [Side::Originator, Side::Responder] {
+            if let Some(boundary) = kernel.watched(id, side).map_err(unknown)?.next_record() {
+                session.followed(side.into(), boundary);
+            }
+        }
         Ok(())
     }
 
@@ -229,7 +244,14 @@ impl Bridge {
                 });
             }
             Command::Log(event) => self.said.push((flow, Said::Event(event))),
+            Command::Watch { side, watch } => {
+                // Without it the data plane goes on handing over what it did before.
+                if let Err(error) = kernel.watch(id, side.into(), watch) {
+                    report::failed(&error);
+                }
+            }
             Command::EndInspection(end) => self.said.push((flow, Said::Ended(end))),
+            Command::ResumeInspection => self.said.push((flow, Said::Resumed)),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use nat_common::{
     flow::{FlowKey, Rewrite, TCP, Zone},
     port::Port,
     rule::RuleId,
+    watch::Watch,
 };
 
 use super::*;
@@ -30,6 +31,7 @@ enum Step {
     Expect(ExpectationKey, Expectation),
     Unexpect(ExpectationKey),
     Correct,
+    Watch(Side, Watch),
     Remember,
     Send(Vec<u8>),
     Count(Reason),
@@ -41,6 +43,7 @@ struct List {
     record: Option<Session>,
     journal: HashMap<SessionId, Vec<u8>>,
     steps: Vec<Step>,
+    watches: [Watch; 2],
     mtu: Option<usize>,
     refuses_corrections: bool,
     closed: bool,
@@ -91,6 +94,16 @@ impl Kernel for List {
             record.generation += 1;
         }
         Ok(())
+    }
+
+    fn watch(&mut self, _: SessionId, side: Side, watch: Watch) -> Result<(), PlaneError> {
+        self.steps.push(Step::Watch(side, watch));
+        self.watches[side.index()] = watch;
+        Ok(())
+    }
+
+    fn watched(&mut self, _: SessionId, side: Side) -> Result<Watch, PlaneError> {
+        Ok(self.watches[side.index()])
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
@@ -367,4 +380,52 @@ fn acknowledgements_and_replies_come_back_as_the_client_counts() {
     let sent = Segment::parse(packet).unwrap();
     assert_eq!((sent.sequence(), sent.acknowledgement()), (5020, 1022));
     assert_eq!(sent.destination(), (CLIENT, Port::new(40000)));
+}
+
+/// After an AUTH that was accepted; the client's next byte is 1010, the server's 5028.
+fn encrypted() -> (Bridge, List) {
+    let (mut bridge, mut list) = greeted();
+    punt(&mut bridge, &mut list, Side::Originator, &client(1000, b"AUTH TLS\r\n"));
+    list.take();
+    punt(&mut bridge, &mut list, Side::Responder, &server(5020, b"234 go\r\n"));
+    (bridge, list)
+}
+
+#[test]
+fn the_data_plane_knows_of_records_before_the_answer_to_auth_leaves() {
+    let (_, mut list) = encrypted();
+    let steps = list.take();
+    assert!(
+        matches!(
+            steps[..],
+            [
+                Step::Watch(Side::Originator, _),
+                Step::Watch(Side::Responder, _),
+                Step::Remember,
+                Step::Send(_)
+            ]
+        ),
+        "{steps:?}"
+    );
+    assert_eq!(list.watches, [Watch::records(1010, 1010), Watch::records(5028, 5028)]);
+}
+
+#[test]
+fn what_the_data_plane_has_followed_is_known_to_the_engine_and_to_a_successor() {
+    for restarted in [false, true] {
+        let (mut bridge, mut list) = encrypted();
+        if restarted {
+            bridge = self::bridge();
+        }
+        // Records up to there have passed, and then CCC and the end of encryption.
+        list.watches = [Watch::records(1010, 2000), Watch::records(5028, 7000)];
+        list.take();
+        punt(&mut bridge, &mut list, Side::Originator, &client(2000, PORT_LINE));
+        let steps = list.take();
+        assert!(steps.iter().any(|step| matches!(step, Step::Expect(..))), "{steps:?}");
+        assert_eq!(list.watches[0], Watch::LINES);
+        let fin = Packet { flags: 0x11, ..server(6990, b"") };
+        punt(&mut bridge, &mut list, Side::Responder, &fin);
+        assert!(matches!(list.take()[..], [Step::Send(_)]));
+    }
 }

@@ -65,8 +65,7 @@ impl Session {
     ) {
         let Some(command) = keyword::command(&placed.line.text) else { return };
         if self.dialogue.is_first_command() && command.name.is_none() {
-            let tls = is_tls(&placed.line.text);
-            self.end = Some(if tls { End::Encrypted } else { End::NotFtp });
+            self.stop(End::NotFtp);
             return;
         }
         let pinhole = self.announce(placed, reading, gateway, out);
@@ -108,7 +107,7 @@ impl Session {
                 Vec::new()
             }
             Effect::Encrypted => {
-                self.end = Some(End::Encrypted);
+                self.encrypt();
                 self.pinholes.revoke_all()
             }
         };
@@ -166,9 +165,4 @@ impl Session {
             Err(NoRoom)
         }
     }
-}
-
-/// The first record of a TLS client: type handshake, major version 3 (RFC 8446, 5.1).
-fn is_tls(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x16, 3])
 }

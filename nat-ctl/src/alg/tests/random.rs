@@ -30,6 +30,8 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         "550 no\r\n",
         "150 go\r\n",
         "234 go\r\n",
+        "\u{16}\u{3}\u{1}\u{0}\u{4}",
+        "\u{17}\u{3}\u{3}\u{0}\u{0}",
         "220 hi\r\n",
         "10,0,1,2,",
         "203,0,113,20,",
@@ -100,7 +102,10 @@ proptest! {
                         shifts[*side as usize] = *corrections;
                     }
                     Command::Drop { .. } => taken = true,
-                    Command::Log(_) | Command::EndInspection(_) => {}
+                    Command::Log(_)
+                    | Command::Watch { .. }
+                    | Command::EndInspection(_)
+                    | Command::ResumeInspection => {}
                 }
             }
             prop_assert!(taken, "a segment without an end");

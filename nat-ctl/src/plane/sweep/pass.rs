@@ -10,7 +10,8 @@ use nat_common::{
     counter::Counter,
     lifetime::Timeouts,
     port::{Endpoint, Owner, PortOwner},
-    session::{Session, SessionId},
+    session::{Session, SessionId, Side},
+    watch::{self, Watch},
 };
 use std::sync::atomic::Ordering;
 
@@ -211,6 +212,9 @@ impl Pass {
             let controls = || met.sessions.contains(&place) || self.controls(&found, id);
             if decide::has_ended(&found, controls, now) {
                 maps::remove(&mut self.maps.journal, &place)?;
+                for side in [Side::Originator, Side::Responder] {
+                    self.maps.watches.set(watch::index(place, side), Watch::LINES, 0)?;
+                }
                 self.maps.sessions.free(place);
                 ended.push(id);
             } else {

@@ -1,10 +1,13 @@
-//! Forwarding and nothing else: the way from the kernel's routing table, one hop less to live.
+//! Forwarding and nothing else: one hop less to live. In XDP the way comes from the kernel's routing
+//! table; in TC it is given, as a gateway that knows its next hops has it.
+
+use super::maps::WAYS;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_fib_lookup as FibLookup, xdp_action::XDP_PASS},
+    bindings::{TC_ACT_OK, bpf_fib_lookup as FibLookup, xdp_action::XDP_PASS},
     helpers::generated::{bpf_fib_lookup, bpf_redirect},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 use core::{mem, ptr};
 
@@ -20,7 +23,7 @@ pub fn forward(context: &XdpContext) -> u32 {
     }
     // SAFETY: checked against the end of the frame.
     let frame = unsafe { &mut *(start as *mut [u8; HEADERS]) };
-    if [frame[12], frame[13], frame[14]] != [8, 0, 0x45] || frame[22] <= 1 {
+    if !is_forwardable(frame) {
         return XDP_PASS;
     }
     // SAFETY: integers and unions of integers, for which zero is a value.
@@ -38,12 +41,44 @@ pub fn forward(context: &XdpContext) -> u32 {
     if unsafe { bpf_fib_lookup(context.as_ptr(), ptr::from_mut(&mut way), size, 0) } != 0 {
         return XDP_PASS;
     }
-    frame[22] -= 1;
-    // One less in the high byte of a word is 0x100 more in its complement (RFC 1624).
-    let sum = u16::from_be_bytes([frame[24], frame[25]]) as u32 + 0x100;
-    [frame[24], frame[25]] = ((sum + (sum >> 16)) as u16).to_be_bytes();
+    age(frame);
     frame[..6].copy_from_slice(&way.dmac);
     frame[6..12].copy_from_slice(&way.smac);
     // SAFETY: no memory is involved.
     unsafe { bpf_redirect(way.ifindex, 0) as u32 }
+}
+
+/// Redirects an IPv4 packet the way that the map `ways` has.
+#[inline(always)]
+pub fn forward_tc(context: &TcContext) -> i32 {
+    let start = context.data();
+    if start + HEADERS > context.data_end() {
+        return TC_ACT_OK;
+    }
+    // SAFETY: checked against the end of the linear part, which is this program's to write
+    // (bpf_unclone_prologue).
+    let frame = unsafe { &mut *(start as *mut [u8; HEADERS]) };
+    let Some(way) = WAYS.get(0) else { return TC_ACT_OK };
+    if !is_forwardable(frame) {
+        return TC_ACT_OK;
+    }
+    age(frame);
+    frame[..12].copy_from_slice(&way.links);
+    // SAFETY: no memory is involved.
+    unsafe { bpf_redirect(way.ifindex, 0) as i32 }
+}
+
+/// Whether it is IPv4 without options, and may go on.
+#[inline(always)]
+const fn is_forwardable(frame: &[u8; HEADERS]) -> bool {
+    matches!([frame[12], frame[13], frame[14]], [8, 0, 0x45]) && frame[22] > 1
+}
+
+/// One hop less to live.
+#[inline(always)]
+fn age(frame: &mut [u8; HEADERS]) {
+    frame[22] -= 1;
+    // One less in the high byte of a word is 0x100 more in its complement (RFC 1624).
+    let sum = u16::from_be_bytes([frame[24], frame[25]]) as u32 + 0x100;
+    [frame[24], frame[25]] = ((sum + (sum >> 16)) as u16).to_be_bytes();
 }

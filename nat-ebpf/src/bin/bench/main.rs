@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `generate` | test runs with live frames | sends packets of numbered flows |
 //! | `ceiling` | XDP of the gateway | asks for the way and redirects; no NAT |
+//! | `ceiling_tc` | TC ingress of the gateway | writes link addresses that it was given, redirects |
 //! | `sink` | XDP of client and server | counts what arrives, drops it |
 //! | `rekey`, `rekey_tc` | test runs | makes a packet, then calls the program that is measured |
 //! | `pass`, `pass_tc` | behind `rekey` | nothing: what `rekey` itself costs |
@@ -39,6 +40,12 @@ mod programs {
     #[xdp]
     pub fn ceiling(context: XdpContext) -> u32 {
         ceiling::forward(&context)
+    }
+
+    /// Forwards without NAT, without asking for the way.
+    #[classifier]
+    pub fn ceiling_tc(context: TcContext) -> i32 {
+        ceiling::forward_tc(&context)
     }
 
     /// Counts and drops packets of the bench, passes others.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use nat_common::bench::{Order, Tally};
+use nat_common::bench::{Order, Tally, Way};
 
 /// What to send.
 #[btf_map(name = "orders")]
@@ -24,6 +24,9 @@ pub static SEEN: Array<u32, 1> = Array::new();
 /// Flows in the order in which a population with favourites asks for them.
 #[btf_map(name = "popular")]
 pub static POPULAR: Array<u32, POPULAR_ENTRIES> = Array::new();
+/// Where `ceiling_tc` sends packets.
+#[btf_map(name = "ways")]
+pub static WAYS: Array<Way, 1> = Array::new();
 /// The program that is measured.
 #[btf_map(name = "callee")]
 pub static CALLEE: ProgramArray<1> = ProgramArray::new();

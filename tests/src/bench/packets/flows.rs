@@ -32,7 +32,7 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
     let rounds = if options.quick { 3 } else { 9 };
     let sizes = Sizes { flows: ROOM, ftp: false, binary: &options.binary, object: &options.object };
     let mut contenders = Contender::all(&options.peers);
-    contenders.retain(|contender| *contender != Contender::Ceiling);
+    contenders.retain(|contender| !contender.is_ceiling());
     let topologies =
         contenders.iter().map(|_| Topology::new(Wiring::Threaded)).collect::<Result<Vec<_>>>()?;
     let mut fields = Vec::new();

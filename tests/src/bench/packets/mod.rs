@@ -5,6 +5,7 @@ mod dump;
 pub mod flood;
 pub mod flows;
 mod memory;
+mod probe;
 mod program;
 pub mod start;
 mod sweep;

@@ -25,7 +25,7 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
     let rounds = if options.quick { 2 } else { 5 };
     let mut contenders = Contender::all(&options.peers);
     // What belongs to the bench, or is always there, has no start.
-    contenders.retain(|contender| !matches!(contender, Contender::Ceiling | Contender::Forward));
+    contenders.retain(|contender| !contender.is_ceiling() && *contender != Contender::Forward);
     schedule::rounds(&mut contenders, rounds, |contender, round| {
         take(options, contender, round).with_context(|| format!("start {}", contender.name()))
     })

@@ -1,5 +1,5 @@
-//! What tables of many flows cost: the program that looks them up, the insert, the sweep, the dump,
-//! the memory. All of them want the same open flows, which take their time to open.
+//! What tables of many flows cost: the program that looks them up, the insert, the first packet, the
+//! sweep, the dump, the memory. All of them want the same open flows, which take their time to open.
 
 use anyhow::{Context as _, Result};
 
@@ -21,7 +21,7 @@ const MANY: u32 = 4_000_000;
 const MILLION: u32 = 1_000_000;
 
 /// Names of these measures, for `--only`.
-pub const NAMES: &str = "program-cost insert-cost session-memory sweep dump";
+pub const NAMES: &str = "program-cost insert-cost first-packet session-memory sweep dump";
 
 /// Takes all of them.
 pub fn run(options: &Options) -> Result<Vec<Sample>> {
@@ -34,14 +34,16 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
                     break;
                 }
                 field.open(flows)?;
-                samples.extend(program::cost(field, mode, rounds)?);
+                samples.extend(program::cost(field, mode, rounds, &options.object)?);
             }
             if mode == Mode::Tc {
                 samples.extend(memory::of_maps(field, ROOM)?);
                 samples.extend(sweep::share(field, if options.quick { 1 } else { 5 })?);
                 samples.extend(dump::time(field, rounds.min(5))?);
-                // Last, as it adds flows.
-                samples.extend(program::insert(field, ROOM, rounds)?);
+                // Last, as they add flows; each has half of the room.
+                let room = ROOM - field.flows();
+                samples.extend(program::insert(field, room / 2, rounds, &options.object)?);
+                samples.extend(program::first_packet(field, ROOM - room / 2, rounds)?);
             }
             Ok(())
         })?;
@@ -53,7 +55,7 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
         })?;
         with_field(options, &Contender::Ours(Mode::Xdp), MANY, |field| {
             field.open(MANY)?;
-            samples.extend(program::cost(field, Mode::Xdp, rounds)?);
+            samples.extend(program::cost(field, Mode::Xdp, rounds, &options.object)?);
             Ok(())
         })?;
     }

@@ -37,7 +37,7 @@ pub(super) fn play<T>(
     work: impl FnOnce(Vec<Player<'_>>) -> Result<T>,
 ) -> Result<T> {
     let mut contenders = Contender::all(&options.peers);
-    contenders.retain(|contender| *contender != Contender::Ceiling);
+    contenders.retain(|contender| !contender.is_ceiling());
     let topologies =
         contenders.iter().map(|_| Topology::new(Wiring::Plain)).collect::<Result<Vec<_>>>()?;
     let sizes = Sizes { flows: FLOWS, ftp, binary: &options.binary, object: &options.object };
