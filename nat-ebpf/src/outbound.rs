@@ -83,13 +83,15 @@ fn choose<T: Tables>(
             return Ok((Some(key.sport()), tables.address_number(plan.address)));
         }
         PublicPort::OwnIfFree => {
-            tables.address_number(plan.address).ok_or(Reason::PortsExhausted)?
+            let number = tables.address_number(plan.address).ok_or(Reason::PortsExhausted)?;
+            if tables.settings().maps_by_remote_end() {
+                return Ok((None, Some(number)));
+            }
+            number
         }
+        PublicPort::Shared(number) => return Ok((None, Some(number))),
         PublicPort::Mapped(number) => number,
     };
-    if tables.settings().maps_by_remote_end() {
-        return Ok((None, Some(number)));
-    }
     match tables.public_port(key.source(), plan.address, number) {
         Ok(port) => Ok((Some(port), Some(number))),
         Err(Reason::PortsExhausted) => Ok((None, Some(number))),
@@ -113,6 +115,8 @@ enum PublicPort {
     OwnIfFree,
     /// The one that the mapping gives, on the address with this number.
     Mapped(u32),
+    /// One for this remote end, on the address with this number.
+    Shared(u32),
 }
 
 /// Announced by an FTP session, from a host with an address of its own, or masqueraded.
@@ -150,7 +154,11 @@ fn plan<T: Tables>(
         return Err(Reason::NotMasqueraded);
     }
     let (address, number) = wan.public().ok_or(Reason::NoPublicAddress)?;
-    Ok(Plan { address, port: PublicPort::Mapped(number), rule: RuleId::NONE, kin })
+    let port = match settings.maps_by_remote_end() {
+        true => PublicPort::Shared(number),
+        false => PublicPort::Mapped(number),
+    };
+    Ok(Plan { address, port, rule: RuleId::NONE, kin })
 }
 
 /// Whether the source port of `key` may be used on `address`.
