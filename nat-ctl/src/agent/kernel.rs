@@ -6,6 +6,7 @@
 use nat_common::{
     expectation::{Expectation, ExpectationKey},
     reason::Reason,
+    rule::EncryptedKey,
     sequence::Corrections,
     session::{Session, SessionId, Side},
     watch::Watch,
@@ -60,6 +61,22 @@ pub trait Kernel: alg::Gateway {
     /// # Errors
     /// See [`Kernel::session`].
     fn watched(&mut self, id: SessionId, side: Side) -> Result<Watch, PlaneError>;
+
+    /// Opens the passive range of a rule to a client for the session that it holds, or closes it.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn open_range(
+        &mut self,
+        key: &EncryptedKey,
+        session: Option<SessionId>,
+    ) -> Result<(), PlaneError>;
+
+    /// Closes every range to all clients but those of these keys.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn keep_ranges(&mut self, keys: &dyn Fn(&EncryptedKey) -> bool) -> Result<(), PlaneError>;
 
     /// Keeps what the engine has to know of a session after a crash.
     ///

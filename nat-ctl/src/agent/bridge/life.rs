@@ -46,9 +46,10 @@ impl Bridge {
                 && let Ok(Some(kept)) = kernel.recall(id)
             {
                 // One that can't be read is judged when a segment of it comes.
-                let _unknown = self.resume(id, &record, &kept);
+                let _unknown = self.resume(kernel, id, &record, &kept);
             }
         }
+        self.ranges.close_others(kernel);
     }
 
     /// Looks whether the places of some sessions still have them, and lets those go that have
@@ -76,6 +77,7 @@ impl Bridge {
     /// The place of a session is free, or another's: what it has announced goes with it.
     pub fn end(&mut self, kernel: &mut impl Kernel, id: SessionId) {
         self.tracked.remove(&id);
+        self.ranges.close(kernel, id);
         let Some(flow) = self.engine.find(id.number()).map(|session| *session.flow()) else {
             return;
         };
@@ -98,7 +100,7 @@ impl Bridge {
         }
         self.end(kernel, id);
         if let Some(kept) = kernel.recall(id).map_err(unknown)?
-            && self.resume(id, record, &kept)?
+            && self.resume(kernel, id, record, &kept)?
         {
             return Ok(());
         }
@@ -118,7 +120,13 @@ impl Bridge {
     }
 
     /// Goes on with what a predecessor has kept; `false` when that is of another session.
-    fn resume(&mut self, id: SessionId, record: &Session, kept: &[u8]) -> Result<bool, Reason> {
+    fn resume(
+        &mut self,
+        kernel: &mut impl Kernel,
+        id: SessionId,
+        record: &Session,
+        kept: &[u8],
+    ) -> Result<bool, Reason> {
         let Some(image) = journal::open(kept, record) else { return Ok(false) };
         match alg::Session::from_bytes(image) {
             Ok(session) if *session.flow() == control::flow(id, record) => {}
@@ -130,6 +138,9 @@ impl Bridge {
         }
         let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
         tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
+        if session.ended() == Some(alg::End::Encrypted) {
+            self.ranges.open(kernel, id, record);
+        }
         self.tracked.insert(id, Tracked::new(record));
         Ok(true)
     }
@@ -156,6 +167,7 @@ impl Bridge {
                         unexpect(kernel, &flow, &key);
                     }
                 }
+                self.ranges.close(kernel, id);
                 tracing::debug!("{}: ends", report::name(&flow));
             }
         }

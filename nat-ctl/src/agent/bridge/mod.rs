@@ -11,6 +11,7 @@
 //! ```
 
 mod life;
+mod range;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use nat_common::{
     session::{Session, SessionId, Side},
     tcp::wire,
 };
+
+use range::Ranges;
 
 use super::{
     control::{self, Identity},
@@ -50,6 +53,8 @@ pub struct Bridge {
     tracked: BTreeMap<SessionId, Tracked>,
     /// Seconds that an expectation waits for its connection.
     expectation: u32,
+    /// Who may use passive ranges.
+    ranges: Ranges,
     /// Where the sweep goes on.
     swept: Option<SessionId>,
     /// What is to be said when the segment in hand has left.
@@ -82,7 +87,14 @@ impl Bridge {
     /// No session yet. An expectation lives `expectation` seconds.
     pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
         let engine = alg::Sessions::new(foreign);
-        Self { engine, tracked: BTreeMap::new(), expectation, swept: None, said: vec![] }
+        Self {
+            engine,
+            tracked: BTreeMap::new(),
+            expectation,
+            ranges: Ranges::default(),
+            swept: None,
+            said: vec![],
+        }
     }
 
     /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
@@ -250,8 +262,16 @@ impl Bridge {
                     report::failed(&error);
                 }
             }
-            Command::EndInspection(end) => self.said.push((flow, Said::Ended(end))),
-            Command::ResumeInspection => self.said.push((flow, Said::Resumed)),
+            Command::EndInspection(end) => {
+                self.said.push((flow, Said::Ended(end)));
+                if end == alg::End::Encrypted {
+                    self.ranges.open(kernel, id, record);
+                }
+            }
+            Command::ResumeInspection => {
+                self.said.push((flow, Said::Resumed));
+                self.ranges.close(kernel, id);
+            }
         }
         Ok(())
     }
