@@ -26,9 +26,11 @@ pod!(
     crate::port::PortOwner,
     crate::record::FlowRecord,
     crate::rule::AllowedKey,
+    crate::rule::EncryptedKey,
     crate::rule::Forward,
     crate::rule::OneToOne,
     crate::session::Session,
+    crate::session::SessionId,
     crate::settings::Settings,
     crate::watch::Watch,
 );

@@ -41,8 +41,8 @@ reasons! {
     BadHeader = 1, "bad-header", "Look at the sender: `tcpdump -vv` names the field.";
     /// A packet from outside for which there is no flow, no expectation, no forward and no socket of the gateway.
     Unsolicited = 2, "unsolicited", "Scans from the Internet are normal. For a service behind the NAT add a forward.";
-    /// The rule exists, but the remote address is not among those that it allows.
-    NotAllowed = 3, "not-allowed", "If the sender is wanted, add its network to `--allow` of the rule or to the `@CIDR` of its inbound entry.";
+    /// The rule exists, but the remote address is not among those that it allows; or holds no encrypted control session, to which alone the passive range of a rule is open.
+    NotAllowed = 3, "not-allowed", "If the sender is wanted, add its network to `--allow` of the rule or to the `@CIDR` of its inbound entry. For a passive range see `nat-ctl ftp sessions`.";
     /// A TCP packet without SYN from inside that belongs to no flow: the connection began before the gateway did, or has expired.
     NoSyn = 4, "no-syn", "Connections that were open before the gateway started have to be opened again. If idle ones are lost, raise `timeouts.tcp_established`.";
     /// A fragment that would have to be translated; fragments are not supported yet.

@@ -44,6 +44,7 @@ impl RuleId {
 }
 
 const ALG_FTP: u32 = 1;
+const ENCRYPTED: u32 = 2;
 
 /// Value of the `forwards` map. The key is the public [`Endpoint`]; port 0 stands for every port of
 /// the protocol, and protocol 0 with port 0 for everything. The most exact entry wins.
@@ -72,6 +73,13 @@ impl Forward {
     /// The same, with FTP inspection.
     pub const fn with_ftp(mut self) -> Self {
         self.flags |= ALG_FTP;
+        self
+    }
+
+    /// The same, for those alone that hold an encrypted control session through its rule: a port of a
+    /// passive range.
+    pub const fn for_encrypted(mut self) -> Self {
+        self.flags |= ENCRYPTED;
         self
     }
 
@@ -108,6 +116,33 @@ impl Forward {
     #[inline(always)]
     pub const fn is_ftp(&self) -> bool {
         self.flags & ALG_FTP != 0
+    }
+
+    /// Whether it is for those alone that hold an encrypted control session.
+    #[inline(always)]
+    pub const fn is_for_encrypted(&self) -> bool {
+        self.flags & ENCRYPTED != 0
+    }
+}
+
+/// Key of the map `encrypted`: a client that holds an encrypted control session through a rule. The
+/// value is the number of that session.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct EncryptedKey {
+    rule: RuleId,
+    client: [u8; 4],
+}
+
+const _: () = assert!(size_of::<EncryptedKey>() == 8);
+
+impl EncryptedKey {
+    /// `client` through `rule`.
+    #[inline(always)]
+    pub const fn new(rule: RuleId, client: [u8; 4]) -> Self {
+        Self { rule, client }
     }
 }
 

@@ -121,11 +121,17 @@ pub fn enter<T: Tables>(
         return Err(Reason::NotAllowed);
     }
     headers.begins_flow()?;
-    let control = forward.is_ftp() && headers.kind == Transport::Tcp;
+    let kin = if forward.is_for_encrypted() {
+        Kin::Related(tables.encrypted(forward.rule(), key.src()).ok_or(Reason::NotAllowed)?)
+    } else if forward.is_ftp() && headers.kind == Transport::Tcp {
+        Kin::Control
+    } else {
+        Kin::Plain
+    };
     Ok(Entry {
         rewrite: Rewrite::destination(key, forward.to(), forward.port_for(key.dport())),
         rule: forward.rule(),
-        kin: if control { Kin::Control } else { Kin::Plain },
+        kin,
     })
 }
 

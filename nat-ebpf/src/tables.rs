@@ -183,6 +183,8 @@ pub trait Tables {
     fn forward(&self, public: &Endpoint) -> Option<Forward>;
     /// Whether a filter lets a remote address in.
     fn allowed(&self, filter: u32, remote: [u8; 4]) -> bool;
+    /// The encrypted control session that a client holds through a rule.
+    fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId>;
     /// The public address of an inside host that has one of its own.
     fn one_to_one(&self, inside: [u8; 4]) -> Option<OneToOne>;
 

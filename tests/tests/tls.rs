@@ -8,14 +8,14 @@ use nat_tests::{
     netns::Namespace,
     process::{self, Finished, Process},
     requirements,
-    server::{Encryption, FILE, Kind, Server, Settings},
+    server::{Announce, Encryption, FILE, Kind, Server, Settings},
     wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// Command line: address, port, then words: `ccc` ends encryption after the login, `active` has the
-/// server dial, `idle` gives 200 commands and no file. Prints the file's SHA-256.
+/// server dial, `twice` gets the file twice, `idle` gives 200 commands and no file. Prints SHA-256 of files.
 const CLIENT: &str = "\
 import ftplib, hashlib, ssl, sys
 address, port, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
@@ -33,9 +33,10 @@ if 'idle' in words:
         ftp.voidcmd('NOOP')
 else:
     ftp.set_pasv('active' not in words)
-    digest = hashlib.sha256()
-    ftp.retrbinary('RETR file.bin', digest.update)
-    print(digest.hexdigest())
+    for _ in range(2 if 'twice' in words else 1):
+        digest = hashlib.sha256()
+        ftp.retrbinary('RETR file.bin', digest.update)
+        print(digest.hexdigest())
 ftp.quit()
 ";
 
@@ -253,4 +254,61 @@ fn serve_ccc(lab: &Lab, namespace: &Namespace) -> Process {
         Process::spawn(&mut python, "ccc server", &folder.join("log")).expect("python");
     server.ready(LIMIT, "listening", |_| namespace.listens(21)).expect("a server");
     server
+}
+
+#[test]
+fn a_declared_passive_range_is_open_to_encrypted_clients_alone() {
+    let Some(binary) = requirements::met_with_binary("TLS, passive range") else { return };
+    for kind in [Kind::Vsftpd, Kind::Pyftpdlib] {
+        let lab = Lab::new().expect("a lab");
+        let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
+        let settings = Settings {
+            encryption: Encryption::Asked,
+            announce: Announce::Stated(WAN),
+            passive: Some([50000, 50009]),
+            ..Settings::new(kind)
+        };
+        let _server = serve(&lab, &lab.inside, settings);
+        let (public, to) = (WAN.to_string(), INSIDE.to_string());
+        let add = ["forward", "add", "--name", "ftp", "--service", "ftp", "--public", &public];
+        let rest = ["--to", &to, "--passive-range", "50000-50009"];
+        let added = gateway.call(&[&add[..], &rest].concat()).expect("a call");
+        added.checked("forward add").expect("a forward");
+
+        let closed = dial(&lab.outside);
+        assert!(closed.is_err(), "the range is closed without a session");
+        let drops = gateway.json(&["drops"]).expect("drops");
+        assert!(drops["not-allowed"].as_u64() >= Some(1), "{drops}");
+
+        for words in [&[][..], &["twice"]] {
+            let finished = client(&lab.outside, WAN, 21, words);
+            let about = || format!("{kind} {words:?}: {finished:?}\n{}", gateway.diagnosis());
+            let digest = &lab.payload.sha256;
+            assert!(!finished.stdout.is_empty(), "{}", about());
+            assert!(finished.stdout.lines().all(|line| line == digest), "{}", about());
+        }
+        let flows = gateway.json(&["flows", "list"]).expect("flows");
+        let related = flows.as_array().into_iter().flatten().filter(|flow| {
+            !flow["related_to"].is_null()
+                && (50000..50010).contains(&flow["original"]["dport"].as_u64().unwrap_or(0))
+        });
+        assert!(related.count() >= 3, "{flows}");
+        // The sessions have ended.
+        wait::until_true(LIMIT, "a closed range", || Ok(dial(&lab.outside).is_err()))
+            .expect("a closed range");
+        gateway.stop().expect("an end");
+    }
+}
+
+/// Dials a port of the range, where nothing listens while no session asks for it: a reset says that the
+/// gateway has let the SYN in.
+fn dial(namespace: &Namespace) -> std::io::Result<()> {
+    let server = (WAN, 50005).into();
+    let tried = namespace
+        .enter(|| std::net::TcpStream::connect_timeout(&server, Duration::from_millis(1500)))
+        .expect("a namespace");
+    match tried {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+        other => other.map(drop),
+    }
 }

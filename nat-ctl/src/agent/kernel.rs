@@ -6,6 +6,7 @@
 use nat_common::{
     expectation::{Expectation, ExpectationKey},
     reason::Reason,
+    rule::EncryptedKey,
     sequence::Corrections,
     session::{Session, SessionId, Side},
     watch::Watch,
@@ -64,6 +65,22 @@ pub trait Kernel: alg::Gateway {
     /// Lets harmless lines of `side` pass from number `to` on, with a copy for the agent; none with
     /// `None`. The session is that of `record`, or nothing happens.
     fn vouch(&mut self, id: SessionId, record: &Session, side: Side, to: Option<u32>);
+
+    /// Opens the passive range of a rule to a client for the session that it holds, or closes it.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn open_range(
+        &mut self,
+        key: &EncryptedKey,
+        session: Option<SessionId>,
+    ) -> Result<(), PlaneError>;
+
+    /// Closes every range to all clients but those of these keys.
+    ///
+    /// # Errors
+    /// See [`Kernel::session`].
+    fn keep_ranges(&mut self, keys: &dyn Fn(&EncryptedKey) -> bool) -> Result<(), PlaneError>;
 
     /// Keeps what the engine has to know of a session after a crash.
     ///

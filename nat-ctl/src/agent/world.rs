@@ -15,6 +15,7 @@ use nat_common::{
     journal::Journal,
     port::{Endpoint, Owner, PortOwner},
     reason::Reason,
+    rule::EncryptedKey,
     sequence::Corrections,
     session::{Session, SessionId, Side},
     tcp::State,
@@ -113,6 +114,31 @@ impl Kernel for World {
         if let Some(place) = id.index() {
             self.maps().sessions.vouch(place, record, side, to);
         }
+    }
+
+    fn open_range(
+        &mut self,
+        key: &EncryptedKey,
+        session: Option<SessionId>,
+    ) -> Result<(), PlaneError> {
+        let ranges = &mut self.maps().encrypted;
+        match session {
+            Some(session) => {
+                ranges.insert(key, session, 0).map_err(refused("open a passive range"))
+            }
+            None => maps::remove(ranges, key).map(drop).map_err(refused("close a passive range")),
+        }
+    }
+
+    fn keep_ranges(&mut self, keys: &dyn Fn(&EncryptedKey) -> bool) -> Result<(), PlaneError> {
+        let what = "close the passive ranges of sessions that are over";
+        let ranges = &mut self.maps().encrypted;
+        let open: Vec<EncryptedKey> =
+            ranges.keys().collect::<Result<_, _>>().map_err(refused(what))?;
+        for key in open.iter().filter(|key| !keys(key)) {
+            maps::remove(ranges, key).map_err(refused(what))?;
+        }
+        Ok(())
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {

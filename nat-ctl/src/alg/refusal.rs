@@ -125,8 +125,8 @@ impl End {
         match self {
             End::Encrypted => {
                 "the control connection is encrypted, so the ports that it announces cannot be read: \
-                 a passive server inside needs a declared passive range that is forwarded to it, an \
-                 active client inside gets no data connection"
+                 a passive server inside needs a declared passive range (--passive-range of its \
+                 forward), an active client inside gets no data connection"
             }
             End::NotFtp => "its first line is no FTP command, so it is passed on unread",
         }

@@ -19,8 +19,8 @@ use nat_ctl::{
     output::{Printer, RuleView, unexpected},
     rules::{
         Alg, Cidr, EditLock, ForwardDraft, Inbound, InsideEndpoint, OneToOneDraft, Origin,
-        Protocols, PublicEndpoint, Rule, RuleKind, RuleName, RuleStore, Service, StoreError,
-        parse_host,
+        PortRange, Protocols, PublicEndpoint, Rule, RuleKind, RuleName, RuleStore, Service,
+        StoreError, parse_host,
     },
 };
 
@@ -100,6 +100,9 @@ pub struct AddForward {
     /// ftp or none; ftp on public port 21 where nothing is said
     #[arg(long)]
     alg: Option<Alg>,
+    /// Passive ports of the server, for FTP over TLS: open only to who holds an encrypted session
+    #[arg(long, value_name = "PORTS")]
+    passive_range: Option<PortRange>,
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -149,7 +152,18 @@ pub fn forward(
     match command {
         ForwardCommand::Other(command) => other(RuleKind::Forward, command, instance, printer),
         ForwardCommand::Add(add) => {
-            let AddForward { name, service, protocol, public, to, allow, alg, comment, keep } = add;
+            let AddForward {
+                name,
+                service,
+                protocol,
+                public,
+                to,
+                allow,
+                alg,
+                passive_range,
+                comment,
+                keep,
+            } = add;
             let draft = ForwardDraft {
                 name,
                 service,
@@ -160,6 +174,7 @@ pub fn forward(
                 local_port: None,
                 allow,
                 alg,
+                passive_range,
                 uplink: None,
                 comment,
             };

@@ -348,6 +348,7 @@ fn forward_lines(view: &ForwardView) -> Vec<(&'static str, String)> {
         ("to", with_ports(&view.to.to_string(), view.to_ports)),
         ("allow", prefixes(&view.allow)),
         ("alg", view.alg.unwrap_or(Alg::None).to_string()),
+        ("passive range", view.passive_range.map_or("-".to_owned(), ports)),
         ("origin", origin(view.origin)),
         ("comment", optional(view.comment.as_ref())),
     ]
@@ -368,9 +369,12 @@ fn one_to_one_lines(view: &OneToOneView) -> Vec<(&'static str, String)> {
 fn with_ports(address: &str, ports: Option<PortsView>) -> String {
     match ports {
         None => address.to_owned(),
-        Some(PortsView { first, last }) if first == last => format!("{address}:{first}"),
-        Some(PortsView { first, last }) => format!("{address}:{first}-{last}"),
+        Some(range) => format!("{address}:{}", self::ports(range)),
     }
+}
+
+fn ports(PortsView { first, last }: PortsView) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn prefixes(list: &[Cidr]) -> String {

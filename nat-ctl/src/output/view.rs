@@ -262,6 +262,9 @@ pub struct ForwardView {
     pub allow: Vec<Cidr>,
     /// `ftp` where control connections are followed.
     pub alg: Option<Alg>,
+    /// Ports that are open to those that hold an encrypted control session.
+    #[serde(default)]
+    pub passive_range: Option<PortsView>,
     /// What the operator wrote beside it.
     pub comment: Option<String>,
     /// Where the rule came from.
@@ -338,6 +341,7 @@ impl RuleView {
                 to_ports: forward.to().ports.map(PortsView::from),
                 allow: forward.allow().to_vec(),
                 alg: shown(forward.alg()),
+                passive_range: forward.passive_range().map(PortsView::from),
                 comment: forward.comment().map(str::to_owned),
                 origin,
                 number,

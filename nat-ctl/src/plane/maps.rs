@@ -17,7 +17,8 @@ use nat_common::{
     layout::Geometry,
     port::Endpoint,
     reason::Reason,
-    rule::{AllowedKey, Forward, OneToOne},
+    rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
+    session::SessionId,
     settings::Settings,
     watch::Watch,
 };
@@ -44,6 +45,7 @@ pub const NAMES: &[&str] = &[
     "xdp_stages",
     "expectations",
     "forwards",
+    "encrypted",
     "one_to_one",
     "allowed",
     "addresses",
@@ -81,6 +83,8 @@ pub struct Maps {
     pub expectations: Hash<ExpectationKey, Expectation>,
     /// Forwards by public endpoint.
     pub forwards: Hash<Endpoint, Forward>,
+    /// Clients that hold an encrypted control session through a rule.
+    pub encrypted: Hash<EncryptedKey, SessionId>,
     /// Public addresses by inside address.
     pub one_to_one: Hash<[u8; 4], OneToOne>,
     /// Remote networks of filters.
@@ -125,6 +129,7 @@ impl Maps {
             ports: Owners::open(pins)?,
             expectations: open(pins, "expectations", Map::HashMap)?,
             forwards: open(pins, "forwards", Map::HashMap)?,
+            encrypted: open(pins, "encrypted", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
             allowed: open(pins, "allowed", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,

@@ -17,7 +17,7 @@ use nat_common::{
 use super::difference;
 use super::error::{PlaneError, Result};
 use super::maps::{self, Maps};
-use crate::rules::{Cidr, ForwardEntry, HostEntry};
+use crate::rules::{Cidr, EntryKind as Kind, ForwardEntry, HostEntry};
 
 /// What the maps must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Wanted {
 }
 
 type Key4 = (u8, [u8; 4], u16);
-type Forward4 = (Ipv4Addr, u16, u32, u32, bool);
+type Forward4 = (Ipv4Addr, u16, u32, u32, Kind);
 type OneToOne4 = (Ipv4Addr, u32);
 
 impl Wanted {
@@ -42,7 +42,7 @@ impl Wanted {
             let key = (protocol, entry.public.octets(), port);
             let filter = wanted.filter(&entry.allow);
             let to_port = entry.to_port.unwrap_or(0);
-            let forward = (entry.to, to_port, entry.rule.number(), filter, entry.alg);
+            let forward = (entry.to, to_port, entry.rule.number(), filter, entry.kind);
             wanted.forwards.insert(key, forward);
             if port != 0 && protocol != 0 {
                 wanted.ports.insert(key, (entry.to, if to_port == 0 { port } else { to_port }));
@@ -122,13 +122,18 @@ impl Wanted {
     }
 
     fn forwards(&self) -> BTreeMap<Ordered, Forward> {
-        let made = |(&(protocol, address, port), &(to, to_port, rule, filter, ftp)): (
+        let made = |(&(protocol, address, port), &(to, to_port, rule, filter, kind)): (
             &Key4,
             &Forward4,
         )| {
             let key = Endpoint::new(protocol, address, Port::new(port));
             let forward = Forward::new(to.octets(), Port::new(to_port), RuleId::new(rule), filter);
-            (Ordered(key), if ftp { forward.with_ftp() } else { forward })
+            let forward = match kind {
+                Kind::Plain => forward,
+                Kind::Control => forward.with_ftp(),
+                Kind::Range => forward.for_encrypted(),
+            };
+            (Ordered(key), forward)
         };
         self.forwards.iter().map(made).collect()
     }
@@ -220,7 +225,7 @@ mod tests {
             port,
             to: Ipv4Addr::new(10, 0, 0, 5),
             to_port: port,
-            alg: port == Some(21),
+            kind: if port == Some(21) { Kind::Control } else { Kind::Plain },
             rule: "web".parse::<RuleName>().unwrap().id(&BTreeSet::new()).unwrap(),
             allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
         }

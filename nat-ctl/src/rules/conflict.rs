@@ -30,9 +30,18 @@ fn forwards(a: &Forward, b: &Forward, resolve: Resolve<'_>) -> Option<String> {
     if !same_address(&left.address, &right.address, resolve) {
         return None;
     }
-    let protocol = a.protocols().each().iter().find(|p| b.protocols().each().contains(p))?;
-    let ports = same_ports(left.ports, right.ports)?;
-    Some(format!("both forward {protocol} {}{ports}", left.address))
+    keys(a).find_map(|(protocol, ports)| {
+        let same = |(other, theirs)| (protocol == other).then(|| same_ports(ports, theirs))?;
+        let ports = keys(b).find_map(same)?;
+        Some(format!("both forward {protocol} {}{ports}", left.address))
+    })
+}
+
+/// What a forward lets in: its ports in each protocol, and its passive range.
+fn keys(forward: &Forward) -> impl Iterator<Item = (Protocol, Option<PortRange>)> {
+    let ports = forward.public().ports;
+    let range = forward.passive_range().map(|range| (Protocol::Tcp, Some(range)));
+    forward.protocols().each().iter().map(move |protocol| (*protocol, ports)).chain(range)
 }
 
 fn hosts(a: &OneToOne, b: &OneToOne) -> Option<String> {
@@ -52,11 +61,17 @@ fn forward_and_host(forward: &Forward, host: &OneToOne, resolve: Resolve<'_>) ->
         return Some(format!("{address} leads to {to} in one and to {} in the other", host.to()));
     }
     host.inbound().iter().find_map(|inbound| {
-        let protocol = inbound.protocol().key()?;
-        if !forward.protocols().each().contains(&protocol) {
-            return None;
+        let open = inbound.protocol().key();
+        if let Some(range) = forward.passive_range()
+            && open.is_none_or(|open| open == Protocol::Tcp)
+            && inbound.ports().is_none_or(|ports| ports.overlaps(range))
+        {
+            return Some(format!("it lets tcp {address}:{range} in for everybody"));
         }
-        let ports = same_ports(public.ports, inbound.ports())?;
+        let protocol = open?;
+        let same =
+            |(other, ports)| (protocol == other).then(|| same_ports(ports, inbound.ports()))?;
+        let ports = keys(forward).find_map(same)?;
         Some(format!("both let {protocol} {address}{ports} in"))
     })
 }

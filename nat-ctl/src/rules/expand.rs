@@ -30,12 +30,29 @@ pub struct ForwardEntry {
     pub to: Ipv4Addr,
     /// The port inside; `None`: the port stays.
     pub to_port: Option<u16>,
-    /// Whether connections are FTP control connections.
-    pub alg: bool,
+    /// What its connections are.
+    pub kind: EntryKind,
     /// The rule that this came from.
     pub rule: RuleId,
     /// Remote prefixes that may use it; never empty.
     pub allow: Vec<Cidr>,
+}
+
+/// What the connections by an entry are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Any.
+    Plain,
+    /// FTP control connections.
+    Control,
+    /// Data connections of those that hold an encrypted control session through the rule.
+    Range,
+}
+
+impl EntryKind {
+    fn of(alg: bool) -> Self {
+        if alg { Self::Control } else { Self::Plain }
+    }
 }
 
 /// A host inside whose outbound packets use an address of their own.
@@ -55,7 +72,8 @@ pub(super) fn size(rule: &Rule) -> usize {
     match rule {
         Rule::Forward(forward) => {
             let ports = forward.port_map().map_or(2, |ports| ports.public.count());
-            ports * forward.protocols().each().len()
+            let range = forward.passive_range().map_or(0, |range| range.count());
+            ports * forward.protocols().each().len() + range
         }
         Rule::OneToOne(host) => {
             let ports = |range: super::PortRange| range.count();
@@ -115,7 +133,7 @@ impl<'a> Table<'a> {
                 port,
                 to: forward.to().address,
                 to_port,
-                alg: port.is_some_and(|port| forward.alg_on(protocol, port)),
+                kind: EntryKind::of(port.is_some_and(|port| forward.alg_on(protocol, port))),
                 rule: number,
                 allow: forward.allow().to_vec(),
             };
@@ -133,6 +151,21 @@ impl<'a> Table<'a> {
                     }
                 }
             }
+        }
+        for port in forward.passive_range().into_iter().flat_map(|range| range.ports()) {
+            self.name(
+                forward.name(),
+                ForwardEntry {
+                    public,
+                    protocol: Some(Protocol::Tcp),
+                    port: Some(port),
+                    to: forward.to().address,
+                    to_port: Some(port),
+                    kind: EntryKind::Range,
+                    rule: number,
+                    allow: forward.allow().to_vec(),
+                },
+            )?;
         }
         Ok(())
     }
@@ -153,7 +186,7 @@ impl<'a> Table<'a> {
         }
         let control = (Some(Protocol::Tcp), Some(FTP_CONTROL_PORT));
         let entry = host_entry(host, number, control.0, control.1);
-        if entry.alg && !entry.allow.is_empty() {
+        if entry.kind == EntryKind::Control && !entry.allow.is_empty() {
             self.implied.push(entry);
         }
         Ok(())
@@ -195,7 +228,9 @@ fn host_entry(
         port,
         to: host.to(),
         to_port: port,
-        alg: matches!((protocol, port), (Some(p), Some(port)) if host.alg_on(p, port)),
+        kind: EntryKind::of(
+            matches!((protocol, port), (Some(p), Some(port)) if host.alg_on(p, port)),
+        ),
         rule: number,
         allow,
     }

@@ -10,6 +10,9 @@ use super::{
     PublicEndpoint, RuleError, RuleName,
 };
 
+/// No data connection goes to a port of the system's (RFC 2577, section 3).
+const FIRST_PASSIVE_PORT: u16 = 1024;
+
 /// A forward that holds together; made by [`ForwardDraft::finish`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ForwardDraft", into = "ForwardDraft")]
@@ -21,6 +24,7 @@ pub struct Forward {
     ports: Option<PortMap>,
     allow: Vec<Cidr>,
     alg: Option<Alg>,
+    passive_range: Option<PortRange>,
     comment: Option<String>,
 }
 
@@ -60,6 +64,11 @@ impl Forward {
     /// What the operator wrote beside it.
     pub fn comment(&self) -> Option<&str> {
         self.comment.as_deref()
+    }
+
+    /// Ports of passive data connections, open to those that hold an encrypted control session.
+    pub fn passive_range(&self) -> Option<PortRange> {
+        self.passive_range
     }
 
     pub(super) fn port_map(&self) -> Option<PortMap> {
@@ -129,6 +138,9 @@ pub struct ForwardDraft {
     /// The ALG; FTP on public port 21 where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<Alg>,
+    /// Ports of passive data connections, the same outside and inside, for FTP over TLS alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive_range: Option<PortRange>,
     /// The dashboard's choice of a WAN; refused, as a forward has no uplink yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<String>,
@@ -195,6 +207,20 @@ impl ForwardDraft {
         if alg == Some(Alg::Ftp) && !protocols.each().contains(&Protocol::Tcp) {
             return Err(refuse("the FTP ALG needs tcp"));
         }
+        if let Some(range) = self.passive_range {
+            let Some(ports) = ports else {
+                return Err(refuse("all ports are forwarded already: leave the passive range out"));
+            };
+            if alg == Some(Alg::None) || alg.is_none() && !ports.public.contains(FTP_CONTROL_PORT) {
+                return Err(refuse("a passive range is for FTP: add --service ftp or --alg ftp"));
+            }
+            if range.first() < FIRST_PASSIVE_PORT {
+                return Err(refuse("the passive range must lie above port 1023"));
+            }
+            if range.overlaps(ports.public) {
+                return Err(refuse("the passive range holds the port that is forwarded itself"));
+            }
+        }
         if self.public.address == PublicAddress::Address(self.to.address) {
             return Err(refuse("the public address is the inside address too"));
         }
@@ -207,6 +233,7 @@ impl ForwardDraft {
             ports,
             allow,
             alg,
+            passive_range: self.passive_range,
             comment: self.comment,
         })
     }
@@ -246,6 +273,7 @@ impl From<Forward> for ForwardDraft {
             local_port: None,
             allow: forward.allow,
             alg: forward.alg,
+            passive_range: forward.passive_range,
             uplink: None,
             comment: forward.comment,
         }

@@ -23,10 +23,30 @@ fn forward(name: &str, protocol: &str, public: &str, to: &str) -> Rule {
         local_port: None,
         allow: vec![],
         alg: None,
+        passive_range: None,
         uplink: None,
         comment: None,
     };
     Rule::Forward(draft.finish().expect("forward"))
+}
+
+/// An FTP server with a passive range.
+fn with_range(name: &str, public: &str, to: &str, range: &str) -> Result<Rule, RuleError> {
+    let draft = ForwardDraft {
+        name: name.parse().expect("name"),
+        service: Some(Service::Ftp),
+        protocol: None,
+        public: public.parse().expect("public"),
+        public_port: None,
+        to: to.parse().expect("to"),
+        local_port: None,
+        allow: vec!["198.51.100.0/24".parse().expect("network")],
+        alg: None,
+        passive_range: Some(range.parse().expect("range")),
+        uplink: None,
+        comment: None,
+    };
+    draft.finish().map(Rule::Forward)
 }
 
 fn one_to_one(name: &str, public: &str, to: &str, inbound: &[&str]) -> Rule {
@@ -98,7 +118,7 @@ fn service_ftp_is_the_control_port_with_the_alg() {
         (entry.protocol, entry.port, entry.to_port),
         (Some(Protocol::Tcp), Some(21), Some(21))
     );
-    assert!(entry.alg && entry.allow == [Cidr::ALL]);
+    assert_eq!((entry.kind, &entry.allow[..]), (EntryKind::Control, &[Cidr::ALL][..]));
 }
 
 #[test]
@@ -138,19 +158,85 @@ fn the_alg_defaults_to_the_control_port_and_is_asked_for_elsewhere() {
     let rule = forward("a", "tcp+udp", "203.0.113.10:20-22", "192.168.1.10");
     let entries = set([rule]).entries(NOWHERE).expect("entries");
     assert_eq!(entries.len(), 6);
-    let on: Vec<_> = entries.iter().filter(|e| e.alg).map(|e| (e.protocol, e.port)).collect();
+    let on: Vec<_> = entries
+        .iter()
+        .filter(|e| e.kind == EntryKind::Control)
+        .map(|e| (e.protocol, e.port))
+        .collect();
     assert_eq!(on, [(Some(Protocol::Tcp), Some(21))]);
 
     let all = forward("all", "tcp", "203.0.113.10", "192.168.1.10");
     let entries = set([all.clone()]).entries(NOWHERE).expect("entries");
-    assert!(!find(&entries, "tcp", 0).expect("all ports").alg);
-    assert!(find(&entries, "tcp", 21).expect("control port").alg);
+    assert_eq!(find(&entries, "tcp", 0).expect("all ports").kind, EntryKind::Plain);
+    assert_eq!(find(&entries, "tcp", 21).expect("control port").kind, EntryKind::Control);
 
     // The port that the wide rule implies yields to the rule that names it.
     let exact = forward("exact", "tcp", "203.0.113.10:21", "192.168.1.20:2121");
     let entries = set([all, exact]).entries(NOWHERE).expect("entries");
     assert_eq!(entries.len(), 2);
     assert_eq!(find(&entries, "tcp", 21).expect("exact").to, Ipv4Addr::new(192, 168, 1, 20));
+}
+
+#[test]
+fn a_passive_range_is_forwarded_port_by_port_for_who_is_encrypted() {
+    let rule = with_range("ftp", "203.0.113.10", "192.168.1.10", "50000-50002").expect("a rule");
+    let entries = set([rule.clone()]).entries(NOWHERE).expect("entries");
+    assert_eq!(entries.len(), 4);
+    assert_eq!(find(&entries, "tcp", 21).expect("control port").kind, EntryKind::Control);
+    for port in 50000..=50002 {
+        let entry = find(&entries, "tcp", port).expect("a port of the range");
+        assert_eq!((entry.kind, entry.to_port), (EntryKind::Range, Some(port)));
+        assert_eq!(entry.allow.len(), 1);
+    }
+    let text = serde_json::to_string(&rule).expect("text");
+    assert_eq!(serde_json::from_str::<Rule>(&text).expect("rule"), rule);
+}
+
+#[test]
+fn a_passive_range_conflicts_with_who_else_wants_its_ports() {
+    let ftp = |range| with_range("ftp", "203.0.113.10", "192.168.1.10", range).expect("a rule");
+    let others = [
+        forward("web", "tcp", "203.0.113.10:50002", "192.168.1.20:80"),
+        with_range("other", "203.0.113.10:2121", "192.168.1.20", "50002-50009").expect("a rule"),
+        one_to_one("host", "203.0.113.10", "192.168.1.10", &["tcp:50001"]),
+        one_to_one("host", "203.0.113.10", "192.168.1.10", &["any"]),
+    ];
+    for other in others {
+        let mut rules = set([other.clone()]);
+        let error = rules.insert(ftp("50000-50002"), NOWHERE).expect_err("a conflict");
+        assert_eq!(error.exit(), Exit::Conflict);
+        assert!(error.to_string().contains(other.name().as_str()), "{error}");
+        let mut rules = set([ftp("50000-50002")]);
+        assert!(rules.insert(other, NOWHERE).is_err());
+    }
+    let udp = forward("udp", "udp", "203.0.113.10:50000-50002", "192.168.1.20");
+    assert!(set([udp]).insert(ftp("50000-50002"), NOWHERE).is_ok());
+}
+
+#[test]
+fn a_passive_range_must_make_sense() {
+    for (public, range, word) in
+        [("203.0.113.10", "1000-2000", "1023"), ("203.0.113.10:50000", "50000-50009", "itself")]
+    {
+        let error = with_range("ftp", public, "192.168.1.10", range).expect_err(word);
+        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+    let draft = |extra: &str| -> Result<Forward, _> {
+        serde_json::from_str(&format!(
+            "{{\"name\":\"a\",\"protocol\":\"tcp\",\"to\":\"192.168.1.10\",\
+             \"passive_range\":\"50000-50009\",{extra}}}"
+        ))
+    };
+    for (extra, word) in [
+        ("\"public\":\"203.0.113.10:80\"", "for FTP"),
+        ("\"public\":\"203.0.113.10:21\",\"alg\":\"none\"", "for FTP"),
+        ("\"public\":\"203.0.113.10\"", "forwarded already"),
+    ] {
+        let error = draft(extra).expect_err(word);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(draft("\"public\":\"203.0.113.10:2121\",\"alg\":\"ftp\"").is_ok());
 }
 
 #[test]
@@ -176,7 +262,7 @@ fn the_most_exact_inbound_entry_lets_everybody_in_whom_a_wider_one_lets_in() {
     assert_eq!(allow("any", 0), ["10.9.0.0/16"]);
     // Everything from 10.9/16 comes in, so its FTP control connections do, with the ALG.
     let control = find(&entries, "tcp", 21).expect("control port");
-    assert!(control.alg && control.allow.len() == 1);
+    assert_eq!((control.kind, control.allow.len()), (EntryKind::Control, 1));
     assert_eq!(entries.len(), 4);
     assert_eq!(rules.hosts().len(), 1);
 }

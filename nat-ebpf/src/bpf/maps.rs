@@ -19,8 +19,8 @@ use nat_common::{
     punt::{MAX_PACKET, PuntHeader},
     reason::REASONS,
     record::FlowRecord,
-    rule::{AllowedKey, Forward, OneToOne},
-    session::Session,
+    rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
+    session::{Session, SessionId},
     settings::Settings,
     tcp_options,
     watch::Watch,
@@ -108,6 +108,9 @@ pub static FORWARDS: HashMap<Endpoint, Forward, 131072, ON_DEMAND> = HashMap::ne
 /// Remote networks that filters of rules let in.
 #[btf_map(name = "allowed")]
 pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
+/// Clients that hold an encrypted control session through a rule: to them its passive range is open.
+#[btf_map(name = "encrypted")]
+pub static ENCRYPTED: HashMap<EncryptedKey, SessionId, SESSIONS, ON_DEMAND> = HashMap::new();
 /// Public address of inside hosts that have one of their own.
 #[btf_map(name = "one_to_one")]
 pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::new();

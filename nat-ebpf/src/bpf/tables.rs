@@ -26,7 +26,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, Port, PortOwner},
     reason::Reason,
-    rule::{AllowedKey, Forward, OneToOne, RuleId},
+    rule::{AllowedKey, EncryptedKey, Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
     settings::Settings,
     tcp_options,
@@ -220,6 +220,12 @@ impl Tables for Maps {
     fn allowed(&self, filter: u32, remote: [u8; 4]) -> bool {
         let bits = AllowedKey::FILTER_BITS + 32;
         maps::ALLOWED.get(&Key::new(bits, AllowedKey::new(filter, remote))).is_some()
+    }
+
+    #[inline(always)]
+    fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {
+        // SAFETY: copied at once, four bytes.
+        unsafe { maps::ENCRYPTED.get(EncryptedKey::new(rule, client)) }.copied()
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use nat_common::{
     port::{Endpoint, PortOwner},
     reason::{REASONS, Reason},
     record::{FlowRecord, Phase},
-    rule::{Forward, OneToOne},
+    rule::{EncryptedKey, Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
     watch::Watch,
@@ -84,6 +84,8 @@ pub struct State {
     pub forwards: HashMap<Endpoint, Forward>,
     /// Remote networks by number of the filter: network and bits of its prefix.
     pub allowed: Vec<(u32, [u8; 4], u32)>,
+    /// Clients that hold an encrypted control session through a rule.
+    pub encrypted: HashMap<EncryptedKey, SessionId>,
     /// Public address of inside hosts.
     pub one_to_one: HashMap<[u8; 4], OneToOne>,
     /// Control connections by index.

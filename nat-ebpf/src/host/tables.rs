@@ -19,7 +19,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, PortOwner},
     reason::Reason,
-    rule::{Forward, OneToOne, RuleId},
+    rule::{EncryptedKey, Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
@@ -283,6 +283,10 @@ impl<'a> Tables for HostTables<'a> {
             let differ = u32::from_be_bytes(remote) ^ u32::from_be_bytes(*network);
             *number == filter && differ.checked_shr(32 - bits).unwrap_or(0) == 0
         })
+    }
+
+    fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {
+        self.still().encrypted.get(&EncryptedKey::new(rule, client)).copied()
     }
 
     fn one_to_one(&self, inside: [u8; 4]) -> Option<OneToOne> {

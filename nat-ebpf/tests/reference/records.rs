@@ -2,9 +2,16 @@
 
 use crate::{
     common::frame::{ACK, Body, FIN, PSH, SYN, Spec},
-    gateway::{self, Gateway, HOST, LAN, PUBLIC, REMOTE},
+    gateway::{self, Gateway, HOST, LAN, PUBLIC, REMOTE, SERVER as SERVER_INSIDE, WAN},
 };
-use nat_common::{flow::Zone, reason::Reason, session::Side, watch::Watch};
+use nat_common::{
+    flow::{Origin, TCP, Zone},
+    port::{Endpoint, Port},
+    reason::Reason,
+    rule::{EncryptedKey, Forward, RuleId},
+    session::{SessionId, Side},
+    watch::Watch,
+};
 use nat_ebpf::host::{self, HostPacket, Verdict};
 
 const CLIENT: ([u8; 4], u16) = (HOST, 40000);
@@ -100,4 +107,34 @@ fn records_go_on_while_no_agent_runs_and_lines_wait() {
     assert!(is_forwarded(send(&gateway, FROM, PSH | ACK, &record(40))));
     let line = send(&gateway, FROM.wrapping_add(45), PSH | ACK, b"PWD\r\n");
     assert_eq!(line, Verdict::Drop(Reason::AlgNoAgent));
+}
+
+#[test]
+fn a_passive_range_is_open_to_who_holds_an_encrypted_session() {
+    let gateway = gateway::gateway(64, true, Some(PUBLIC));
+    let rule = RuleId::new(9);
+    let range = Forward::new(SERVER_INSIDE, Port::NONE, rule, 0).for_encrypted();
+    let public = Endpoint::new(TCP, PUBLIC, Port::new(50000));
+    gateway.memory.state().forwards.insert(public, range);
+    let dial = |port| {
+        let spec = Spec::tcp((REMOTE, port), (PUBLIC, 50000), SYN);
+        let mut packet = HostPacket::new(spec.build(), WAN, &gateway.world);
+        host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Outside)
+    };
+    assert_eq!(dial(1), Verdict::Drop(Reason::NotAllowed));
+    let key = EncryptedKey::new(rule, REMOTE);
+    gateway.memory.state().encrypted.insert(key, SessionId::new(3));
+    // As many connections as it likes.
+    for port in [1, 2, 3] {
+        assert!(is_forwarded(dial(port)));
+    }
+    let related = gateway
+        .memory
+        .state()
+        .flows()
+        .values()
+        .all(|record| record.flow().origin() == Origin::Related(SessionId::new(3)));
+    assert!(related, "data connections belong to the session");
+    gateway.memory.state().encrypted.clear();
+    assert_eq!(dial(4), Verdict::Drop(Reason::NotAllowed));
 }

@@ -47,9 +47,10 @@ impl Bridge {
                 && let Ok(Some(kept)) = kernel.recall(id)
             {
                 // One that can't be read is judged when a segment of it comes.
-                let _unknown = self.resume(id, &record, &kept);
+                let _unknown = self.resume(kernel, id, &record, &kept);
             }
         }
+        self.ranges.close_others(kernel);
     }
 
     /// Looks whether the places of some sessions still have them, and lets those go that have
@@ -77,6 +78,7 @@ impl Bridge {
     /// The place of a session is free, or another's: what it has announced goes with it.
     pub fn end(&mut self, kernel: &mut impl Kernel, id: SessionId) {
         self.tracked.remove(&id);
+        self.ranges.close(kernel, id);
         let Some(flow) = self.engine.find(id.number()).map(|session| *session.flow()) else {
             return;
         };
@@ -99,7 +101,7 @@ impl Bridge {
         }
         self.end(kernel, id);
         if let Some(kept) = kernel.recall(id).map_err(unknown)?
-            && self.resume(id, record, &kept)?
+            && self.resume(kernel, id, record, &kept)?
         {
             return Ok(());
         }
@@ -119,7 +121,13 @@ impl Bridge {
     }
 
     /// Goes on with what a predecessor has kept; `false` when that is of another session.
-    fn resume(&mut self, id: SessionId, record: &Session, kept: &[u8]) -> Result<bool, Reason> {
+    fn resume(
+        &mut self,
+        kernel: &mut impl Kernel,
+        id: SessionId,
+        record: &Session,
+        kept: &[u8],
+    ) -> Result<bool, Reason> {
         let Some(image) = journal::open(kept, record) else { return Ok(false) };
         match alg::Session::from_bytes(image) {
             Ok(session) if *session.flow() == control::flow(id, record) => {}
@@ -131,6 +139,9 @@ impl Bridge {
         }
         let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
         tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
+        if session.ended() == Some(alg::End::Encrypted) {
+            self.ranges.open(kernel, id, record);
+        }
         self.tracked.insert(id, Tracked { resumed: [true; 2], ..Tracked::new(record) });
         Ok(true)
     }
@@ -185,6 +196,7 @@ impl Bridge {
                         unexpect(kernel, &flow, &key);
                     }
                 }
+                self.ranges.close(kernel, id);
                 tracing::debug!("{}: ends", report::name(&flow));
             }
         }

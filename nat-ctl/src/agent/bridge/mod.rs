@@ -15,6 +15,7 @@
 //! harmless lines need not wait ([`nat_common::vouched`]).
 
 mod life;
+mod range;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,8 @@ use nat_common::{
     session::{Session, SessionId, Side},
     tcp::wire,
 };
+
+use range::Ranges;
 
 use super::{
     control::{self, Identity},
@@ -54,6 +57,8 @@ pub struct Bridge {
     tracked: BTreeMap<SessionId, Tracked>,
     /// Seconds that an expectation waits for its connection.
     expectation: u32,
+    /// Who may use passive ranges.
+    ranges: Ranges,
     /// Where the sweep goes on.
     swept: Option<SessionId>,
     /// Sessions of which copies have been read since their state was kept.
@@ -100,6 +105,7 @@ impl Bridge {
             engine,
             tracked: BTreeMap::new(),
             expectation,
+            ranges: Ranges::default(),
             swept: None,
             unsaved: vec![],
             said: vec![],
@@ -326,8 +332,16 @@ impl Bridge {
                     report::failed(&error);
                 }
             }
-            Command::EndInspection(end) => self.said.push((flow, Said::Ended(end))),
-            Command::ResumeInspection => self.said.push((flow, Said::Resumed)),
+            Command::EndInspection(end) => {
+                self.said.push((flow, Said::Ended(end)));
+                if end == alg::End::Encrypted {
+                    self.ranges.open(kernel, id, record);
+                }
+            }
+            Command::ResumeInspection => {
+                self.said.push((flow, Said::Resumed));
+                self.ranges.close(kernel, id);
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Rewrite, TCP, Zone},
     port::Port,
-    rule::RuleId,
+    rule::{EncryptedKey, RuleId},
     vouched::Vouched,
     watch::Watch,
 };
@@ -35,6 +35,7 @@ enum Step {
     Unexpect(ExpectationKey),
     Correct,
     Watch(Side, Watch),
+    Range(EncryptedKey, Option<SessionId>),
     Remember,
     Send(Vec<u8>),
     Count(Reason),
@@ -118,6 +119,19 @@ impl Kernel for List {
         if !to.is_some_and(is_behind) {
             *word = to.map_or(Vouched::NONE, Vouched::up_to).word();
         }
+    }
+
+    fn open_range(
+        &mut self,
+        key: &EncryptedKey,
+        session: Option<SessionId>,
+    ) -> Result<(), PlaneError> {
+        self.steps.push(Step::Range(*key, session));
+        Ok(())
+    }
+
+    fn keep_ranges(&mut self, _: &dyn Fn(&EncryptedKey) -> bool) -> Result<(), PlaneError> {
+        Ok(())
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
@@ -442,4 +456,60 @@ fn what_the_data_plane_has_followed_is_known_to_the_engine_and_to_a_successor() 
         punt(&mut bridge, &mut list, Side::Responder, &fin);
         assert!(matches!(list.take()[..], [Step::Send(_)]));
     }
+}
+
+/// A server inside that is reached by rule 7, behind an AUTH that was accepted.
+fn encrypted_inside() -> (Bridge, List) {
+    let original =
+        FlowKey::new(Zone::Outside, TCP, SERVER, Port::new(40000), PUBLIC, Port::new(21));
+    let inward = Rewrite::destination(&original, CLIENT, Port::new(21));
+    let mut record = Session::default();
+    record.mss = [1420, 1420];
+    record.open(&original, &original.answer(&inward), RuleId::new(7), 100);
+    let (mut bridge, mut list) = (bridge(), List { record: Some(record), ..List::default() });
+    let server = |seq, payload: &[u8]| Packet {
+        src: CLIENT,
+        dst: SERVER,
+        sport: 21,
+        dport: 40000,
+        ..self::server(seq, payload)
+    };
+    punt(&mut bridge, &mut list, Side::Responder, &server(5000, b"220 Welcome, friend\n"));
+    punt(&mut bridge, &mut list, Side::Originator, &outside_client(1000, b"AUTH TLS\r\n"));
+    list.take();
+    punt(&mut bridge, &mut list, Side::Responder, &server(5020, b"234 go\r\n"));
+    (bridge, list)
+}
+
+/// A packet of the host outside to that server.
+fn outside_client(seq: u32, payload: &[u8]) -> Packet {
+    Packet { src: SERVER, sport: 40000, dst: PUBLIC, dport: 21, ..client(seq, payload) }
+}
+
+#[test]
+fn a_range_is_open_while_an_encrypted_session_through_its_rule_lasts() {
+    let key = EncryptedKey::new(RuleId::new(7), SERVER);
+    let (mut bridge, mut list) = encrypted_inside();
+    let steps = list.take();
+    let opened = steps.iter().position(|step| *step == Step::Range(key, Some(ID)));
+    let sent = steps.iter().position(|step| matches!(step, Step::Send(_)));
+    assert!(opened.is_some() && opened < sent, "{steps:?}");
+    let rst = Packet { flags: 0x14, ..outside_client(1010, b"") };
+    punt(&mut bridge, &mut list, Side::Originator, &rst);
+    assert!(list.take().contains(&Step::Range(key, None)));
+    // One that a predecessor has left, and one that ends without a word.
+    let (_, mut list) = encrypted_inside();
+    list.take();
+    let mut successor = self::bridge();
+    successor.adopt(&mut list);
+    assert_eq!(list.take(), [Step::Range(key, Some(ID))]);
+    list.record = None;
+    assert!(successor.sweep(&mut list));
+    assert_eq!(list.take(), [Step::Range(key, None)]);
+}
+
+#[test]
+fn a_client_inside_opens_no_range() {
+    let (_, mut list) = encrypted();
+    assert!(!list.take().iter().any(|step| matches!(step, Step::Range(..))));
 }

@@ -202,6 +202,7 @@ impl Scene {
                 | Step::Release(_)
                 | Step::Correct
                 | Step::Watch(..)
+                | Step::Range(..)
                 | Step::Remember => {}
                 Step::Count(reason) => self.dropped.push(reason),
             }
