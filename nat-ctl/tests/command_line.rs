@@ -118,7 +118,7 @@ fn run_is_refused_before_anything_is_touched() {
     bench.fails(3, "run --wan if-a --lan if-b --config FILE.missing");
     bench.configure("[gateway]\nwan = [\"if-a\"]\nlan = [\"if-a\"]\n");
     bench.fails(2, "run --config FILE");
-    bench.configure("[masquerade]\nfiltering = \"endpoint-independent\"\n");
+    bench.configure("[masquerade]\nfiltering = \"address-dependent\"\n");
     let said = bench.fails(1, "run --config FILE --wan if-a --lan if-b");
     assert!(said.contains("line 2") && said.contains("not supported yet"), "{said}");
     let status = if nix::unistd::geteuid().is_root() { 3 } else { 6 };
@@ -217,6 +217,7 @@ fn rules_are_kept_beside_the_configuration_and_a_note_says_so() {
         "public": "203.0.113.10", "public_ports": {"first": 21, "last": 21},
         "to": "192.168.1.10", "to_ports": {"first": 21, "last": 21},
         "allow": ["198.51.100.0/24", "192.0.2.7/32"], "alg": "ftp", "comment": null,
+        "passive_range": null,
         "origin": "command", "number": forwards[0]["number"],
     });
     assert_eq!(forwards, json!([forward]));

@@ -108,6 +108,11 @@ pub trait Tables {
     fn flow_often(&self, key: &FlowKey) -> Option<Self::Slot> {
         self.flow(key)
     }
+    /// The same for a hint: a record that moves at this moment may be missed.
+    #[inline(always)]
+    fn flow_hint(&self, key: &FlowKey) -> Option<Self::Slot> {
+        self.flow(key)
+    }
     /// Adds a record.
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused>;
     /// Removes a record.

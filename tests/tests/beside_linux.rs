@@ -159,8 +159,7 @@ fn digit_in_text(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
 fn states_public(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     dialogue.log_in()?;
     exchange(dialogue, End::Client, "PASV\r\n", limit)?;
-    // One of the pool: a port of the gateway's own ephemeral range is moved (docs/ftp.md).
-    let listener = dialogue.listen_on(End::Server, 25_001)?;
+    let listener = dialogue.listen(End::Server)?;
     let line = pasv_line(SocketAddrV4::new(WAN, port(&listener)?));
     exchange(dialogue, End::Server, &line, limit)?;
     dialogue.data(End::Client, announced(&line, WAN)?, &listener, limit)

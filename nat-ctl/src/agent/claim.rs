@@ -37,6 +37,9 @@ pub trait Ports {
     /// Whether the address is one of the gateway itself, whose own sockets take ports outside of
     /// the pool.
     fn is_own(&self) -> bool;
+
+    /// Whether a socket of the gateway has a port of that address.
+    fn is_open(&self, public: &Endpoint) -> bool;
 }
 
 /// Claims a port for a request; `None` where all that
@@ -85,9 +88,12 @@ fn candidates(
     pool: &Pool,
     request: &PortRequest,
 ) -> Result<Vec<Port>, PlaneError> {
-    // Behind an address that the gateway has not, no socket of the gateway is in the way.
+    // Behind an address that the gateway has not, no socket of the gateway is in the way. Where the
+    // line states the public address a port outside of the pool is kept too, if no socket has it now:
+    // should one take it later, only what the same remote end sends to it could be mistaken.
+    let is_free = |port| request.stated && !ports.is_open(&public(request, port));
     let kept = match request.port.map(Port::new).filter(|port| !port.is_system()) {
-        Some(port) if pool.contains(port) || !ports.is_own() => Some(port),
+        Some(port) if pool.contains(port) || !ports.is_own() || is_free(port) => Some(port),
         _ => forwarded(ports, request)?,
     };
     let (seed, size) = (seed(request), pool.len());
@@ -125,6 +131,8 @@ mod tests {
 
     const OWN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
     const ALIAS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+    /// A port that a socket of the gateway has.
+    const OPEN: u16 = 50_022;
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 
     struct Table<'a> {
@@ -146,6 +154,10 @@ mod tests {
         fn is_own(&self) -> bool {
             self.is_own
         }
+
+        fn is_open(&self, public: &Endpoint) -> bool {
+            public.port().number() == OPEN
+        }
     }
 
     fn pool(first: u16, last: u16) -> Pool {
@@ -155,7 +167,7 @@ mod tests {
     }
 
     fn request(public: Ipv4Addr, port: Option<u16>) -> PortRequest {
-        PortRequest { session: 1, public, inside: HOST, port }
+        PortRequest { session: 1, public, inside: HOST, port, stated: false }
     }
 
     fn claim(
@@ -175,6 +187,22 @@ mod tests {
         let other = claim(&mut ports, &pool, &request(OWN, Some(40000))).unwrap();
         assert!((20000..=20999).contains(&other));
         assert_eq!(claim(&mut ports, &pool, &request(ALIAS, Some(40000))), Some(40000));
+    }
+
+    #[test]
+    fn a_line_that_states_the_public_address_keeps_its_port_unless_a_socket_has_it() {
+        let mut ports = HashMap::new();
+        let pool = pool(20000, 20999);
+        let stated = |port| PortRequest { stated: true, ..request(OWN, Some(port)) };
+        for _ in 0..2 {
+            assert_eq!(claim(&mut ports, &pool, &stated(40000)), Some(40000));
+        }
+        let other = claim(&mut ports, &pool, &stated(OPEN)).unwrap();
+        assert!((20000..=20999).contains(&other));
+        let endpoint = Endpoint::new(TCP, OWN.octets(), Port::new(40001));
+        ports.insert(endpoint, PortOwner::new(Owner::Gateway, [0; 4], Port::NONE));
+        let other = claim(&mut ports, &pool, &stated(40001)).unwrap();
+        assert!((20000..=20999).contains(&other));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use nat_common::{
     tcp::State,
     watch::{self, Watch},
 };
+use socket2::{Domain, Socket, Type};
 
 use super::{
     claim::{self, Ports},
@@ -221,6 +222,14 @@ impl Ports for PublicPorts<'_> {
 
     fn is_own(&self) -> bool {
         self.home.is_own
+    }
+
+    fn is_open(&self, public: &Endpoint) -> bool {
+        let place = SocketAddrV4::new(public.address().into(), public.port().number());
+        // Bound and let go again, before anybody could connect: it does not listen.
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None)
+            .and_then(|socket| socket.bind(&place.into()));
+        bound.is_err()
     }
 }
 

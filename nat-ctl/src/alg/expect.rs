@@ -46,6 +46,9 @@ pub struct PortRequest {
     /// Its port there, which is also the public port that is wanted most. `None` where a line is
     /// being announced before it is complete: any port will do.
     pub port: Option<u16>,
+    /// Whether the line states the public address by itself, so that with this very port all of its
+    /// bytes stay as they are.
+    pub stated: bool,
 }
 
 /// What the engine asks of the rest of the gateway while it reads a line.

@@ -139,7 +139,7 @@ impl Session {
     /// they begin with, and once lines are no longer read.
     pub fn resolved(&self, side: Side) -> Option<u32> {
         let promised = side == self.flow.inside && self.promise.is_some();
-        let reads = self.end.is_none() && !promised && self.dialogue.has_begun();
+        let reads = self.ended().is_none() && !promised && self.dialogue.has_begun();
         self.stream(side).line_starts().filter(|_| reads)
     }
 

@@ -383,7 +383,10 @@ fn compare_lines(
             let (one, other) = (one.key.to.port(), other.key.to.port());
             let plain = cut.replace('#', "|");
             let moved = whole.replace(&pair(one), &pair(other));
-            plain == moved || plain == whole.replace(&format!("|{one}|"), &format!("|{other}|"))
+            let between = |delimiter: char, port: u16| format!("{delimiter}{port}{delimiter}");
+            let fields =
+                |delimiter| whole.replace(&between(delimiter, one), &between(delimiter, other));
+            plain == moved || plain == fields('|') || *cut == fields('!')
         });
         let shows = |address: Ipv4Addr| {
             let (dotted, listed) = (address.to_string(), address.to_string().replace('.', ","));

@@ -52,6 +52,13 @@ pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
     flow_table::find(&NOW, &key).map_or(NONE, answer)
 }
 
+/// The record in the table before, where it stays; answers as [`nat_move`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_find_before(first: u64, second: u64) -> u64 {
+    flow_table::find(&BEFORE, &hashed(first, second)).map_or(NONE, |found| answer(found) | LEFT)
+}
+
 /// Moves the record for the key of these two words from the table before, or leaves it there; answers
 /// as [`nat_find`], with [`LEFT`] where it lies in that table still.
 #[unsafe(no_mangle)]

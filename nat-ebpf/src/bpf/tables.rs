@@ -93,6 +93,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn flow_hint(&self, key: &FlowKey) -> Option<FlowSlot> {
+        flows::find_in_place(key)
+    }
+
+    #[inline(always)]
     fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
         flows::insert(key, flow)
     }

@@ -84,7 +84,10 @@ impl Session {
             let kept = promise.is_kept_by(found) && promise.port != 0;
             return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
         }
-        let public = self.claim(Some(found.port), gateway).ok_or(Refusal::NoPublicPort)?;
+        let address = *self.flow.public.ip();
+        let stated = found.stated.as_ref().is_some_and(|stated| stated.address == address);
+        let claimed = self.claim(Some(found.port), stated, gateway);
+        let public = claimed.ok_or(Refusal::NoPublicPort)?;
         if self.change(placed, found, public).is_some_and(|change| change.at < placed.line.passed) {
             self.release(public, gateway);
             return Err(Refusal::CutLine);
@@ -181,10 +184,16 @@ impl Session {
         }))
     }
 
-    pub(super) fn claim(&self, port: Option<u16>, gateway: &mut dyn Gateway) -> Option<u16> {
+    pub(super) fn claim(
+        &self,
+        port: Option<u16>,
+        stated: bool,
+        gateway: &mut dyn Gateway,
+    ) -> Option<u16> {
         let inside = self.flow.address(self.flow.inside);
         let (session, public) = (self.flow.session, *self.flow.public.ip());
-        gateway.claim(&PortRequest { session, public, inside, port }).filter(|port| *port >= 1024)
+        let request = PortRequest { session, public, inside, port, stated };
+        gateway.claim(&request).filter(|port| *port >= 1024)
     }
 
     pub(super) fn release(&self, port: u16, gateway: &mut dyn Gateway) {

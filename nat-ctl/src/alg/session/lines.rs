@@ -136,7 +136,7 @@ impl Session {
         }
         self.need_room(side)?;
         let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none();
-        let claimed = permitted.then(|| self.claim(opening.port, gateway)).flatten();
+        let claimed = permitted.then(|| self.claim(opening.port, false, gateway)).flatten();
         if opening.form == Form::Epsv && claimed.is_none() {
             return Ok(());
         }
