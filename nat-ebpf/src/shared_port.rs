@@ -38,14 +38,32 @@ pub fn of<T: Tables>(
     public: [u8; 4],
     number: u32,
 ) -> Result<Port, Reason> {
+    let first = start(tables, key).ok_or(Reason::PortsExhausted)?;
+    walk(tables, key, public, number, first).ok_or(Reason::PortsExhausted)
+}
+
+/// The place in the pool from which the walk goes; `None` where the pool is empty.
+#[inline(always)]
+pub fn start<T: Tables>(tables: &T, key: &FlowKey) -> Option<u32> {
     let settings = tables.settings();
     let remote = if settings.maps_by_remote_end() { key.destination().word() } else { 0 };
-    let first = tables.lot(&key.source(), remote).checked_rem(settings.pool.len());
-    let steps = Steps::from(first.ok_or(Reason::PortsExhausted)?);
+    tables.lot(&key.source(), remote).checked_rem(settings.pool.len())
+}
+
+/// The walk from there: apart from where it starts, for the stack is short.
+#[inline(always)]
+pub fn walk<T: Tables>(
+    tables: &mut T,
+    key: &FlowKey,
+    public: [u8; 4],
+    number: u32,
+    first: u32,
+) -> Option<Port> {
     // Addresses have small numbers: `PORT_ADDRESSES`.
-    let mut walk = Walk { key: *key, public, steps, number: number as u16, found: Port::NONE };
+    let (steps, number) = (Steps::from(first), number as u16);
+    let mut walk = Walk { key: *key, public, steps, number, found: Port::NONE };
     tables.repeat(PROBES, &mut walk);
-    if walk.found == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(walk.found) }
+    if walk.found == Port::NONE { None } else { Some(walk.found) }
 }
 
 /// Small: the stack is short, and a lookup of a flow goes on from here.

@@ -135,15 +135,28 @@ pub extern "C" fn nat_public_port(inside: u64, public: u32, number: u32) -> u64 
     }
 }
 
-/// A port for the key of these two words that others have too, on an address and its number.
+/// Where in the pool the walk for a shared port starts, for the key of these two words.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_shared_port(first: u64, second: u64, public: u32, number: u32) -> u64 {
+pub extern "C" fn nat_shared_start(first: u64, second: u64) -> u64 {
     let key = FlowKey::from_words([first, second]);
-    match shared_port::of(&mut Maps, &key, public.to_ne_bytes(), number) {
-        Ok(port) => port.number() as u64,
-        Err(_) => EXHAUSTED,
-    }
+    shared_port::start(&Maps, &key).map_or(EXHAUSTED, |place| place as u64)
+}
+
+/// A port for the key of these two words that others have too, on an address and its number, by a walk
+/// from `start`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_shared_port(
+    first: u64,
+    second: u64,
+    public: u32,
+    number: u32,
+    start: u32,
+) -> u64 {
+    let key = FlowKey::from_words([first, second]);
+    let port = shared_port::walk(&mut Maps, &key, public.to_ne_bytes(), number, start);
+    port.map_or(EXHAUSTED, |port| port.number() as u64)
 }
 
 /// Reference to the hop of this word, as [`crate::tables::Tables::refer`] gives it.

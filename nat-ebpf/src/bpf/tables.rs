@@ -202,7 +202,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn shared_port(&mut self, key: &FlowKey, public: [u8; 4], number: u32) -> Result<Port, Reason> {
         let [first, second] = key.words();
-        match global::nat_shared_port(first, second, u32::from_ne_bytes(public), number) {
+        let start = global::nat_shared_start(first, second);
+        if start == global::EXHAUSTED {
+            return Err(Reason::PortsExhausted);
+        }
+        let public = u32::from_ne_bytes(public);
+        match global::nat_shared_port(first, second, public, number, start as u32) {
             global::EXHAUSTED => Err(Reason::PortsExhausted),
             port => Ok(Port::new(port as u16)),
         }
