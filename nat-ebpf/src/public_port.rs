@@ -63,8 +63,9 @@ fn find_or_claim<T: Tables>(
     number: u32,
     stripe: u32,
 ) -> Port {
-    let own = tables.settings().pool.contains(inside.port());
-    let Some(first) = tables.lot(&inside, 0).checked_rem(tables.settings().pool.len()) else {
+    let Some(pool) = tables.pool() else { return Port::NONE };
+    let own = pool.contains(inside.port());
+    let Some(first) = tables.lot(&inside, 0).checked_rem(pool.len()) else {
         return Port::NONE;
     };
     let place = Place { inside, public, number };
@@ -165,7 +166,8 @@ struct Walk {
 impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
-        let Some(port) = self.steps.next(&tables.settings().pool) else { return true };
+        let Some(pool) = tables.pool() else { return false };
+        let Some(port) = self.steps.next(&pool) else { return true };
         let taken = match self.claims {
             0 => self.place.is_mapped(tables, port),
             _ => self.place.claim(tables, port),

@@ -105,7 +105,8 @@ impl Walk {
 impl<T: Tables> Turn<T> for Walk {
     #[inline(always)]
     fn turn(&mut self, tables: &mut T) -> bool {
-        let Some(port) = self.steps.next(&tables.settings().pool) else { return true };
+        let Some(pool) = tables.pool() else { return false };
+        let Some(port) = self.steps.next(&pool) else { return true };
         if self.is_free(tables, port) && self.is_held(tables, port) {
             self.found = port;
         }

@@ -15,7 +15,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     hop::{Hop, HopReference},
     interface::Interface,
-    port::{Endpoint, Port, PortOwner},
+    port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     rule::{Forward, OneToOne, RuleId},
     session::{SessionId, Side},
@@ -96,6 +96,11 @@ pub trait Tables {
     fn random(&self) -> u32;
     /// What the agent has set.
     fn settings(&self) -> Settings;
+    /// The ports of masquerade among that, for turns of a walk: the whole takes more of the stack.
+    #[inline(always)]
+    fn pool(&self) -> Option<Pool> {
+        Some(self.settings().pool)
+    }
     /// A managed interface.
     fn interface(&self, ifindex: u32) -> Option<Interface>;
     /// Whether an address is the gateway's own on an inside interface.

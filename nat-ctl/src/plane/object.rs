@@ -249,7 +249,12 @@ fn refuse_load(name: &str) -> impl FnOnce(ProgramError) -> PlaneError {
             ProgramError::LoadError { verifier_log, .. } => verifier_log.to_string(),
             _ => String::new(),
         };
-        match said.lines().find(|line| !line.trim().is_empty()) {
+        // What it has to say of calls that it takes all the same comes first, its statistics last.
+        let is_reason = |line: &&str| {
+            let line = line.trim();
+            !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
+        };
+        match said.lines().rfind(is_reason) {
             Some(line) => PlaneError::Refused {
                 what,
                 why: format!("the verifier of this kernel refuses it: {}", line.trim()),
@@ -258,6 +263,10 @@ fn refuse_load(name: &str) -> impl FnOnce(ProgramError) -> PlaneError {
         }
     }
 }
+
+/// How the lines begin with which the verifier ends its log (`print_verification_stats` of
+/// kernel/bpf/verifier.c).
+const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
 
 fn missing(name: &str) -> PlaneError {
     PlaneError::Refused {

@@ -24,7 +24,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     hop::{Hop, HopReference},
     interface::Interface,
-    port::{Endpoint, Port, PortOwner},
+    port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne, RuleId},
     session::{Session, SessionId, Side},
@@ -68,6 +68,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn settings(&self) -> Settings {
         maps::SETTINGS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> Option<Pool> {
+        maps::SETTINGS.get(0).map(|settings| settings.pool)
     }
 
     #[inline(always)]
