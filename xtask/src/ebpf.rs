@@ -69,7 +69,7 @@ fn configure(cargo: &mut Command, workspace: &Workspace, toolchain: &Toolchain, 
 fn flags(workspace: &Workspace) -> OsString {
     let mut flags = OsString::from("-Clinker=");
     flags.push(linker::path(workspace));
-    flags.push("\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    flags.push("\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f-Ctarget-cpu=v2");
     flags
 }
 

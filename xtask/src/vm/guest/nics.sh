@@ -90,7 +90,7 @@ start() {
     nat-ctl run --config /tmp/nat.toml "$@" > "$log" 2>&1 &
     agent=$!
     local tries
-    for tries in {1..300}; do
+    for tries in {1..900}; do
         ! grep -qx ready "$log" || return 0
         kill -0 "$agent" || fail "the agent ended"
         sleep 0.1
