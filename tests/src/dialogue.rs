@@ -207,6 +207,11 @@ impl<'lab> Dialogue<'lab> {
     }
 }
 
+/// The port that a listener was given.
+pub fn port(listener: &TcpListener) -> Result<u16> {
+    Ok(listener.local_addr().context("ask for one's own port")?.port())
+}
+
 /// What a line announces: the six numbers of a PORT or a 227, the delimited fields of an EPRT or a
 /// 229, whose address is `peer`.
 pub fn announced(line: &str, peer: Ipv4Addr) -> Result<SocketAddrV4> {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nat_tests::{
-    dialogue::{Dialogue, End, announced, write_apart},
+    dialogue::{Dialogue, End, announced, port, write_apart},
     gateway::{Gateway, Kind, Mode, Rule},
     lab::{INSIDE, Lab, WAN},
     netns::Lifetime,
@@ -311,8 +311,4 @@ fn port_line(listener: &TcpListener) -> Result<String> {
 fn pasv_line(at: SocketAddrV4) -> String {
     let ([a, b, c, d], [high, low]) = (at.ip().octets(), at.port().to_be_bytes());
     format!("227 Entering Passive Mode ({a},{b},{c},{d},{high},{low}).\r\n")
-}
-
-fn port(listener: &TcpListener) -> Result<u16> {
-    Ok(listener.local_addr().context("ask for one's own port")?.port())
 }

@@ -5,13 +5,13 @@
 //! and the data connection must be there within two seconds (FTP.md, the rewriting core, 3).
 
 use std::{
-    net::{SocketAddrV4, TcpListener},
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nat_tests::{
-    dialogue::{Dialogue, End, Nagle, PAUSE, announced, write_apart},
+    dialogue::{Dialogue, End, Nagle, PAUSE, announced, port, write_apart},
     gateway::{Mode, NatCtl, Rule},
     lab::{INSIDE, Lab, WAN},
     netns::Lifetime,
@@ -128,10 +128,6 @@ fn passes(dialogue: &mut Dialogue<'_>, form: Form, cut: impl Fn(usize) -> Cut) -
         ensure!(dialogue.line(end, LIMIT)? == b"200 done\r\n", "the reply has changed");
     }
     Ok(())
-}
-
-fn port(listener: &TcpListener) -> Result<u16> {
-    Ok(listener.local_addr().context("ask for one's own port")?.port())
 }
 
 fn every_cut_passes(nagle: Nagle) {

@@ -142,7 +142,12 @@ fn run(state: &State, pair: &Pair, first: usize, runs: &[usize]) -> (State, [Ran
         let mut tables = memory.scheduled(&cpu);
         let ifindex = match hook {
             Hook::Ingress(Zone::Inside) | Hook::ReleaseThen(_) => LAN,
-            _ => WAN,
+            Hook::Ingress(Zone::Outside)
+            | Hook::Egress
+            | Hook::Sweep(_)
+            | Hook::Release(_)
+            | Hook::Vouch(..)
+            | Hook::Correct => WAN,
         };
         let mut packet = HostPacket::new(spec.build(), ifindex, &world);
         turns.before(who, None);
