@@ -7,11 +7,11 @@
 //! All words are taken in memory order (network bytes read as native 16-bit words), which RFC 1071
 //! section 2 (B) allows: the sum is byte-order independent as long as everybody reads the same way.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// An unfolded one's complement sum.
+/// An unfolded one's complement sum of 16-bit words, with room for the carries of some hundred additions.
+///
+/// Words of 32 bits are added whole: 2^16 is 1 in this arithmetic, so they are the sum of their halves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum(u32);
+pub struct Sum(u64);
 
 impl Sum {
     /// The empty sum.
@@ -20,25 +20,26 @@ impl Sum {
     /// A sum that `bpf_csum_diff` or another accumulator has produced.
     #[inline(always)]
     pub const fn from_raw(raw: u32) -> Self {
-        Self(raw)
+        Self(raw as u64)
     }
 
     /// The 32 bits to go on from, as `bpf_csum_diff` takes them for its seed.
     #[inline(always)]
     pub const fn raw(self) -> u32 {
-        self.0
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        (once + (once >> 32)) as u32
     }
 
     /// Adds one word in memory order.
     #[inline(always)]
     pub const fn word(self, bytes: [u8; 2]) -> Self {
-        self.carry(u16::from_ne_bytes(bytes) as u32)
+        Self(self.0 + u16::from_ne_bytes(bytes) as u64)
     }
 
     /// Adds an IPv4 address.
     #[inline(always)]
-    pub const fn address(self, [a, b, c, d]: [u8; 4]) -> Self {
-        self.word([a, b]).word([c, d])
+    pub const fn address(self, address: [u8; 4]) -> Self {
+        Self(self.0 + u32::from_ne_bytes(address) as u64)
     }
 
     /// Adds the pseudo-header of RFC 793 section 3.1: addresses, protocol and length of the segment.
@@ -70,8 +71,10 @@ impl Sum {
     /// The folded sum, as a device that is to finish the checksum expects it in the field.
     #[inline(always)]
     pub const fn folded(self) -> u16 {
-        let once = (self.0 & 0xffff) + (self.0 >> 16);
-        ((once & 0xffff) + (once >> 16)) as u16
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        // The halves stand on each other twice, a half apart: the lower pair carries into the upper one,
+        // which is the carry around the end.
+        (once.wrapping_mul(0x1_0001).wrapping_add(once >> 16) >> 16) as u16
     }
 
     /// The checksum field, in memory order.
@@ -79,57 +82,46 @@ impl Sum {
     pub const fn field(self) -> u16 {
         !self.folded()
     }
-
-    #[inline(always)]
-    const fn carry(self, word: u32) -> Self {
-        let sum = self.0 as u64 + word as u64;
-        Self((sum as u32).wrapping_add((sum >> 32) as u32))
-    }
 }
 
-/// The change of a folded sum when words of the packet change (RFC 1624 equation 3: `~m + m'`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(transparent)]
-pub struct Delta {
-    sum: u16,
-}
+/// The change of a sum when words of the packet change (RFC 1624 equation 3: `~m + m'`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(Sum);
 
 impl Delta {
     /// Nothing changed.
-    pub const NONE: Self = Self { sum: 0 };
+    pub const NONE: Self = Self(Sum::ZERO);
 
     /// One word changed.
     #[inline(always)]
     pub const fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
         let old = !u16::from_ne_bytes(old);
-        let new = u16::from_ne_bytes(new);
-        Self { sum: Sum(self.sum as u32 + old as u32 + new as u32).folded() }
+        Self(Sum(self.0.0 + old as u64 + u16::from_ne_bytes(new) as u64))
     }
 
-    /// Four bytes changed: an address, a sequence number.
+    /// Four bytes changed: an address, a pair of ports, a sequence number.
     #[inline(always)]
-    pub const fn quad(self, [a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> Self {
-        self.word([a, b], [e, f]).word([c, d], [g, h])
+    pub const fn quad(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        let old = !u32::from_ne_bytes(old);
+        Self(Sum(self.0.0 + old as u64 + u32::from_ne_bytes(new) as u64))
     }
 
     /// Both changes together.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
-        Self { sum: Sum(self.sum as u32 + other.sum as u32).folded() }
+        Self(Sum(self.0.0 + other.0.0))
     }
 
-    /// The sum to add, as the kernel's `bpf_l3_csum_replace` and `bpf_l4_csum_replace` take it.
+    /// The sum to add, as the kernel's `bpf_l4_csum_replace` takes it.
     #[inline(always)]
-    pub const fn raw(self) -> u16 {
-        self.sum
+    pub const fn raw(self) -> u32 {
+        self.0.raw()
     }
 
     /// The new field for an old one, both in memory order (RFC 1624 equation 3).
     #[inline(always)]
     pub const fn apply(self, field: u16) -> u16 {
-        !Sum(!field as u32 + self.sum as u32).folded()
+        !Sum(self.0.0 + !field as u64).folded()
     }
 }
 
@@ -165,7 +157,12 @@ mod tests {
         assert_eq!(full.word(1u16.to_ne_bytes()).raw(), 1);
         assert_eq!(full.word(0xffffu16.to_ne_bytes()).raw(), 0xffff);
         let delta = Delta::NONE.word(3u16.to_ne_bytes(), 5u16.to_ne_bytes());
-        assert_eq!(delta.raw(), 2);
+        assert_eq!(Sum::from_raw(delta.raw()).folded(), 2);
+        // All carries at once.
+        assert_eq!(Sum(0xff_ffff_ffff).folded(), 0xff);
+        assert_eq!(Sum(0xff_ffff_ffff).raw(), 0xff);
+        assert_eq!(Sum(0x1_0000_0000).folded(), 1);
+        assert_eq!(Sum(0x1_fffe_0001).folded(), 1);
     }
 
     proptest! {

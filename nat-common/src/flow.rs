@@ -5,7 +5,6 @@
 //! What a flow is as a whole (established, closing) is derived from both by the reader.
 
 use crate::{
-    checksum::Delta,
     hop::HopReference,
     port::{Endpoint, Port},
     record::State,
@@ -267,8 +266,6 @@ const RELATED: u8 = 4;
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     rewrite: Rewrite,
-    address_delta: Delta,
-    port_delta: Delta,
     origin: u16,
     flags: u8,
     state: State,
@@ -284,7 +281,6 @@ pub struct Flow {
 impl PartialEq for Flow {
     fn eq(&self, other: &Self) -> bool {
         self.rewrite == other.rewrite
-            && (self.address_delta, self.port_delta) == (other.address_delta, other.port_delta)
             && (self.origin, self.flags, self.seen) == (other.origin, other.flags, other.seen)
             && (self.last_seen, self.hop) == (other.last_seen, other.hop)
     }
@@ -304,15 +300,9 @@ pub enum Origin {
 }
 
 impl Flow {
-    /// A flow of packets with `key`, to leave as `rewrite`, made at `now` (seconds).
+    /// A flow whose packets leave as `rewrite`, made at `now` (seconds).
     #[inline(always)]
-    pub const fn new(
-        direction: Direction,
-        key: &FlowKey,
-        rewrite: Rewrite,
-        origin: Origin,
-        now: u32,
-    ) -> Self {
+    pub const fn new(direction: Direction, rewrite: Rewrite, origin: Origin, now: u32) -> Self {
         let (flags, origin) = match origin {
             Origin::Rule(rule) => (0, rule.number()),
             Origin::Control(session) => (CONTROL, session.number()),
@@ -320,10 +310,6 @@ impl Flow {
         };
         Self {
             rewrite,
-            address_delta: Delta::NONE.quad(key.src, rewrite.src).quad(key.dst, rewrite.dst),
-            port_delta: Delta::NONE
-                .word(key.sport.to_wire(), rewrite.sport.to_wire())
-                .word(key.dport.to_wire(), rewrite.dport.to_wire()),
             // Rules and sessions are numbered below 2^16: [`RuleId::MAX`], [`crate::layout::SESSIONS`].
             origin: origin as u16,
             flags: match direction {
@@ -343,13 +329,10 @@ impl Flow {
         state: State,
         origin: u16,
         rewrite: Rewrite,
-        [address_delta, port_delta]: [Delta; 2],
         hop: HopReference,
     ) -> Self {
         Self {
             rewrite,
-            address_delta,
-            port_delta,
             origin,
             flags: state.flags(),
             state,
@@ -386,18 +369,6 @@ impl Flow {
     #[inline(always)]
     pub const fn rewrite(&self) -> &Rewrite {
         &self.rewrite
-    }
-
-    /// Change of the sum by the addresses: the IP checksum, and the pseudo-header.
-    #[inline(always)]
-    pub const fn address_delta(&self) -> Delta {
-        self.address_delta
-    }
-
-    /// Change of the sum by the ports.
-    #[inline(always)]
-    pub const fn port_delta(&self) -> Delta {
-        self.port_delta
     }
 
     /// Which packets it is for.
@@ -465,28 +436,6 @@ mod tests {
     }
 
     #[test]
-    fn deltas_of_both_directions_cancel_out() {
-        let key = key();
-        let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
-        let there = Flow::new(Direction::Original, &key, out, Origin::Rule(RuleId::NONE), 1);
-        let back = Flow::new(
-            Direction::Reply,
-            &key.answer(&out),
-            Rewrite::answer(&key),
-            Origin::Rule(RuleId::NONE),
-            1,
-        );
-        for field in [0u16, 1, 0x1234, 0xfffe] {
-            let both = there.address_delta().and(back.address_delta());
-            assert!([field, !field, field ^ 0xffff].contains(&both.apply(field)));
-            assert_eq!(
-                back.port_delta().apply(there.port_delta().apply(field)) % 0xffff,
-                field % 0xffff
-            );
-        }
-    }
-
-    #[test]
     fn a_record_says_what_it_was_made_for() {
         let key = key();
         let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
@@ -494,8 +443,8 @@ mod tests {
         for origin in
             [Origin::Rule(RuleId::MAX), Origin::Control(session), Origin::Related(session)]
         {
-            let flow = Flow::new(Direction::Reply, &key, out, origin, 42)
-                .by(HopReference::new(16383, 0xffff));
+            let flow =
+                Flow::new(Direction::Reply, out, origin, 42).by(HopReference::new(16383, 0xffff));
             let record = FlowRecord::new(State::default(), &key, &flow);
             assert_eq!((record.key(), record.flow(), record.created()), (key, flow, 42));
             assert_eq!(FlowRecord::from_words(record.words()), record);
@@ -503,7 +452,7 @@ mod tests {
             assert_eq!((flow.origin(), flow.direction()), (origin, Direction::Reply));
             assert_eq!((record.packets(), record.bytes()), (0, 0));
         }
-        let control = Flow::new(Direction::Original, &key, out, Origin::Control(session), 1);
+        let control = Flow::new(Direction::Original, out, Origin::Control(session), 1);
         assert_eq!((control.control_session(), control.related_session()), (Some(session), None));
     }
 
@@ -511,7 +460,7 @@ mod tests {
     fn a_state_moves_through_its_phases_with_a_new_version_each_time() {
         let key = key();
         let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(6000));
-        let flow = Flow::new(Direction::Reply, &key, out, Origin::Rule(RuleId::NONE), 7);
+        let flow = Flow::new(Direction::Reply, out, Origin::Rule(RuleId::NONE), 7);
         let mut free = State::default();
         for version in 0..=255u8 {
             assert!(free.is_free() && !free.has_key());

@@ -102,6 +102,7 @@ impl Hop {
     }
 
     /// Its words.
+    #[inline(always)]
     pub const fn words(&self) -> [u64; WORDS] {
         zerocopy::transmute!(*self)
     }
@@ -130,11 +131,11 @@ impl Hop {
         self.ifindex
     }
 
-    /// Link addresses, of the neighbour and then our own; `None` while the agent has not written
-    /// them.
+    /// Link addresses; `None` while the agent has not written them.
     #[inline(always)]
-    pub const fn link(&self) -> Option<[[u8; 6]; 2]> {
-        if self.resolved == 1 { Some([self.link, self.own]) } else { None }
+    pub const fn link(&self) -> Option<Link> {
+        let [_, link, own, _] = self.words();
+        if self.resolved == 1 { Some(Link::of(link, own)) } else { None }
     }
 
     /// Longest packet from the IP header on; 0 while the agent has not written it.
@@ -147,6 +148,38 @@ impl Hop {
     #[inline(always)]
     pub const fn epoch(&self) -> u32 {
         self.epoch
+    }
+}
+
+/// The link addresses of a frame as they lie at its beginning: of the neighbour, then our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link([u32; 3]);
+
+impl Link {
+    /// To a neighbour, from our own address.
+    pub const fn new([a, b, c, d, e, f]: [u8; 6], [g, h, i, j, k, l]: [u8; 6]) -> Self {
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ])
+    }
+
+    /// From the words [`LINK`] and [`OWN`] of a hop.
+    #[inline(always)]
+    const fn of(link: u64, own: u64) -> Self {
+        Self([link as u32, (link >> 32) as u32 & 0xffff | (own as u32) << 16, (own >> 16) as u32])
+    }
+
+    /// The first bytes of the frame.
+    pub const fn bytes(self) -> [u8; 12] {
+        zerocopy::transmute!(self.0)
+    }
+
+    /// The first three words of the frame.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 3] {
+        self.0
     }
 }
 
@@ -221,7 +254,9 @@ mod tests {
         let hop = Hop::from_words(words);
         assert!(hop.is_taken());
         assert_eq!((hop.neighbour(), hop.ifindex()), ([203, 0, 113, 10], 3));
-        assert_eq!(hop.link(), Some([[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]));
+        let link = Link::new([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+        assert_eq!(hop.link(), Some(link));
+        assert_eq!(link.bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         assert_eq!((hop.mtu(), hop.epoch()), (1500, 9));
         let fresh = Hop::from_words([words[WHO], 0, 0, 0]);
         assert_eq!((fresh.link(), fresh.mtu()), (None, 0));

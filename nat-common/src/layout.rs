@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -53,11 +53,15 @@ pub enum Stage {
     EgressError = 9,
     /// Packets from inside that are for the gateway.
     InsideLocal = 10,
+    /// Packets from inside that are not as most are.
+    InsideRare = 11,
+    /// Packets from outside that are not as most are.
+    OutsideRare = 12,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -69,6 +73,8 @@ impl Stage {
         Self::OutsideRefused,
         Self::EgressError,
         Self::InsideLocal,
+        Self::InsideRare,
+        Self::OutsideRare,
     ];
 
     /// Name of the XDP program.
@@ -76,6 +82,8 @@ impl Stage {
         match self {
             Self::Inside => Some("xdp_inside"),
             Self::InsideNew => Some("xdp_inside_new"),
+            Self::InsideRare => Some("xdp_inside_rare"),
+            Self::OutsideRare => Some("xdp_outside_rare"),
             // Whether a socket waits for a packet only TC can ask for sure, control connections go by
             // one hook, and the others are rare.
             Self::Outside
@@ -104,6 +112,8 @@ impl Stage {
             Self::OutsideRefused => "tc_outside_refused",
             Self::EgressError => "tc_outside_egress_error",
             Self::InsideLocal => "tc_inside_local",
+            Self::InsideRare => "tc_inside_rare",
+            Self::OutsideRare => "tc_outside_rare",
         }
     }
 }

@@ -9,17 +9,18 @@
 //! ```text
 //!    0  state      last seen 32 | version 8 | seen 8 | flags 8 | phase 8
 //!    8  key        addresses and ports; protocol, zone, and in its hole the origin
-//!   24  action     what packets leave with, and what that does to checksums
+//!   24  action     what packets leave with
+//!   36  acknowledged, of TCP
 //!   40  reach      of this place, whoever lies in it | packets, high | created
 //!   48  packets, low | hop and epoch
-//!   56  bytes
+//!   56  bytes 48 | window 16, of TCP
 //! ```
 
 use crate::{
-    checksum::Delta,
     flow::{Flow, FlowKey, Rewrite},
     hop::HopReference,
     port::Port,
+    tcp::Receiving,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -113,6 +114,13 @@ impl State {
         self.0 >> Self::PHASE == Phase::Live.code()
     }
 
+    /// Whether the flow of the state `observed` is in the line still, and a packet may use it.
+    #[inline(always)]
+    pub const fn lives_on(self, observed: Self) -> bool {
+        let (version, phase) = (0xff << Self::VERSION, 0xff << Self::PHASE);
+        self.0 & (version | phase) == observed.0 & version | Phase::Live.code() << Self::PHASE
+    }
+
     /// Whether a flow has its key in the line: live, or ending.
     #[inline(always)]
     pub const fn has_key(self) -> bool {
@@ -179,15 +187,16 @@ pub struct FlowRecord {
     zone: u8,
     origin: u16,
     rewrite: Rewrite,
-    address_delta: Delta,
-    port_delta: Delta,
+    acknowledged: u32,
     reach: u16,
     packets_high: u16,
     created: u32,
     packets_low: u32,
     hop: u16,
     epoch: u16,
-    bytes: u64,
+    bytes_low: u32,
+    bytes_high: u16,
+    window: u16,
 }
 
 const _: () = assert!(size_of::<FlowRecord>() == WORDS * 8);
@@ -208,10 +217,33 @@ pub const CREATED: usize = 44;
 pub const PACKETS_LOW: usize = 48;
 /// Offset of hop and epoch in bytes.
 pub const HOP: usize = 52;
-/// Offset of the byte count in bytes.
+/// Offset of the acknowledgement number in bytes.
+pub const ACKNOWLEDGED: usize = 36;
+/// Offset of the byte count in bytes; in the upper 16 bits of its word is the window.
 pub const BYTES: usize = 56;
+/// Bits of the byte count in its word.
+const COUNT_BITS: u32 = 48;
 /// Bits of the second word of the key that are the key's; the others are the origin.
 pub const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+
+/// A packet that uses a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// When, in seconds of the monotonic clock.
+    pub now: u32,
+    /// Its bytes from the IP header on.
+    pub bytes: u32,
+    /// The bits that it adds to what was seen.
+    pub seen: u8,
+    /// What it says that its sender is ready to receive; nothing where it is not TCP.
+    pub receiving: Receiving,
+}
+
+/// The word at [`BYTES`] after a packet of `bytes` that states `window`.
+#[inline(always)]
+pub const fn counted(word: u64, bytes: u32, window: u16) -> u64 {
+    (word.wrapping_add(bytes as u64) & ((1 << COUNT_BITS) - 1)) | (window as u64) << COUNT_BITS
+}
 
 impl FlowRecord {
     /// The line of a flow that begins; its reach is that of a line alone.
@@ -226,15 +258,16 @@ impl FlowRecord {
             zone: key.zone_code(),
             origin: flow.origin_code(),
             rewrite: *flow.rewrite(),
-            address_delta: flow.address_delta(),
-            port_delta: flow.port_delta(),
+            acknowledged: 0,
             reach: 0,
             packets_high: 0,
             created: flow.last_seen,
             packets_low: 0,
             hop: flow.hop.index(),
             epoch: flow.hop.epoch(),
-            bytes: 0,
+            bytes_low: 0,
+            bytes_high: 0,
+            window: 0,
         }
     }
 
@@ -268,20 +301,22 @@ impl FlowRecord {
             self.state(),
             self.origin,
             self.rewrite,
-            [self.address_delta, self.port_delta],
             HopReference::from_parts(self.hop, self.epoch),
         )
     }
 
-    /// The line after a packet of `bytes` at `now` that adds `seen`: what the data plane does word by
-    /// word.
+    /// The line after a packet: what the data plane does word by word.
     #[must_use]
-    pub const fn used(mut self, now: u32, bytes: u32, seen: u8) -> Self {
+    pub const fn used(mut self, by: Use) -> Self {
         let packets = self.packets() + 1;
-        self.state = self.state().touched(now, seen).word();
+        self.state = self.state().touched(by.now, by.seen).word();
         self.packets_low = packets as u32;
         self.packets_high = (packets >> 32) as u16;
-        self.bytes += bytes as u64;
+        self.acknowledged = by.receiving.acknowledged;
+        let word = counted(self.bytes(), by.bytes, by.receiving.window);
+        self.bytes_low = word as u32;
+        self.bytes_high = (word >> 32) as u16;
+        self.window = (word >> COUNT_BITS) as u16;
         self
     }
 
@@ -321,6 +356,11 @@ impl FlowRecord {
 
     /// Their bytes from the IP header on.
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        (self.bytes_high as u64) << 32 | self.bytes_low as u64
+    }
+
+    /// What the last of them said that its sender is ready to receive.
+    pub const fn receiving(&self) -> Receiving {
+        Receiving { acknowledged: self.acknowledged, window: self.window }
     }
 }

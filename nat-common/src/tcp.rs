@@ -28,6 +28,16 @@ pub mod wire {
     pub const URG: u8 = 0x20;
 }
 
+/// What a segment says that its sender is ready to receive (RFC 9293 section 3.3.1): RCV.NXT, and
+/// RCV.WND as it stands in the header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receiving {
+    /// The acknowledgement number.
+    pub acknowledged: u32,
+    /// The window, unscaled.
+    pub window: u16,
+}
+
 /// The bits that a header with `flags` adds to what was seen.
 #[inline(always)]
 pub const fn seen(flags: u8) -> u8 {
@@ -50,6 +60,13 @@ pub const fn seen(flags: u8) -> u8 {
 #[inline(always)]
 pub const fn opens(flags: u8) -> bool {
     flags & (wire::SYN | wire::ACK | wire::RST | wire::FIN) == wire::SYN
+}
+
+/// Whether a segment with `flags` is one of a connection that neither opens nor closes: ACK, and neither
+/// SYN nor RST nor FIN.
+#[inline(always)]
+pub const fn goes_on(flags: u8) -> bool {
+    flags & (wire::SYN | wire::ACK | wire::RST | wire::FIN) == wire::ACK
 }
 
 /// Whether a connection in which these were seen has come to an end in at least one direction, so

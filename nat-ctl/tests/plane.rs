@@ -469,7 +469,7 @@ fn flow(then: u32) -> (FlowKey, Flow) {
     let remote = [198, 51, 100, 7];
     let key = FlowKey::new(Zone::Inside, TCP, HOST, Port::new(5000), remote, Port::new(80));
     let out = Rewrite::source(&key, PUBLIC.octets(), Port::new(6000));
-    (key, Flow::new(Direction::Original, &key, out, Made::Rule(RuleId::NONE), then))
+    (key, Flow::new(Direction::Original, out, Made::Rule(RuleId::NONE), then))
 }
 
 fn live_endpoint() -> Endpoint {

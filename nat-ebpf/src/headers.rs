@@ -14,6 +14,8 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 /// IPv4 header without options, its fragment field and its source.
 pub(crate) const IP_FIXED: usize = 20;
 const IP_FRAGMENT: usize = 6;
+/// Version 4, and a header of five words: without options.
+const PLAIN_VERSION: u8 = 0x45;
 const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -57,10 +59,27 @@ pub struct TcpFields {
     pub sequence: u32,
     /// Acknowledgement number.
     pub acknowledgement: u32,
+    /// Window, as it stands there.
+    pub window: u16,
     /// Flags, bits of [`nat_common::tcp::wire`].
     pub flags: u8,
     /// Length of the header with options, in bytes: 20 to 60.
     pub length: usize,
+}
+
+impl TcpFields {
+    /// Of a header, its first words.
+    #[inline(always)]
+    fn of(words: &[u32; 5]) -> Self {
+        let [offset, flags, ..] = words[3].to_ne_bytes();
+        Self {
+            sequence: u32::from_be(words[1]),
+            acknowledgement: u32::from_be(words[2]),
+            window: u16::from_be(second(words[3])),
+            flags,
+            length: ((offset >> 4) as usize) * 4,
+        }
+    }
 }
 
 /// The headers of an IPv4 packet, checked: all lengths are within the frame.
@@ -120,13 +139,13 @@ impl Headers {
             return Ok(None);
         }
         let network = ETHERNET;
-        let ip: [u8; IP_FIXED] = packet.read(network)?;
-        let header = ((ip[0] & 0x0f) as usize) * 4;
-        if ip[0] >> 4 != 4 || header < IP_FIXED {
+        let ip: [u32; IP_FIXED / 4] = packet.words(network)?;
+        let [version, tos, ..] = ip[0].to_ne_bytes();
+        let header = ((version & 0x0f) as usize) * 4;
+        if version >> 4 != 4 || header < IP_FIXED {
             return Err(Reason::BadHeader);
         }
-        let src = [ip[12], ip[13], ip[14], ip[15]];
-        let dst = [ip[16], ip[17], ip[18], ip[19]];
+        let (src, dst) = (ip[3].to_ne_bytes(), ip[4].to_ne_bytes());
         if !is_unicast(src) || !is_unicast(dst) {
             return Ok(None);
         }
@@ -136,7 +155,7 @@ impl Headers {
         }
         let transport = if P::COMPLETE { network + header } else { network + IP_FIXED };
         let frame = packet.length() - network;
-        let length = match u16::from_be_bytes([ip[2], ip[3]]) as usize {
+        let length = match u16::from_be(second(ip[0])) as usize {
             // A super-packet of more than 64 KB has no length (BIG TCP).
             0 if P::COMPLETE => frame,
             total => total,
@@ -147,14 +166,15 @@ impl Headers {
         if length < transport - network {
             return Err(Reason::BadHeader);
         }
+        let [ttl, protocol, ..] = ip[2].to_ne_bytes();
         let mut headers = Self {
             network,
             transport,
             length,
-            tos: ip[1],
-            ttl: ip[8],
-            protocol: ip[9],
-            network_checksum: u16::from_ne_bytes([ip[10], ip[11]]),
+            tos,
+            ttl,
+            protocol,
+            network_checksum: second(ip[2]),
             src,
             dst,
             kind: Transport::Other,
@@ -163,7 +183,7 @@ impl Headers {
             checksum: 0,
             tcp: TcpFields::default(),
         };
-        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+        let fragment = u16::from_be(second(ip[1]));
         if fragment & FRAGMENT_OFFSET != 0 {
             headers.kind = Transport::LaterFragment;
             return Ok(Some(headers));
@@ -175,6 +195,61 @@ impl Headers {
         Ok(Some(headers))
     }
 
+    /// The headers of a packet like most: TCP that neither opens nor closes a connection, or UDP, whole
+    /// and without IP options. `None` for any other and for what is wrong, which [`Headers::read`]
+    /// tells apart.
+    ///
+    /// Every offset is a constant. Addresses are not looked at: no flow has any that cannot be
+    /// forwarded.
+    #[inline(always)]
+    pub fn read_plain<P: Packet>(packet: &P) -> Option<Self> {
+        const NETWORK: usize = ETHERNET;
+        const TRANSPORT: usize = NETWORK + IP_FIXED;
+        if packet.is_foreign() || packet.read::<2>(ETHERTYPE).ok()? != IPV4 {
+            return None;
+        }
+        let ip: [u32; IP_FIXED / 4] = packet.words(NETWORK).ok()?;
+        let [version, tos, ..] = ip[0].to_ne_bytes();
+        let length = u16::from_be(second(ip[0])) as usize;
+        let is_cut = second(ip[1]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET).to_be() != 0;
+        if version != PLAIN_VERSION || is_cut || length > packet.length() - NETWORK {
+            return None;
+        }
+        let [ttl, protocol, ..] = ip[2].to_ne_bytes();
+        let (kind, ports, checksum, tcp) = match protocol {
+            TCP => {
+                let tcp: [u32; 5] = packet.words(TRANSPORT).ok()?;
+                let fields = TcpFields::of(&tcp);
+                let fits = fields.length >= 20 && length >= IP_FIXED + fields.length;
+                if !fits || !nat_common::tcp::goes_on(fields.flags) {
+                    return None;
+                }
+                (Transport::Tcp, tcp[0], first(tcp[4]), fields)
+            }
+            UDP if length >= IP_FIXED + 8 => {
+                let udp: [u32; 2] = packet.words(TRANSPORT).ok()?;
+                (Transport::Udp, udp[0], second(udp[1]), TcpFields::default())
+            }
+            _ => return None,
+        };
+        Some(Self {
+            network: NETWORK,
+            transport: TRANSPORT,
+            length,
+            tos,
+            ttl,
+            protocol,
+            network_checksum: second(ip[2]),
+            src: ip[3].to_ne_bytes(),
+            dst: ip[4].to_ne_bytes(),
+            kind,
+            sport: Port::new(u16::from_be(first(ports))),
+            dport: Port::new(u16::from_be(second(ports))),
+            checksum,
+            tcp,
+        })
+    }
+
     #[inline(always)]
     fn read_transport<P: Packet>(&mut self, packet: &P) -> Result<(), Reason> {
         let rest = self.length - (self.transport - self.network);
@@ -183,38 +258,34 @@ impl Headers {
                 if rest < 20 {
                     return Err(Reason::Truncated);
                 }
-                let tcp: [u8; 20] = packet.read(self.transport)?;
-                let length = ((tcp[12] >> 4) as usize) * 4;
-                if length < 20 || length > rest {
+                let tcp: [u32; 5] = packet.words(self.transport)?;
+                let fields = TcpFields::of(&tcp);
+                if fields.length < 20 || fields.length > rest {
                     return Err(Reason::BadHeader);
                 }
                 self.kind = Transport::Tcp;
-                self.read_ports([tcp[0], tcp[1], tcp[2], tcp[3]]);
-                self.checksum = u16::from_ne_bytes([tcp[16], tcp[17]]);
-                self.tcp = TcpFields {
-                    sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
-                    acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
-                    flags: tcp[13],
-                    length,
-                };
+                self.read_ports(tcp[0]);
+                self.checksum = first(tcp[4]);
+                self.tcp = fields;
             }
             UDP => {
                 if rest < 8 {
                     return Err(Reason::Truncated);
                 }
-                let udp: [u8; 8] = packet.read(self.transport)?;
+                let udp: [u32; 2] = packet.words(self.transport)?;
                 self.kind = Transport::Udp;
-                self.read_ports([udp[0], udp[1], udp[2], udp[3]]);
-                self.checksum = u16::from_ne_bytes([udp[6], udp[7]]);
+                self.read_ports(udp[0]);
+                self.checksum = second(udp[1]);
             }
             ICMP => {
                 if rest < 8 {
                     return Err(Reason::Truncated);
                 }
-                let icmp: [u8; 8] = packet.read(self.transport)?;
-                let identifier = Port::from_wire([icmp[4], icmp[5]]);
-                self.checksum = u16::from_ne_bytes([icmp[2], icmp[3]]);
-                self.kind = match icmp[0] {
+                let icmp: [u32; 2] = packet.words(self.transport)?;
+                let [kind, ..] = icmp[0].to_ne_bytes();
+                let identifier = Port::new(u16::from_be(first(icmp[1])));
+                self.checksum = second(icmp[0]);
+                self.kind = match kind {
                     ECHO_REQUEST => {
                         self.sport = identifier;
                         Transport::EchoRequest
@@ -233,9 +304,9 @@ impl Headers {
     }
 
     #[inline(always)]
-    fn read_ports(&mut self, [a, b, c, d]: [u8; 4]) {
-        self.sport = Port::from_wire([a, b]);
-        self.dport = Port::from_wire([c, d]);
+    fn read_ports(&mut self, word: u32) {
+        self.sport = Port::new(u16::from_be(first(word)));
+        self.dport = Port::new(u16::from_be(second(word)));
     }
 
     /// Whether no router may cut it. Not read with the rest: few ask.
@@ -306,9 +377,26 @@ impl Headers {
     }
 }
 
+/// The half of a word that comes first in memory.
+#[inline(always)]
+const fn first(word: u32) -> u16 {
+    if cfg!(target_endian = "little") { word as u16 } else { (word >> 16) as u16 }
+}
+
+/// The other half.
+#[inline(always)]
+const fn second(word: u32) -> u16 {
+    if cfg!(target_endian = "little") { (word >> 16) as u16 } else { word as u16 }
+}
+
 /// Whether the kernel could ever forward a packet with this address.
 #[inline(always)]
 const fn is_unicast(address: [u8; 4]) -> bool {
     // Linux forwards 240.0.0.0/4 but for the broadcast; so what is inside must not leave that way.
-    !matches!(address, [0 | 127 | 224..=239, ..] | [255, 255, 255, 255])
+    let number = u32::from_be_bytes(address);
+    match number >> 24 {
+        0 | 127 => false,
+        1..=223 => true,
+        class => class >= 240 && number != u32::MAX,
+    }
 }

@@ -28,6 +28,18 @@ mod programs {
         bpf::xdp::ingress(context, Zone::Outside)
     }
 
+    /// XDP on an inside interface, packets that are not as most are.
+    #[xdp]
+    pub fn xdp_inside_rare(context: XdpContext) -> u32 {
+        bpf::xdp::rare(context, Zone::Inside)
+    }
+
+    /// XDP on a way out, packets that are not as most are.
+    #[xdp]
+    pub fn xdp_outside_rare(context: XdpContext) -> u32 {
+        bpf::xdp::rare(context, Zone::Outside)
+    }
+
     /// TC ingress of an inside interface.
     #[classifier]
     pub fn tc_inside(context: TcContext) -> i32 {
@@ -38,6 +50,18 @@ mod programs {
     #[classifier]
     pub fn tc_outside(context: TcContext) -> i32 {
         bpf::tc::ingress(context, Zone::Outside)
+    }
+
+    /// TC ingress of an inside interface, packets that are not as most are.
+    #[classifier]
+    pub fn tc_inside_rare(context: TcContext) -> i32 {
+        bpf::tc::rare(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets that are not as most are.
+    #[classifier]
+    pub fn tc_outside_rare(context: TcContext) -> i32 {
+        bpf::tc::rare(context, Zone::Outside)
     }
 
     /// TC ingress of an inside interface, packets without a flow.

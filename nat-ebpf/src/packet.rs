@@ -2,7 +2,8 @@
 
 use crate::headers::Headers;
 use nat_common::{
-    checksum::Delta, flow::Rewrite, punt::PuntHeader, reason::Reason, session::Side, tcp_options,
+    checksum::Delta, flow::Rewrite, hop::Link, punt::PuntHeader, reason::Reason, session::Side,
+    tcp_options,
 };
 
 /// A frame on its way through a hook.
@@ -32,6 +33,18 @@ pub trait Packet {
     /// # Errors
     /// [`Reason::WriteFailed`] when the kernel does not let it.
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason>;
+
+    /// Whole words of 32 bits, in memory order, at an offset of the frame: at most five.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`] when the frame ends before.
+    fn words<const N: usize>(&self, at: usize) -> Result<[u32; N], Reason>;
+
+    /// Overwrites such words.
+    ///
+    /// # Errors
+    /// [`Reason::WriteFailed`] when the kernel does not let it.
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), Reason>;
 
     /// Brings the transport checksum up to date with what was rewritten: `addresses` is the change
     /// of the pseudo-header, `rest` that of the segment itself. A checksum that was left to a device
@@ -101,8 +114,8 @@ pub struct NextHop {
     pub ifindex: u32,
     /// The neighbour: a router, or the destination itself.
     pub neighbour: [u8; 4],
-    /// Link addresses: of the neighbour, then our own; `None` while the neighbour is not resolved.
-    pub link: Option<[[u8; 6]; 2]>,
+    /// Link addresses; `None` while the neighbour is not resolved.
+    pub link: Option<Link>,
 }
 
 /// What the kernel's routing says.

@@ -53,7 +53,7 @@ pub fn make<T: Tables>(
         ),
     };
     // One record after the other, for there is little stack.
-    let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(key), origin, now);
+    let back = Flow::new(Direction::Reply, Rewrite::answer(key), origin, now);
     let made = tables.insert_flow(&answer, &back);
     if let Err(refused) = made {
         // Given back here only, where no record names it yet.
@@ -66,7 +66,7 @@ pub fn make<T: Tables>(
             Refused::Exists => origin = adopt(tables, key, &answer, origin)?,
         }
     }
-    let there = Flow::new(Direction::Original, key, rewrite, origin, now).by(way);
+    let there = Flow::new(Direction::Original, rewrite, origin, now).by(way);
     match tables.insert_flow(key, &there) {
         Ok(()) => {
             tables.count(Counter::Flows);

@@ -6,18 +6,24 @@
 //! before the first write, and the TC program on the interface begins anew.
 //!
 //! ```text
-//!   frame -> headers -> flow? --yes--> next hop --> rewrite -> Forward
-//!                        |                   |
-//!                        | no                +-> of a control connection (TC only): control
-//!                        +-> admit                   payload to the agent, the rest shifted
-//!                              inside:            outbound (masquerade, one-to-one, expectation)
-//!                              outside (TC only): inbound  (forward, expectation)
-//!                              and ingress again
+//!   frame -> plain? --yes--> flow? --yes--> next hop known? --yes--> rewrite -> Forward
+//!             | no            | no                | no
+//!             |               +-> admit           |     of a control connection (TC only): control
+//!             |                     |             |       payload to the agent, the rest shifted
+//!             +---------------------|-------------+--> rare: any packet, by the kernel's routing
+//!                                   |                    |
+//!                                   | made <-------------+ no flow
+//!                                   +-> rare
+//!                inside:            outbound (masquerade, one-to-one, expectation)
+//!                outside (TC only): inbound  (forward, expectation)
 //! ```
+//!
+//! Nearly every packet is finished by [`ingress`], which is short. What opens or closes a connection,
+//! is no TCP or UDP, is cut, or has no known way goes to [`rare`], which knows everything.
 
 use crate::{
     control, hairpin,
-    headers::{Headers, Transport},
+    headers::{Headers, TcpFields, Transport},
     inbound, outbound,
     packet::{NextHop, Packet, Route},
     pair,
@@ -28,7 +34,8 @@ use nat_common::{
     flow::{Flow, FlowKey, Rewrite, Zone},
     interface::Role,
     reason::Reason,
-    tcp,
+    record::Use,
+    tcp::{self, Receiving},
 };
 
 /// What becomes of a packet; the hooks turn it into what the kernel wants to hear.
@@ -40,6 +47,8 @@ pub enum Outcome {
     Forward(NextHop),
     /// The agent has it, and will send it on.
     Punted,
+    /// Not as most packets are. Untouched; [`rare`] goes on.
+    Rare,
     /// It has no flow. Untouched; [`admit`] says whether it begins one.
     Unknown,
     /// It is of a control connection. Untouched; [`control`] goes on.
@@ -51,7 +60,7 @@ pub enum Outcome {
 /// What an arriving packet without a flow turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It has one now: [`ingress`] again.
+    /// It has one now: [`rare`] goes on.
     Flow,
     /// It is none of ours.
     Stack,
@@ -61,7 +70,7 @@ pub enum Admission {
     Error,
 }
 
-/// A packet arrives from `zone` for which [`ingress`] found no flow.
+/// A packet arrives from `zone` for which no flow was found.
 ///
 /// # Errors
 /// The reason to drop it.
@@ -98,7 +107,7 @@ pub fn turn<P: Packet, T: Tables>(packet: &P, tables: &mut T) -> Result<Admissio
     hairpin::admit(packet, tables, &headers, &headers.key(Zone::Inside), now)
 }
 
-/// A packet arrives from `zone`.
+/// A packet arrives from `zone`. Finishes it if it is plain, has a flow, and its next hop is known.
 ///
 /// # Errors
 /// The reason to drop it.
@@ -108,7 +117,42 @@ pub fn ingress<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive::<P, T, true>(packet, tables, zone)? {
+    let Some(headers) = Headers::read_plain(packet) else { return Ok(Outcome::Rare) };
+    let now = tables.now();
+    let settings = tables.settings();
+    // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
+    // fresh; when it is gone the kernel does.
+    if !settings.agent_alive(now) {
+        return Ok(Outcome::Rare);
+    }
+    let Some(slot) = tables.flow_often(&headers.key(zone)) else { return Ok(Outcome::Unknown) };
+    let flow = slot.load().ok_or(Reason::FlowBusy)?;
+    if flow.control_session().is_some() {
+        return Ok(Outcome::Control);
+    }
+    let Some(hop) = known_hop(packet, tables, &headers, &flow, settings.epoch) else {
+        return Ok(Outcome::Rare);
+    };
+    if !packet.can_finish(&headers, &hop) {
+        return Ok(Outcome::Rare);
+    }
+    let arrival = Arrival { headers, slot, flow, hop, now };
+    arrival.touch()?;
+    rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
+    Ok(Outcome::Forward(arrival.hop))
+}
+
+/// A packet arrives from `zone` that [`ingress`] does not finish, or that [`admit`] has made a flow for.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn rare<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    let arrival = match arrive(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
@@ -123,7 +167,7 @@ pub fn ingress<P: Packet, T: Tables>(
     Ok(Outcome::Forward(arrival.hop))
 }
 
-/// A packet arrives from `zone` that [`ingress`] found to belong to a control connection. One hook
+/// A packet arrives from `zone` that was found to belong to a control connection. One hook
 /// does this, TC, so that nothing overtakes a line that the agent holds.
 ///
 /// # Errors
@@ -134,7 +178,7 @@ pub fn control<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive::<P, T, false>(packet, tables, zone)? {
+    let arrival = match arrive(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
@@ -145,7 +189,7 @@ pub fn control<P: Packet, T: Tables>(
     control::pass(packet, tables, &headers, &flow, session, hop, now)
 }
 
-/// A packet arrives from outside that [`ingress`] has found a flow for, and no way on. It goes to the
+/// A packet arrives from outside that [`rare`] has found a flow for, and no way on. It goes to the
 /// kernel as the inside host would get it: the kernel sees why it cannot be forwarded and tells its
 /// sender, at a rate of its own, and [`crate::icmp_error::leave`] puts the public address back into
 /// what it quotes. One that may be cut the kernel cuts and forwards.
@@ -177,19 +221,21 @@ struct Arrival<S> {
 impl<S: Slot> Arrival<S> {
     #[inline(always)]
     fn touch(&self) -> Result<(), Reason> {
-        let (bytes, seen) = (self.headers.length as u32, tcp::seen(self.headers.tcp.flags));
-        if self.slot.touch(&self.flow, self.now, bytes, seen) {
-            Ok(())
-        } else {
-            Err(Reason::FlowBusy)
-        }
+        let TcpFields { acknowledgement, window, flags, .. } = self.headers.tcp;
+        let by = Use {
+            now: self.now,
+            bytes: self.headers.length as u32,
+            seen: tcp::seen(flags),
+            receiving: Receiving { acknowledged: acknowledgement, window },
+        };
+        if self.slot.touch(&self.flow, by) { Ok(()) } else { Err(Reason::FlowBusy) }
     }
 }
 
 /// Everything that has to be known before a packet with a flow is written to; or what becomes of it
-/// else. `OFTEN`: on the way that nearly every packet takes.
+/// else.
 #[inline(always)]
-fn arrive<P: Packet, T: Tables, const OFTEN: bool>(
+fn arrive<P: Packet, T: Tables>(
     packet: &P,
     tables: &mut T,
     zone: Zone,
@@ -198,14 +244,12 @@ fn arrive<P: Packet, T: Tables, const OFTEN: bool>(
         return Ok(Err(Outcome::Stack));
     };
     let now = tables.now();
-    // Redirecting past the stack lets neighbour entries age. While the agent lives it keeps them
-    // fresh; when it is gone everything goes through TC, where the kernel does.
     let settings = tables.settings();
     let alive = settings.agent_alive(now);
     if !P::COMPLETE && !alive {
         return Ok(Err(Outcome::Stack));
     }
-    let Some(slot) = find::<T, OFTEN>(tables, &headers.key(zone), &headers) else {
+    let Some(slot) = find(tables, &headers.key(zone), &headers) else {
         return Ok(Err(Outcome::Unknown));
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
@@ -223,18 +267,14 @@ fn arrive<P: Packet, T: Tables, const OFTEN: bool>(
 
 /// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.
 #[inline(always)]
-fn find<T: Tables, const OFTEN: bool>(
-    tables: &mut T,
-    key: &FlowKey,
-    headers: &Headers,
-) -> Option<T::Slot> {
+fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T::Slot> {
     if matches!(
         headers.kind,
         Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther | Transport::Other
     ) {
         return None;
     }
-    let slot = if OFTEN { tables.flow_often(key)? } else { tables.flow(key)? };
+    let slot = tables.flow(key)?;
     if tcp::opens(headers.tcp.flags)
         && let Some(flow) = slot.load()
     {
@@ -267,12 +307,9 @@ fn next_hop<P: Packet, T: Tables>(
         Reason::TtlExpired
     } else {
         if let Some(epoch) = epoch
-            && let Some(index) = flow.hop.in_epoch(epoch)
-            && let Some(known) = tables.hop(index)
-            && packet.longest(headers) <= known.mtu
-            && (P::COMPLETE || known.hop.link.is_some())
+            && let Some(hop) = known_hop(packet, tables, headers, flow, epoch)
         {
-            return Ok(Some(known.hop));
+            return Ok(Some(hop));
         }
         match packet.route(headers, headers.src, flow.rewrite().dst()) {
             Route::Forward(hop, mtu) if leads(tables, &hop, side(headers, flow, zone)) => {
@@ -297,6 +334,23 @@ fn next_hop<P: Packet, T: Tables>(
         return Err(refused);
     }
     Ok(None)
+}
+
+/// The hop that the flow knows, if it still holds in this epoch and takes the packet.
+#[inline(always)]
+fn known_hop<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    headers: &Headers,
+    flow: &Flow,
+    epoch: u32,
+) -> Option<NextHop> {
+    if headers.ttl <= 1 {
+        return None;
+    }
+    let known = tables.hop(flow.hop.in_epoch(epoch)?)?;
+    let takes = packet.longest(headers) <= known.mtu && (P::COMPLETE || known.hop.link.is_some());
+    if takes { Some(known.hop) } else { None }
 }
 
 /// Where packets of a flow leave that arrive from `zone`: on the other side, unless they turn back.

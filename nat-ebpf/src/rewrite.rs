@@ -5,7 +5,7 @@ use crate::{
     packet::Packet,
     tables::Shifted,
 };
-use nat_common::{checksum::Delta, flow::Flow, reason::Reason};
+use nat_common::{checksum::Delta, flow::Flow, hop::Link, port::Port, reason::Reason};
 
 const IP_TTL: usize = 8;
 const TCP_SEQUENCE: usize = 4;
@@ -20,16 +20,13 @@ pub enum Numbers {
     Shifted(Shifted, Delta),
 }
 
-/// Writes the link addresses of a frame: of the neighbour, then our own.
+/// Writes the link addresses of a frame.
 ///
 /// # Errors
 /// [`Reason::WriteFailed`].
 #[inline(always)]
-pub fn link<P: Packet>(
-    packet: &mut P,
-    [[a, b, c, d, e, f], [g, h, i, j, k, l]]: [[u8; 6]; 2],
-) -> Result<(), Reason> {
-    packet.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
+pub fn link<P: Packet>(packet: &mut P, link: Link) -> Result<(), Reason> {
+    packet.set_words(0, link.words())
 }
 
 /// Rewrites the packet to what `flow` says.
@@ -75,8 +72,8 @@ pub fn addresses<P: Packet>(
 fn network<P: Packet>(
     packet: &mut P,
     headers: &Headers,
-    [a, b, c, d]: [u8; 4],
-    [e, f, g, h]: [u8; 4],
+    src: [u8; 4],
+    dst: [u8; 4],
     ttl: u8,
     addresses: Delta,
 ) -> Result<(), Reason> {
@@ -85,8 +82,8 @@ fn network<P: Packet>(
         .word([headers.ttl, headers.protocol], [ttl, headers.protocol])
         .apply(headers.network_checksum)
         .to_ne_bytes();
-    packet
-        .write(headers.network + IP_TTL, [ttl, headers.protocol, high, low, a, b, c, d, e, f, g, h])
+    let words = [[ttl, headers.protocol, high, low], src, dst].map(u32::from_ne_bytes);
+    packet.set_words(headers.network + IP_TTL, words)
 }
 
 #[inline(always)]
@@ -98,9 +95,13 @@ fn translate<P: Packet>(
     ttl: u8,
 ) -> Result<(), Reason> {
     let rewrite = flow.rewrite();
-    network(packet, headers, rewrite.src(), rewrite.dst(), ttl, flow.address_delta())?;
-    let mut addresses = flow.address_delta();
-    let mut rest = flow.port_delta();
+    let mut addresses =
+        Delta::NONE.quad(headers.src, rewrite.src()).quad(headers.dst, rewrite.dst());
+    network(packet, headers, rewrite.src(), rewrite.dst(), ttl, addresses)?;
+    let old = ports(headers.sport, headers.dport);
+    let new = ports(rewrite.sport(), rewrite.dport());
+    // Where a port stays, which is where it can, the sum does.
+    let mut rest = if old == new { Delta::NONE } else { Delta::NONE.quad(old, new) };
     match headers.kind {
         // No pseudo-header (RFC 792), and one identifier whichever end it names.
         Transport::EchoRequest => {
@@ -112,9 +113,7 @@ fn translate<P: Packet>(
             packet.write(headers.transport + ICMP_IDENTIFIER, rewrite.dport().to_wire())?;
         }
         _ => {
-            let [a, b] = rewrite.sport().to_wire();
-            let [c, d] = rewrite.dport().to_wire();
-            packet.write(headers.transport, [a, b, c, d])?;
+            packet.set_words(headers.transport, [u32::from_ne_bytes(new)])?;
         }
     }
     if let Numbers::Shifted(shifted, options) = numbers {
@@ -128,4 +127,11 @@ fn translate<P: Packet>(
         packet.write(headers.transport + TCP_SEQUENCE + 4, acknowledgement)?;
     }
     packet.update_checksum(headers, rewrite, addresses, rest)
+}
+
+/// A pair of ports as it stands in a header.
+#[inline(always)]
+fn ports(source: Port, destination: Port) -> [u8; 4] {
+    let ([a, b], [c, d]) = (source.to_wire(), destination.to_wire());
+    [a, b, c, d]
 }

@@ -17,6 +17,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
+    record::Use,
     rule::{Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
@@ -40,10 +41,9 @@ pub trait Slot: Copy {
     /// The flow as it is now; `None` when it has ended.
     fn load(&self) -> Option<Flow>;
 
-    /// Uses the flow that was loaded from here, for a packet of `bytes` at `now` with the bits `seen`
-    /// of [`nat_common::tcp`]: from here on it lives for its whole lifetime again. `false` when it has
-    /// ended meanwhile, and the packet must not go on.
-    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool;
+    /// Uses the flow that was loaded from here: from here on it lives for its whole lifetime again.
+    /// `false` when it has ended meanwhile, and the packet must not go on.
+    fn touch(&self, flow: &Flow, by: Use) -> bool;
 
     /// Notes where packets of the flow that was loaded from here leave.
     fn lead(&self, flow: &Flow, hop: HopReference);

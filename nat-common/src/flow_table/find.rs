@@ -55,7 +55,7 @@ pub fn load_flow<M: Memory>(memory: &M, place: M::Place, observed: State) -> Opt
     words[ACTION + 1] = memory.load(place, ACTION + 1);
     words[PACKETS_LOW / 8] = memory.load(place, PACKETS_LOW / 8);
     let state = State::from_word(memory.load(place, STATE));
-    if !state.is_live() || state.version() != observed.version() {
+    if !state.lives_on(observed) {
         return None;
     }
     words[STATE] = state.word();

@@ -75,7 +75,7 @@ mod tests {
             let key = key(number);
             let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(number));
             let origin = Origin::Rule(RuleId::new(number.into()));
-            let flow = Flow::new(Direction::Reply, &key, out, origin, 100);
+            let flow = Flow::new(Direction::Reply, out, origin, 100);
             let hashed = Hashed::new(&before, &key);
             let found = insert(&before, &hashed, &flow).unwrap();
             touch(&before, found.place, found.state, 200, 5).unwrap();
@@ -109,7 +109,7 @@ mod tests {
         let key = key(7);
         let out = Rewrite::source(&key, [203, 0, 113, 1], Port::new(7));
         let origin = Origin::Rule(RuleId::NONE);
-        let flow = Flow::new(Direction::Original, &key, out, origin, 100);
+        let flow = Flow::new(Direction::Original, out, origin, 100);
         let hashed = Hashed::new(&before, &key);
         let old = insert(&before, &hashed, &flow).unwrap();
         touch(&before, old.place, old.state, 200, 0).unwrap();

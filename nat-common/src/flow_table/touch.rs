@@ -19,7 +19,7 @@ pub fn touch<M: Memory>(
 ) -> Option<State> {
     let mut state = observed;
     for _ in 0..TOUCH_TRIES {
-        if !state.is_live() || state.version() != observed.version() {
+        if !state.lives_on(observed) {
             return None;
         }
         // The clock of another CPU may be ahead: time in a line never goes back.

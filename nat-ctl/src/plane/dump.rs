@@ -102,8 +102,8 @@ mod tests {
         let key = FlowKey::new(Zone::Inside, UDP, [10, 0, 0, 2], port, remote, Port::new(53));
         let out = Rewrite::source(&key, PUBLIC, port);
         let (answer, origin) = (key.answer(&out), Origin::Rule(RuleId::NONE));
-        let there = Flow::new(Direction::Original, &key, out, origin, 1);
-        let back = Flow::new(Direction::Reply, &answer, Rewrite::answer(&key), origin, 1);
+        let there = Flow::new(Direction::Original, out, origin, 1);
+        let back = Flow::new(Direction::Reply, Rewrite::answer(&key), origin, 1);
         [(key, there), (answer, back)]
     }
 

@@ -170,9 +170,9 @@ pub(super) mod tests {
         );
         let out = Rewrite::source(&key, PUBLIC, Port::new(6000));
         let origin = Origin::Rule(RuleId::NONE);
-        let flow = Flow::new(Direction::Original, &key, out, origin, then);
+        let flow = Flow::new(Direction::Original, out, origin, then);
         let answer = key.answer(&out);
-        let reply = Flow::new(Direction::Reply, &answer, Rewrite::answer(&key), origin, then);
+        let reply = Flow::new(Direction::Reply, Rewrite::answer(&key), origin, then);
         (record(1, &key, &flow), record(2, &answer, &reply))
     }
 
@@ -202,7 +202,7 @@ pub(super) mod tests {
         let key = original.key();
         let other = Rewrite::source(&key, PUBLIC, Port::new(6001));
         let origin = Origin::Rule(RuleId::NONE);
-        let moved = record(3, &key, &Flow::new(Direction::Original, &key, other, origin, 10));
+        let moved = record(3, &key, &Flow::new(Direction::Original, other, origin, 10));
         let orphan = Pair::of(reply, |_| Some(moved)).unwrap();
         assert_eq!((orphan.first, orphan.answer), (reply, None));
     }

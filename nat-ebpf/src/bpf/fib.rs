@@ -6,6 +6,7 @@ use crate::{
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use core::{ffi::c_void, ptr};
+use nat_common::hop::Link;
 
 const AF_INET: u8 = 2;
 // include/uapi/linux/bpf.h, enum BPF_FIB_LKUP_RET_*.
@@ -76,7 +77,7 @@ impl FibLookup {
                 NextHop {
                     ifindex: self.ifindex,
                     neighbour: self.dst,
-                    link: Some([self.neighbour_link, self.own_link]),
+                    link: Some(Link::new(self.neighbour_link, self.own_link)),
                 },
                 self.length as u32,
             ),

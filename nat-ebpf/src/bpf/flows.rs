@@ -9,7 +9,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     flow_table::{self, Hashed, Memory},
     hop::HopReference,
-    record::{FlowRecord, State},
+    record::{FlowRecord, State, Use},
 };
 
 /// The place of a flow record, in the map `flows` or in the one before it, and the version of the line
@@ -24,11 +24,11 @@ impl Slot for FlowSlot {
     }
 
     #[inline(always)]
-    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
-        if flow_table::touch(&NOW, self.0, flow.state(), now, seen).is_none() {
+    fn touch(&self, flow: &Flow, by: Use) -> bool {
+        if flow_table::touch(&NOW, self.0, flow.state(), by.now, by.seen).is_none() {
             return false;
         }
-        memory::count(self.0, bytes);
+        memory::count(self.0, by);
         true
     }
 

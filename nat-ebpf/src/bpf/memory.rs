@@ -9,7 +9,7 @@ use core::{
 use nat_common::{
     flow_table::{self, LOCK_TRIES, Memory},
     hop::HopReference,
-    record::{BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW},
+    record::{self, ACKNOWLEDGED, BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW, Use},
 };
 
 /// A table in a map.
@@ -133,10 +133,10 @@ pub fn seeds() -> [u64; 2] {
     unsafe { ptr::read_volatile(&raw const maps::GEOMETRY.seeds) }
 }
 
-/// Counts a packet of `bytes`. Only packets of one direction write here; two CPUs that do so at once
+/// Counts a packet, and notes what it is ready to receive. Only packets of one direction write here; two CPUs that do so at once
 /// may lose one, never more.
 #[inline(always)]
-pub fn count(record: *mut FlowRecord, bytes: u32) {
+pub fn count(record: *mut FlowRecord, by: Use) {
     // SAFETY: a value of an array map, and fields of it.
     unsafe {
         let low = record.cast::<u8>().add(PACKETS_LOW).cast::<u32>();
@@ -146,8 +146,11 @@ pub fn count(record: *mut FlowRecord, bytes: u32) {
             let high = record.cast::<u8>().add(PACKETS_HIGH).cast::<u16>();
             ptr::write_volatile(high, ptr::read_volatile(high).wrapping_add(1));
         }
-        let total = record.cast::<u8>().add(BYTES).cast::<u64>();
-        ptr::write_volatile(total, ptr::read_volatile(total).wrapping_add(bytes as u64));
+        let acknowledged = record.cast::<u8>().add(ACKNOWLEDGED).cast::<u32>();
+        ptr::write_volatile(acknowledged, by.receiving.acknowledged);
+        let bytes = record.cast::<u8>().add(BYTES).cast::<u64>();
+        let counted = record::counted(ptr::read_volatile(bytes), by.bytes, by.receiving.window);
+        ptr::write_volatile(bytes, counted);
     }
 }
 

@@ -12,6 +12,7 @@ mod skb;
 pub mod stages;
 mod tables;
 pub mod tc;
+mod words;
 pub mod xdp;
 
 pub use tables::Maps;

@@ -4,7 +4,7 @@
 //! Its fixed headers are read and written in place, in the linear part; checksums, options and payload
 //! go through helpers, which know of devices and of the other parts.
 
-use super::{barrier, fib::FibLookup, global, maps};
+use super::{barrier, fib::FibLookup, global, maps, words};
 use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
@@ -82,20 +82,20 @@ impl TcPacket {
         Self(context)
     }
 
-    /// The bytes at an offset of the headers of a packet without IP options.
+    /// Where the bytes at an offset of the headers of a packet without IP options are.
     #[inline(always)]
-    fn header<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+    fn header(&self, at: usize, length: usize) -> Option<usize> {
         // A constant in either case: the verifier follows those.
-        if at == TRANSPORT { self.linear(TRANSPORT) } else { self.linear(at) }
+        if at == TRANSPORT { self.linear(TRANSPORT, length) } else { self.linear(at, length) }
     }
 
     #[inline(always)]
-    fn linear<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+    fn linear(&self, at: usize, length: usize) -> Option<usize> {
         let start = self.0.data();
-        if start + at + N > self.0.data_end() {
+        if start + at + length > self.0.data_end() {
             return None;
         }
-        Some((start + at) as *mut [u8; N])
+        Some(start + at)
     }
 
     /// Sends it to a neighbour. Where the agent has not given its link address the kernel resolves
@@ -184,8 +184,9 @@ impl Packet for TcPacket {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
         if at <= TRANSPORT {
+            let start = self.header(at, N).ok_or(Reason::Truncated)?;
             // SAFETY: checked against the end of the linear part.
-            return self.header::<N>(at).map(|bytes| unsafe { *bytes }).ok_or(Reason::Truncated);
+            return Ok(unsafe { *(start as *const [u8; N]) });
         }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes N bytes or fails.
@@ -202,15 +203,49 @@ impl Packet for TcPacket {
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
         // Neither way sums anything up: whoever writes here changes a checksum by as much.
         if at <= TRANSPORT {
-            let place = self.header::<N>(at).ok_or(Reason::WriteFailed)?;
+            let place = self.header(at, N).ok_or(Reason::WriteFailed)?;
             // SAFETY: checked against the end of the linear part, which is not shared: the kernel
             // sees to that before a program that writes (bpf_unclone_prologue).
-            unsafe { *place = bytes };
+            unsafe { *(place as *mut [u8; N]) = bytes };
             return Ok(());
         }
         let from = (&raw const bytes).cast();
         // SAFETY: the helper reads N bytes.
         match unsafe { bpf_skb_store_bytes(self.skb(), at as u32, from, N as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Reason::WriteFailed),
+        }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Result<[u32; N], Reason> {
+        if at <= TRANSPORT {
+            let start = self.header(at, N * 4).ok_or(Reason::Truncated)?;
+            // SAFETY: checked against the end of the linear part.
+            return Ok(unsafe { words::load(start) });
+        }
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        // SAFETY: the helper writes all of them or fails.
+        unsafe {
+            let to = words.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, to, N as u32 * 4) != 0 {
+                return Err(Reason::Truncated);
+            }
+            Ok(words.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), Reason> {
+        if at <= TRANSPORT {
+            let start = self.header(at, N * 4).ok_or(Reason::WriteFailed)?;
+            // SAFETY: checked against the end of the linear part; see `write`.
+            unsafe { words::store(start, words) };
+            return Ok(());
+        }
+        let from = (&raw const words).cast();
+        // SAFETY: the helper reads all of them.
+        match unsafe { bpf_skb_store_bytes(self.skb(), at as u32, from, N as u32 * 4, 0) } {
             0 => Ok(()),
             _ => Err(Reason::WriteFailed),
         }

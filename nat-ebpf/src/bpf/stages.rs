@@ -2,11 +2,14 @@
 //! verified by itself, and the one that nearly every packet needs stays small.
 //!
 //! ```text
-//!   tc_inside --no flow--> tc_inside_new --made--> tc_inside
+//!   tc_inside --not as most are--> tc_inside_rare
+//!             --no flow--> tc_inside_new --made--> tc_inside_rare
 //!             --of a control connection--> tc_inside_control
-//!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside
+//!   tc_inside_rare --no flow--> tc_inside_new
+//!                  --of a control connection--> tc_inside_control
+//!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside_rare
 //!                 --ICMP error--> tc_inside_error
-//!   tc_outside --its sender is to be told--> tc_outside_refused
+//!   tc_outside_rare --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
 //! ```
 
@@ -35,12 +38,12 @@ pub fn go_xdp(context: &XdpContext, stage: Stage) -> u32 {
     XDP_PASS
 }
 
-/// The program for packets with a flow.
+/// The program for packets that are not as most are.
 #[inline(always)]
-pub const fn ingress(zone: Zone) -> Stage {
+pub const fn rare(zone: Zone) -> Stage {
     match zone {
-        Zone::Inside => Stage::Inside,
-        Zone::Outside => Stage::Outside,
+        Zone::Inside => Stage::InsideRare,
+        Zone::Outside => Stage::OutsideRare,
     }
 }
 

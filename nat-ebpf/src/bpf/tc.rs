@@ -26,6 +26,14 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
     finish(packet, outcome, zone)
 }
 
+/// The program for packets that are not as most are.
+#[inline(always)]
+pub fn rare(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket::new(context);
+    let outcome = path::rare(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
 /// The program for packets of control connections.
 #[inline(always)]
 pub fn control(context: TcContext, zone: Zone) -> i32 {
@@ -57,6 +65,7 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
+        Ok(Outcome::Rare) => stages::go(packet.context(), stages::rare(zone)),
         Ok(Outcome::Unknown) => stages::go(packet.context(), stages::new(zone)),
         Ok(Outcome::Control) => stages::go(packet.context(), stages::control(zone)),
         Ok(Outcome::Refused) => stages::go(packet.context(), Stage::OutsideRefused),
@@ -96,7 +105,7 @@ pub fn local(context: TcContext) -> i32 {
 #[inline(always)]
 fn admit(packet: &TcPacket, admission: Result<Admission, Reason>, zone: Zone) -> i32 {
     match admission {
-        Ok(Admission::Flow) => stages::go(packet.context(), stages::ingress(zone)),
+        Ok(Admission::Flow) => stages::go(packet.context(), stages::rare(zone)),
         Ok(Admission::Local) => stages::go(packet.context(), Stage::InsideLocal),
         Ok(Admission::Error) => stages::go(packet.context(), stages::error(zone)),
         Ok(Admission::Stack) => {

@@ -4,7 +4,7 @@
 //! way out whose driver takes redirected frames. Headers stand at fixed offsets (other frames are
 //! left to TC), so each access is one compare with the end of the frame.
 
-use super::{Maps, barrier, fib::FibLookup, maps, stages};
+use super::{Maps, barrier, fib::FibLookup, maps, stages, words};
 use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
@@ -39,9 +39,12 @@ const CHUNK: u32 = 512;
 /// Chunks that are summed up here; a longer segment without checksum is left to TC.
 const CHUNKS: u32 = 8;
 
-/// A frame at the XDP hook.
-pub struct XdpPacket {
+/// A frame at the XDP hook. `SUMS`: here checksums are summed up that were left to a device.
+pub struct XdpPacket<const SUMS: bool> {
     context: XdpContext,
+    /// Where the frame begins and ends: no helper that is called here moves it.
+    start: usize,
+    end: usize,
     /// The transport checksum was left to a device: only the pseudo-header is in it.
     unsummed: bool,
 }
@@ -49,8 +52,26 @@ pub struct XdpPacket {
 /// The program on an interface of `zone`.
 #[inline(always)]
 pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
-    let mut packet = XdpPacket { context, unsummed: false };
-    match path::ingress(&mut packet, &mut Maps, zone) {
+    let mut packet = XdpPacket::<false>::new(context);
+    let outcome = path::ingress(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+/// The program for packets that are not as most are.
+#[inline(always)]
+pub fn rare(context: XdpContext, zone: Zone) -> u32 {
+    let mut packet = XdpPacket::<true>::new(context);
+    let outcome = path::rare(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+#[inline(always)]
+fn finish<const SUMS: bool>(
+    mut packet: XdpPacket<SUMS>,
+    outcome: Result<Outcome, Reason>,
+    zone: Zone,
+) -> u32 {
+    match outcome {
         Ok(Outcome::Forward(hop)) => {
             if let Some(link) = hop.link
                 && rewrite::link(&mut packet, link).is_ok()
@@ -61,6 +82,7 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
             Maps.count_drop(Reason::WriteFailed);
             XDP_DROP
         }
+        Ok(Outcome::Rare) => stages::go_xdp(&packet.context, stages::rare(zone)),
         Ok(Outcome::Unknown) => match zone {
             Zone::Inside => stages::go_xdp(&packet.context, Stage::InsideNew),
             Zone::Outside => XDP_PASS,
@@ -77,9 +99,9 @@ pub fn ingress(context: XdpContext, zone: Zone) -> u32 {
 /// The program for packets from inside without a flow.
 #[inline(always)]
 pub fn inside_new(context: XdpContext) -> u32 {
-    let mut packet = XdpPacket { context, unsummed: false };
+    let mut packet = XdpPacket::<true>::new(context);
     match path::admit(&mut packet, &mut Maps, Zone::Inside) {
-        Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::Inside),
+        Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::InsideRare),
         Ok(Admission::Stack | Admission::Local | Admission::Error) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
@@ -88,15 +110,20 @@ pub fn inside_new(context: XdpContext) -> u32 {
     }
 }
 
-impl XdpPacket {
-    /// The bytes at a constant offset, if the frame reaches so far.
+impl<const SUMS: bool> XdpPacket<SUMS> {
     #[inline(always)]
-    fn at<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
-        let start = self.context.data();
-        if start + at + N > self.context.data_end() {
+    fn new(context: XdpContext) -> Self {
+        let (start, end) = (context.data(), context.data_end());
+        Self { context, start, end, unsummed: false }
+    }
+
+    /// Where the bytes at a constant offset are, if the frame reaches so far.
+    #[inline(always)]
+    fn at(&self, at: usize, length: usize) -> Option<usize> {
+        if self.start + at + length > self.end {
             return None;
         }
-        Some((start + at) as *mut [u8; N])
+        Some(self.start + at)
     }
 
     /// Sums up a whole segment, once its headers are rewritten and its checksum is zero.
@@ -135,12 +162,12 @@ impl XdpPacket {
     }
 }
 
-impl Packet for XdpPacket {
+impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
     const COMPLETE: bool = false;
 
     #[inline(always)]
     fn length(&self) -> usize {
-        self.context.data_end() - self.context.data()
+        self.end - self.start
     }
 
     #[inline(always)]
@@ -159,14 +186,29 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
         // SAFETY: checked against the end of the frame.
-        self.at::<N>(at).map(|bytes| unsafe { *bytes }).ok_or(Reason::Truncated)
+        self.at(at, N).map(|bytes| unsafe { *(bytes as *const [u8; N]) }).ok_or(Reason::Truncated)
     }
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
-        let place = self.at::<N>(at).ok_or(Reason::WriteFailed)?;
+        let place = self.at(at, N).ok_or(Reason::WriteFailed)?;
         // SAFETY: checked against the end of the frame.
-        unsafe { *place = bytes };
+        unsafe { *(place as *mut [u8; N]) = bytes };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Result<[u32; N], Reason> {
+        let start = self.at(at, N * 4).ok_or(Reason::Truncated)?;
+        // SAFETY: checked against the end of the frame.
+        Ok(unsafe { words::load(start) })
+    }
+
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), Reason> {
+        let start = self.at(at, N * 4).ok_or(Reason::WriteFailed)?;
+        // SAFETY: checked against the end of the frame.
+        unsafe { words::store(start, words) };
         Ok(())
     }
 
@@ -185,7 +227,7 @@ impl Packet for XdpPacket {
                 _ => ICMP_CHECKSUM,
             };
         let is_udp = headers.kind == Transport::Udp;
-        let field = if self.unsummed {
+        let field = if SUMS && self.unsummed {
             self.write(at, [0, 0])?;
             self.sum(headers, rewrite).ok_or(Reason::WriteFailed)?.field()
         } else if is_udp && headers.checksum == 0 {
@@ -229,7 +271,7 @@ impl Packet for XdpPacket {
                 Sum::ZERO.pseudo_header(headers.src, headers.dst, headers.protocol, segment as u16);
             self.unsummed = headers.checksum == pseudo.folded()
                 && !(headers.kind == Transport::Udp && headers.checksum == 0);
-            if self.unsummed && segment > (CHUNK * CHUNKS) as usize {
+            if self.unsummed && (!SUMS || segment > (CHUNK * CHUNKS) as usize) {
                 return false;
             }
         }

@@ -48,11 +48,12 @@ pub fn tc_ingress(
     for _turn in 0..=TURNS {
         outcome = match outcome {
             Ok(Outcome::Unknown) => match admit(packet, tables, zone) {
-                Ok(Admission::Flow) => path::ingress(packet, tables, zone),
+                Ok(Admission::Flow) => path::rare(packet, tables, zone),
                 Ok(Admission::Stack | Admission::Local) => Ok(Outcome::Stack),
                 Ok(Admission::Error) => icmp_error::pass(packet, tables, zone),
                 Err(reason) => Err(reason),
             },
+            Ok(Outcome::Rare) => path::rare(packet, tables, zone),
             Ok(Outcome::Control) => path::control(packet, tables, zone),
             Ok(Outcome::Refused) => path::refuse(packet, tables),
             Ok(Outcome::Stack) => return pass(tables),
@@ -79,8 +80,13 @@ pub fn xdp_ingress(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Verdict {
+    let mut outcome = path::ingress(packet, tables, zone);
     for _turn in 0..=TURNS {
-        return match path::ingress(packet, tables, zone) {
+        return match outcome {
+            Ok(Outcome::Rare) => {
+                outcome = path::rare(packet, tables, zone);
+                continue;
+            }
             Ok(Outcome::Forward(hop)) => match hop.link.map(|link| rewrite::link(packet, link)) {
                 Some(Ok(())) => {
                     tables.count(Counter::Xdp);
@@ -90,7 +96,10 @@ pub fn xdp_ingress(
             },
             Ok(Outcome::Unknown) if zone == Zone::Inside => {
                 match path::admit(packet, tables, zone) {
-                    Ok(Admission::Flow) => continue,
+                    Ok(Admission::Flow) => {
+                        outcome = path::rare(packet, tables, zone);
+                        continue;
+                    }
                     Ok(Admission::Stack | Admission::Local | Admission::Error) => Verdict::Pass,
                     Err(reason) => drop(tables, reason),
                 }

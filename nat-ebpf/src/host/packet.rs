@@ -183,7 +183,7 @@ impl<'a, const COMPLETE: bool> HostPacket<'a, COMPLETE> {
 
 /// `csum_fold(csum_add(sum, delta))`, not complemented.
 fn fold(sum: u32, delta: Delta) -> u16 {
-    let (low, carry) = sum.overflowing_add(u32::from(delta.raw()));
+    let (low, carry) = sum.overflowing_add(delta.raw());
     Sum::from_raw(low + u32::from(carry)).folded()
 }
 
@@ -210,6 +210,23 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
 
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
         self.frame.get_mut(at..at + N).ok_or(Reason::WriteFailed)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn words<const N: usize>(&self, at: usize) -> Result<[u32; N], Reason> {
+        let bytes = self.frame.get(at..at + N * 4).ok_or(Reason::Truncated)?;
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().map_err(|_| Reason::Truncated)?);
+        }
+        Ok(words)
+    }
+
+    fn set_words<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Result<(), Reason> {
+        let bytes = self.frame.get_mut(at..at + N * 4).ok_or(Reason::WriteFailed)?;
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
         Ok(())
     }
 

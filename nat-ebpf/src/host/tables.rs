@@ -19,6 +19,7 @@ use nat_common::{
     interface::Interface,
     port::{Endpoint, PortOwner},
     reason::Reason,
+    record::Use,
     rule::{EncryptedKey, Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
@@ -121,13 +122,13 @@ impl Slot for HostSlot<'_> {
         same.then(|| record.flow())
     }
 
-    fn touch(&self, flow: &Flow, now: u32, bytes: u32, seen: u8) -> bool {
+    fn touch(&self, flow: &Flow, by: Use) -> bool {
         let mut state = self.tables.at(Operation::Flow);
         let record = &mut state.records[self.index];
         if !record.state().is_live() || record.state().version() != flow.state().version() {
             return false;
         }
-        *record = record.used(now, bytes, seen);
+        *record = record.used(by);
         true
     }
 

@@ -8,6 +8,7 @@
 
 use nat_common::{
     flow::{TCP, UDP},
+    hop::Link,
     interface::Interface,
     port::{Endpoint, Owner, Pool, Port, PortOwner, PortRange},
     rule::{self, OneToOne, RuleId},
@@ -60,7 +61,7 @@ pub const FILTERS: [(u32, [u8; 4], u32); 3] =
 
 fn hop(ifindex: u32, neighbour: [u8; 4]) -> Route {
     let own = [2, 0, 0, 0, 0, ifindex as u8];
-    let link = Some([[2, 0, 0, 0, 1, ifindex as u8], own]);
+    let link = Some(Link::new([2, 0, 0, 0, 1, ifindex as u8], own));
     Route::Forward(NextHop { ifindex, neighbour, link }, MTU)
 }
 

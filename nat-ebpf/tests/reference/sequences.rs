@@ -15,7 +15,7 @@ use nat_common::{
     counter::Counter,
     expectation::{self, ExpectationKey},
     flow::{FlowKey, Zone},
-    hop::{self, Hop, HopReference},
+    hop::{self, Hop, HopReference, Link},
     port::{Endpoint, Owner, Port, PortOwner},
     record::FlowRecord,
     rule::RuleId,
@@ -174,7 +174,7 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
             assert_eq!(hop, next_hop(way));
             let mut wanted = out.build();
             if let Some(link) = hop.link {
-                wanted[..ETHERNET - 2].copy_from_slice(link.as_flattened());
+                wanted[..ETHERNET - 2].copy_from_slice(&link.bytes());
             }
             assert_eq!(unsummed(out, &packet.frame), unsummed(out, &wanted));
             same_residues(spec, &frame, &packet.frame);
@@ -192,7 +192,7 @@ fn next_hop(way: &Way) -> NextHop {
     let ifindex = gateway::interface(way.place);
     let link = match way.by_agent {
         Some(Filled { resolved: true, .. }) => {
-            Some([link(way.neighbour), [6, 0, 0, 0, 0, ifindex as u8]])
+            Some(Link::new(link(way.neighbour), [6, 0, 0, 0, 0, ifindex as u8]))
         }
         // TC leaves it to the kernel to resolve the neighbour.
         Some(Filled { resolved: false, .. }) | None => None,
@@ -201,8 +201,8 @@ fn next_hop(way: &Way) -> NextHop {
 }
 
 /// The link addresses that the kernel has for a hop on this interface.
-fn kernel_link(ifindex: u32) -> [[u8; 6]; 2] {
-    [[2, 0, 0, 0, 1, ifindex as u8], [2, 0, 0, 0, 0, ifindex as u8]]
+fn kernel_link(ifindex: u32) -> Link {
+    Link::new([2, 0, 0, 0, 1, ifindex as u8], [2, 0, 0, 0, 0, ifindex as u8])
 }
 
 /// A packet whose checksum was left to a device still needs one, and only that.
@@ -257,7 +257,7 @@ fn early_hook(
             // What TC leaves to the kernel XDP has asked it.
             let link = wanted.link.unwrap_or(kernel_link(way.ifindex));
             assert_eq!(way, NextHop { link: Some(link), ..wanted });
-            assert_eq!(packet.frame[..ETHERNET - 2], *link.as_flattened());
+            assert_eq!(packet.frame[..ETHERNET - 2], link.bytes());
             assert_eq!(packet.frame[ETHERNET - 2..ETHERNET + 10], out[ETHERNET - 2..ETHERNET + 10]);
             let (a, b) = (sums::residues(&packet.frame), sums::residues(out));
             assert_eq!(a.network, b.network);

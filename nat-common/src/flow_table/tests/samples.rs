@@ -29,7 +29,7 @@ pub fn key(number: u32) -> FlowKey {
 pub fn flow(key: &FlowKey, variant: u16, now: u32) -> Flow {
     let rewrite = Rewrite::source(key, [203, 0, (variant >> 8) as u8, 1], Port::new(variant));
     let origin = Origin::Rule(RuleId::new(u32::from(variant) % 1000));
-    Flow::new(Direction::Original, key, rewrite, origin, now)
+    Flow::new(Direction::Original, rewrite, origin, now)
         .by(HopReference::new(variant.into(), variant.into()))
 }
 

@@ -111,8 +111,8 @@ impl Instruction {
         let offset = match self.class() {
             LDX if self.src == FRAME => self.off.into(),
             ST | STX if self.dst == FRAME => self.off.into(),
-            // Perhaps of a copy of the frame pointer.
-            ALU64 if self.code == ALU64 && self.imm >= -STACK => self.imm,
+            // Perhaps of a copy of the frame pointer; beside a whole frame there would be no room anyhow.
+            ALU64 if self.code == ALU64 && self.imm > -STACK => self.imm,
             _ => 0,
         };
         offset.min(0) as i16
