@@ -33,5 +33,6 @@ pub mod session;
 pub mod settings;
 pub mod tcp;
 pub mod tcp_options;
+pub mod tcp_window;
 pub mod vouched;
 pub mod watch;

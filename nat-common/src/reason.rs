@@ -103,6 +103,10 @@ reasons! {
     IcmpQuote = 32, "icmp-quote", "Harmless. `tcpdump -vv icmp` shows what is quoted.";
     /// An ICMP error about a packet of no flow that there is, or for another host than the one that has sent that packet.
     IcmpUnrelated = 33, "icmp-unrelated", "A few come late, after the end of a flow. Many are forged, or go round the gateway.";
+    /// TCP flags that no sender combines, as port scanners do: SYN with FIN, none at all.
+    TcpFlags = 34, "tcp-flags", "Harmless. `tcpdump 'tcp[13] & 23 != 16'` shows who sends them.";
+    /// A RST or FIN of a known connection whose numbers its receiver would not take (RFC 5961): forged, or very late.
+    TcpWindow = 35, "tcp-window", "A few come late. Many to one connection: somebody tries to break it.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -20,7 +20,8 @@ use crate::{
     flow::{Flow, FlowKey, Rewrite},
     hop::HopReference,
     port::Port,
-    tcp::Receiving,
+    tcp,
+    tcp_window::Receiving,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -91,6 +92,16 @@ impl State {
         (self.0 >> Self::SEEN) as u8
     }
 
+    /// What was seen in this direction, and in the `other` one of the same flow: as if there had been no
+    /// RST that the other end has outlived.
+    pub const fn seen_with(self, other: Self) -> (u8, u8) {
+        let (last, other_last) = (self.last_seen(), other.last_seen());
+        (
+            tcp::outlived(self.seen(), last, other_last),
+            tcp::outlived(other.seen(), other_last, last),
+        )
+    }
+
     /// Flags of [`Flow`].
     #[inline(always)]
     pub const fn flags(self) -> u8 {
@@ -139,10 +150,12 @@ impl State {
         Self(self.0 & !(0xff << Self::PHASE) | phase.code() << Self::PHASE)
     }
 
-    /// Used by a packet at `now` that adds `seen`.
+    /// Used by a packet at `now` that adds `seen`. A RST is forgotten with the next packet: who goes on
+    /// has sent none (RFC 7857 section 2.2).
     #[inline(always)]
     pub const fn touched(self, now: u32, seen: u8) -> Self {
-        Self(self.0 & !0xffff_ffff | now as u64 | (seen as u64) << Self::SEEN)
+        let reset = (tcp::RST as u64) << Self::SEEN;
+        Self(self.0 & !(0xffff_ffff | reset) | now as u64 | (seen as u64) << Self::SEEN)
     }
 
     /// A flow begins in a line that was claimed in this state.
@@ -221,6 +234,8 @@ pub const HOP: usize = 52;
 pub const ACKNOWLEDGED: usize = 36;
 /// Offset of the byte count in bytes; in the upper 16 bits of its word is the window.
 pub const BYTES: usize = 56;
+/// Offset of the window in bytes.
+pub const WINDOW: usize = 62;
 /// Bits of the byte count in its word.
 const COUNT_BITS: u32 = 48;
 /// Bits of the second word of the key that are the key's; the others are the origin.

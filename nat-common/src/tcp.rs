@@ -1,7 +1,8 @@
 //! The state of a TCP connection, from what was seen in its two directions.
 //!
 //! Each direction keeps the flags it has seen in its own record, so that no packet writes to the
-//! other's cache line; the state is a pure function of both.
+//! other's cache line; the state is a pure function of both. Which FIN and RST are seen at all decides
+//! [`crate::tcp_window`], whose scale has the upper half of the bits.
 
 /// SYN was seen.
 pub const SYN: u8 = 1;
@@ -26,16 +27,6 @@ pub mod wire {
     pub const ACK: u8 = 0x10;
     /// Urgent pointer is valid.
     pub const URG: u8 = 0x20;
-}
-
-/// What a segment says that its sender is ready to receive (RFC 9293 section 3.3.1): RCV.NXT, and
-/// RCV.WND as it stands in the header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receiving {
-    /// The acknowledgement number.
-    pub acknowledged: u32,
-    /// The window, unscaled.
-    pub window: u16,
 }
 
 /// The bits that a header with `flags` adds to what was seen.
@@ -67,6 +58,29 @@ pub const fn opens(flags: u8) -> bool {
 #[inline(always)]
 pub const fn goes_on(flags: u8) -> bool {
     flags & (wire::SYN | wire::ACK | wire::RST | wire::FIN) == wire::ACK
+}
+
+/// Whether a sender makes a segment with `flags` (RFC 9293 section 3.10, and the table
+/// `tcp_valid_flags` of net/netfilter/nf_conntrack_proto_tcp.c).
+#[inline(always)]
+pub const fn is_possible(flags: u8) -> bool {
+    const OPENED: u8 = wire::SYN | wire::ACK;
+    const REFUSED: u8 = wire::RST | wire::ACK;
+    const ENDED: u8 = wire::FIN | wire::ACK;
+    matches!(
+        flags & (wire::SYN | wire::ACK | wire::RST | wire::FIN),
+        wire::SYN | OPENED | wire::RST | REFUSED | ENDED | wire::ACK
+    )
+}
+
+/// Seconds after a RST in which segments of the other end may still be of before it.
+const AFTER_RESET: u32 = 2;
+
+/// What was seen of an end, without its RST where the other end has gone on: then that was not taken,
+/// and the connection lives (RFC 7857 section 2.2, RFC 5961 section 3.2). `last` and `other` are the
+/// seconds of the last segment of this end and of the other.
+pub const fn outlived(seen: u8, last: u32, other: u32) -> u8 {
+    if other > last.saturating_add(AFTER_RESET) { seen & !RST } else { seen }
 }
 
 /// Whether a connection in which these were seen has come to an end in at least one direction, so
@@ -148,10 +162,28 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pure_syn_opens() {
+    fn only_a_pure_syn_opens_and_only_an_acknowledgement_goes_on() {
         for flags in 0..=0xff_u8 {
-            let pure = flags & 0x17 == 0x02;
-            assert_eq!(opens(flags), pure, "{flags:02x}");
+            assert_eq!(opens(flags), flags & 0x17 == 0x02, "{flags:02x}");
+            assert_eq!(goes_on(flags), flags & 0x17 == 0x10, "{flags:02x}");
         }
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_not_possible() {
+        let possible = [0x02, 0x12, 0x04, 0x14, 0x11, 0x10];
+        for flags in 0..=0xff_u8 {
+            assert_eq!(is_possible(flags), possible.contains(&(flags & 0x17)), "{flags:02x}");
+        }
+    }
+
+    #[test]
+    fn a_reset_that_the_other_end_outlives_was_none() {
+        for (last, other, lives) in [(10, 9, false), (10, 12, false), (10, 13, true)] {
+            let seen = outlived(SYN | ACK | RST, last, other);
+            assert_eq!(seen & RST == 0, lives, "{last} {other}");
+            assert_eq!(seen & (SYN | ACK), SYN | ACK);
+        }
+        assert_eq!(outlived(RST, u32::MAX, u32::MAX), RST);
     }
 }

@@ -1,5 +1,5 @@
 //! Edits in the option area of a TCP header: the MSS and MPTCP of a control connection's SYN, and
-//! SACK edges (RFC 9293 section 3.2, RFC 8684, RFC 2018).
+//! SACK edges (RFC 9293 section 3.2, RFC 8684, RFC 2018); and what is read there of any SYN.
 //!
 //! The area is worked on in a buffer whose length is a power of two, so that a masked index can
 //! never leave it; nothing is inserted or removed, options are overwritten in place.
@@ -15,6 +15,7 @@ const MASK: usize = BUFFER - 1;
 const END: u8 = 0;
 const NOP: u8 = 1;
 const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
 const SACK: u8 = 5;
 const MPTCP: u8 = 30;
 
@@ -86,6 +87,16 @@ pub fn lower_mss(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) 
     buffer[index(found.at + 2)] = high;
     buffer[index(found.at + 3)] = low;
     Some(new)
+}
+
+/// The scale of windows that a SYN announces (RFC 7323 section 2.2), as it stands there; 0 when the
+/// option is missing.
+#[inline(always)]
+pub fn window_scale(buffer: &[u8; BUFFER], length: usize) -> u8 {
+    match find(buffer, length, WINDOW_SCALE) {
+        Some(found) if found.length == 3 => byte(buffer, found.at + 2),
+        Some(_) | None => 0,
+    }
 }
 
 /// Overwrites an MPTCP option with NOPs: a control connection stays on one path.
@@ -197,6 +208,19 @@ mod tests {
         assert_eq!(read(&area, 8), 1195);
         assert_eq!(read(&area, 12), corrections.map_sack_left(1010));
         assert_eq!(read(&area, 16), corrections.map_sack_right(1012));
+    }
+
+    #[test]
+    fn a_scale_is_found_behind_other_options() {
+        let found = |options: &[u8]| {
+            let (buffer, length) = buffer(options);
+            window_scale(&buffer, length)
+        };
+        assert_eq!(found(&[2, 4, 5, 180, 1, 3, 3, 7]), 7);
+        assert_eq!(found(&[3, 3, 14]), 14);
+        for none in [&[][..], &[2, 4, 5, 180], &[3, 4, 7, 7], &[0, 3, 3, 7], &[3, 3], &[3]] {
+            assert_eq!(found(none), 0, "{none:?}");
+        }
     }
 
     proptest! {

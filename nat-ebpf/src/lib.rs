@@ -10,6 +10,7 @@
 
 #[cfg(target_arch = "bpf")]
 pub mod bpf;
+pub mod closing;
 pub mod control;
 pub mod guard;
 pub mod hairpin;

@@ -87,6 +87,10 @@ pub trait Packet {
     /// [`Reason::AlgTooLong`] or [`Reason::AlgRingFull`].
     fn punt(&mut self, header: PuntHeader, at: usize) -> Result<bool, Reason>;
 
+    /// The scale of windows that a SYN announces; 0 where it announces none, and 0 where the hook does
+    /// not read options.
+    fn window_scale(&mut self, headers: &Headers) -> u8;
+
     /// Lets `edit` overwrite the `length` bytes of TCP options at `at` (at most
     /// [`tcp_options::MAX_OPTIONS`]), and says how the sum changed.
     ///

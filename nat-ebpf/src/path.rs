@@ -22,8 +22,9 @@
 //! is no TCP or UDP, is cut, or has no known way goes to [`rare`], which knows everything.
 
 use crate::{
+    closing::{self, Noted},
     control, hairpin,
-    headers::{Headers, TcpFields, Transport},
+    headers::{Headers, Transport},
     inbound, outbound,
     packet::{NextHop, Packet, Route},
     pair,
@@ -35,7 +36,7 @@ use nat_common::{
     interface::Role,
     reason::Reason,
     record::Use,
-    tcp::{self, Receiving},
+    tcp::{self, wire},
 };
 
 /// What becomes of a packet; the hooks turn it into what the kernel wants to hear.
@@ -137,7 +138,7 @@ pub fn ingress<P: Packet, T: Tables>(
         return Ok(Outcome::Rare);
     }
     let arrival = Arrival { headers, slot, flow, hop, now };
-    arrival.touch()?;
+    arrival.touch(Noted::plain(&headers.tcp))?;
     rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
     Ok(Outcome::Forward(arrival.hop))
 }
@@ -152,17 +153,16 @@ pub fn rare<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive(packet, tables, zone)? {
+    let arrival = match arrive::<P, T, false>(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
-    if arrival.flow.control_session().is_some() {
-        return Ok(Outcome::Control);
-    }
     if !packet.can_finish(&arrival.headers, &arrival.hop) {
         return Ok(Outcome::Stack);
     }
-    arrival.touch()?;
+    let Arrival { headers, slot, flow, .. } = &arrival;
+    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
+    arrival.touch(noted)?;
     rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
     Ok(Outcome::Forward(arrival.hop))
 }
@@ -178,13 +178,15 @@ pub fn control<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive(packet, tables, zone)? {
+    let arrival = match arrive::<P, T, true>(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
     // It has ended meanwhile, and the next one has the same tuple: the packet is repeated.
     let session = arrival.flow.control_session().ok_or(Reason::FlowBusy)?;
-    arrival.touch()?;
+    let Arrival { headers, slot, flow, .. } = &arrival;
+    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
+    arrival.touch(noted)?;
     let Arrival { headers, flow, hop, now, .. } = arrival;
     control::pass(packet, tables, &headers, &flow, session, hop, now)
 }
@@ -220,22 +222,17 @@ struct Arrival<S> {
 
 impl<S: Slot> Arrival<S> {
     #[inline(always)]
-    fn touch(&self) -> Result<(), Reason> {
-        let TcpFields { acknowledgement, window, flags, .. } = self.headers.tcp;
-        let by = Use {
-            now: self.now,
-            bytes: self.headers.length as u32,
-            seen: tcp::seen(flags),
-            receiving: Receiving { acknowledged: acknowledgement, window },
-        };
+    fn touch(&self, noted: Noted) -> Result<(), Reason> {
+        let Noted { seen, receiving } = noted;
+        let by = Use { now: self.now, bytes: self.headers.length as u32, seen, receiving };
         if self.slot.touch(&self.flow, by) { Ok(()) } else { Err(Reason::FlowBusy) }
     }
 }
 
 /// Everything that has to be known before a packet with a flow is written to; or what becomes of it
-/// else.
+/// else. `CONTROL`: the packet is known to be of a control connection.
 #[inline(always)]
-fn arrive<P: Packet, T: Tables>(
+fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
     packet: &P,
     tables: &mut T,
     zone: Zone,
@@ -246,7 +243,8 @@ fn arrive<P: Packet, T: Tables>(
     let now = tables.now();
     let settings = tables.settings();
     let alive = settings.agent_alive(now);
-    if !P::COMPLETE && !alive {
+    // The options of a SYN are read by TC alone.
+    if !P::COMPLETE && (!alive || headers.tcp.flags & wire::SYN != 0) {
         return Ok(Err(Outcome::Stack));
     }
     let Some(slot) = find(tables, &headers.key(zone), &headers) else {
@@ -254,6 +252,9 @@ fn arrive<P: Packet, T: Tables>(
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     headers.translatable()?;
+    if !CONTROL && flow.control_session().is_some() {
+        return Ok(Err(Outcome::Control));
+    }
     // So what is known of next hops counts only while the agent keeps it true.
     let epoch = if alive { Some(settings.epoch) } else { None };
     match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {

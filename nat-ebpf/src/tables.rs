@@ -22,6 +22,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    tcp_window::Receiving,
     watch::Watch,
 };
 
@@ -44,6 +45,9 @@ pub trait Slot: Copy {
     /// Uses the flow that was loaded from here: from here on it lives for its whole lifetime again.
     /// `false` when it has ended meanwhile, and the packet must not go on.
     fn touch(&self, flow: &Flow, by: Use) -> bool;
+
+    /// What the last segment of the flow that was loaded from here said of its sender.
+    fn receiving(&self) -> Receiving;
 
     /// Notes where packets of the flow that was loaded from here leave.
     fn lead(&self, flow: &Flow, hop: HopReference);

@@ -59,9 +59,10 @@ impl Kernel for World {
 
     fn is_closed(&mut self, record: &Session) -> Result<bool, PlaneError> {
         let maps = self.maps();
-        let seen = |key| maps.flow(key).map(|flow| flow.state().seen());
-        Ok(match (seen(record.original()), seen(record.reply())) {
+        let state = |key| maps.flow(key).map(|flow| flow.state());
+        Ok(match (state(record.original()), state(record.reply())) {
             (Some(original), Some(reply)) => {
+                let (original, reply) = original.seen_with(reply);
                 matches!(State::of(original, reply), State::TimeWait | State::Closed)
             }
             (_, None) | (None, _) => true,

@@ -109,10 +109,11 @@ impl Pair {
 
     /// What was seen of the initiator and of the answer.
     fn seen(&self) -> (u8, u8) {
-        let seen = self.first.state().seen();
-        match self.first.flow().direction() {
-            Direction::Original => (seen, self.answer.map_or(0, |answer| answer.state().seen())),
-            Direction::Reply => (0, seen),
+        let first = self.first.state();
+        match (self.first.flow().direction(), self.answer) {
+            (Direction::Original, Some(answer)) => first.seen_with(answer.state()),
+            (Direction::Original, None) => (first.seen(), 0),
+            (Direction::Reply, _) => (0, first.seen()),
         }
     }
 

@@ -10,6 +10,7 @@ use nat_common::{
     flow_table::{self, Hashed, Memory},
     hop::HopReference,
     record::{FlowRecord, State, Use},
+    tcp_window::Receiving,
 };
 
 /// The place of a flow record, in the map `flows` or in the one before it, and the version of the line
@@ -30,6 +31,11 @@ impl Slot for FlowSlot {
         }
         memory::count(self.0, by);
         true
+    }
+
+    #[inline(always)]
+    fn receiving(&self) -> Receiving {
+        memory::receiving(self.0)
     }
 
     #[inline(always)]

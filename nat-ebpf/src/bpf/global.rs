@@ -233,6 +233,15 @@ pub extern "C" fn nat_syn(length: u32) -> u32 {
     tcp_options::edit_syn(area, length as usize, MSS_HEADROOM, MSS_FLOOR) as u32
 }
 
+/// The scale of windows that is announced in the options, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_window_scale(length: u32) -> u32 {
+    let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own area.
+    tcp_options::window_scale(unsafe { &*area }, length as usize) as u32
+}
+
 /// The folded sum of the whole area of options.
 #[unsafe(no_mangle)]
 #[inline(never)]

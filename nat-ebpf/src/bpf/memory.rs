@@ -9,7 +9,10 @@ use core::{
 use nat_common::{
     flow_table::{self, LOCK_TRIES, Memory},
     hop::HopReference,
-    record::{self, ACKNOWLEDGED, BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW, Use},
+    record::{
+        self, ACKNOWLEDGED, BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW, Use, WINDOW,
+    },
+    tcp_window::Receiving,
 };
 
 /// A table in a map.
@@ -151,6 +154,17 @@ pub fn count(record: *mut FlowRecord, by: Use) {
         let bytes = record.cast::<u8>().add(BYTES).cast::<u64>();
         let counted = record::counted(ptr::read_volatile(bytes), by.bytes, by.receiving.window);
         ptr::write_volatile(bytes, counted);
+    }
+}
+
+/// What the last segment of a record's direction said of its sender.
+#[inline(always)]
+pub fn receiving(record: *mut FlowRecord) -> Receiving {
+    // SAFETY: a value of an array map, and fields of it.
+    unsafe {
+        let acknowledged = ptr::read_volatile(record.cast::<u8>().add(ACKNOWLEDGED).cast::<u32>());
+        let window = ptr::read_volatile(record.cast::<u8>().add(WINDOW).cast::<u16>());
+        Receiving { acknowledged, window }
     }
 }
 

@@ -48,6 +48,8 @@ const CURRENT_NETNS: u64 = -1i64 as u64;
 /// `BPF_TCP_ESTABLISHED` of include/uapi/linux/bpf.h.
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_CHECKSUM: usize = 16;
+/// Length of a TCP header without options.
+const FIXED_TCP: u64 = 20;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 
@@ -373,6 +375,22 @@ impl Packet for TcPacket {
                 0 => Ok(header.is_copy()),
                 _ => Err(Reason::AlgRingFull),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn window_scale(&mut self, headers: &Headers) -> u8 {
+        let last = barrier((headers.tcp.length as u64).wrapping_sub(FIXED_TCP + 1));
+        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
+            return 0;
+        }
+        let length = (last + 1) as u32;
+        let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
+        let at = (headers.transport as u64 + FIXED_TCP) as u32;
+        // SAFETY: this CPU's own value; the helper writes at most MAX_OPTIONS bytes into it.
+        match unsafe { bpf_skb_load_bytes(self.0.as_ptr(), at, area.cast(), length) } {
+            0 => global::nat_window_scale(length) as u8,
+            _ => 0,
         }
     }
 

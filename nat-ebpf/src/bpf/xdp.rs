@@ -300,6 +300,12 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
     }
 
     #[inline(always)]
+    fn window_scale(&mut self, _headers: &Headers) -> u8 {
+        // Never asked: a SYN is left to TC before this.
+        0
+    }
+
+    #[inline(always)]
     fn edit_options<E: OptionsEdit>(
         &mut self,
         _at: usize,

@@ -17,6 +17,7 @@ use nat_common::{
 use std::collections::HashSet;
 
 const TCP_CHECKSUM: usize = 16;
+const FIXED_TCP: usize = 20;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 /// Bit of an Ethernet address that is a group's.
@@ -322,6 +323,19 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         };
         self.punted.push((header, packet.to_vec()));
         Ok(header.is_copy())
+    }
+
+    fn window_scale(&mut self, headers: &Headers) -> u8 {
+        let at = headers.transport + FIXED_TCP;
+        let length = headers.tcp.length - FIXED_TCP;
+        let mut area = [0; tcp_options::BUFFER];
+        match self.frame.get(at..at + length) {
+            Some(options) if COMPLETE => {
+                area[..length].copy_from_slice(options);
+                tcp_options::window_scale(&area, length)
+            }
+            _ => 0,
+        }
     }
 
     fn edit_options<E: OptionsEdit>(

@@ -24,6 +24,7 @@ use nat_common::{
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
+    tcp_window::Receiving,
     vouched::Vouched,
     watch::{self, Watch},
 };
@@ -130,6 +131,10 @@ impl Slot for HostSlot<'_> {
         }
         *record = record.used(by);
         true
+    }
+
+    fn receiving(&self) -> Receiving {
+        self.tables.at(Operation::Flow).records[self.index].receiving()
     }
 
     fn lead(&self, flow: &Flow, hop: HopReference) {

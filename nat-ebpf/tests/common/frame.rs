@@ -29,12 +29,14 @@ pub enum Opt {
     Timestamps(u32, u32),
     Mptcp([u8; 2]),
     Sack(u32, u32),
+    Scale(u8),
 }
 
 impl Opt {
     fn bytes(self) -> Vec<u8> {
         match self {
             Self::Nop => vec![1],
+            Self::Scale(scale) => vec![3, 3, scale],
             Self::Mss(mss) => [&[2, 4][..], &mss.to_be_bytes()].concat(),
             Self::SackPermitted => vec![4, 2],
             Self::Timestamps(a, b) => [&[8, 10][..], &a.to_be_bytes(), &b.to_be_bytes()].concat(),
@@ -43,6 +45,9 @@ impl Opt {
         }
     }
 }
+
+/// The window of every segment.
+pub const WINDOW: u16 = 64_240;
 
 /// What an IPv4 packet carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +181,9 @@ impl Spec {
                 bytes.extend(dport.to_be_bytes());
                 bytes.extend(sequence.to_be_bytes());
                 bytes.extend(acknowledgement.to_be_bytes());
-                bytes.extend([(5 + words as u8) << 4, *flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+                bytes.extend([(5 + words as u8) << 4, *flags]);
+                bytes.extend(WINDOW.to_be_bytes());
+                bytes.extend([0; 4]);
                 bytes.extend(&options);
                 bytes.resize(20 + words * 4, 0);
                 bytes.extend(&self.payload);

@@ -1,7 +1,9 @@
 //! Packets by chance, most of them at a border of something.
 
 use super::{
-    frame::{ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP},
+    frame::{
+        ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP, WINDOW,
+    },
     gateway::{self, FAR, HOST, NOWHERE, ONE_TO_ONE, OWN, PUBLIC, REMOTE, SERVER},
 };
 use nat_common::flow::{FlowKey, Zone};
@@ -67,12 +69,18 @@ fn options() -> BoxedStrategy<Vec<Opt>> {
         3 => Just(Vec::new()),
         1 => Just(vec![Opt::Nop, Opt::Nop, Opt::Timestamps(1, 2)]),
         1 => Just(vec![Opt::Nop, Opt::Nop, Opt::Sack(5, 9)]),
-        3 => (mss, any::<u32>(), any::<[u8; 2]>()).prop_map(|(mss, at, multi)| {
+        3 => (mss, any::<u32>(), any::<[u8; 2]>(), scale()).prop_map(|(mss, at, multi, scale)| {
             let time = Opt::Timestamps(at, 0);
-            vec![Opt::Mss(mss), Opt::SackPermitted, time, Opt::Mptcp(multi), Opt::Nop]
+            vec![Opt::Mss(mss), Opt::SackPermitted, time, Opt::Mptcp(multi), Opt::Nop, scale]
         }),
     ]
     .boxed()
+}
+
+fn scale() -> BoxedStrategy<Opt> {
+    prop_oneof![Just(0u8), Just(1), Just(7), Just(14), Just(15), any::<u8>()]
+        .prop_map(Opt::Scale)
+        .boxed()
 }
 
 fn flags() -> BoxedStrategy<u8> {
@@ -84,7 +92,12 @@ fn flags() -> BoxedStrategy<u8> {
 }
 
 fn body() -> BoxedStrategy<Body> {
-    let word = prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()];
+    // The ends of windows from 0 and from 1 on, and what is old by as much as it may be.
+    let window = u32::from(WINDOW);
+    let edges = vec![0, 1, u32::MAX, window - 1, window, window + 1, window << 7, window << 14];
+    let old = [65_534, 65_535, 65_536].map(u32::wrapping_neg);
+    let edges = prop::sample::select([edges, old.to_vec()].concat());
+    let word = prop_oneof![4 => edges, 1 => any::<u32>()];
     let icmp =
         prop_oneof![5 => Just(ECHO), 3 => Just(ECHO_REPLY), 1 => Just(3u8), 1 => any::<u8>()];
     prop_oneof![

@@ -84,9 +84,11 @@ impl Counted {
         for (hook, place) in [(Hook::Xdp, "xdp"), (Hook::Tc, "tc")] {
             for (protocol, name) in [(TCP, "tcp"), (UDP, "udp")] {
                 self.both.reset();
-                let first = self.packet(hook, protocol, Zone::Inside, SYN);
+                // The options of a SYN are read by TC alone.
+                let opening = if protocol == TCP { Hook::Tc } else { hook };
+                let first = self.packet(opening, protocol, Zone::Inside, SYN);
                 // The answer finds its way too; then the agent fills in what is known of both.
-                self.packet(hook, protocol, Zone::Outside, SYN | ACK);
+                self.packet(opening, protocol, Zone::Outside, SYN | ACK);
                 self.both.keep_hops(&Step::Fill(true, 1500));
                 let outbound = self.another(hook, protocol, Zone::Inside);
                 let inbound = self.another(hook, protocol, Zone::Outside);

@@ -560,16 +560,18 @@ fn harmless_lines_pass_in_the_kernel_as_on_the_host() {
 }
 
 #[test]
-fn the_first_packet_from_inside_leaves_by_xdp() {
-    lab::run("the_first_packet_from_inside_leaves_by_xdp", |object| {
+fn the_first_datagram_from_inside_leaves_by_xdp_and_a_syn_by_tc() {
+    lab::run("the_first_datagram_from_inside_leaves_by_xdp_and_a_syn_by_tc", |object| {
         let _sockets = lab::set_up();
         let mut both = Both::new(&object, ROOMY);
-        let syn = Spec::tcp((gateway::HOST, 40000), (REMOTE, 80), SYN);
-        both.packet(true, Zone::Inside, &syn.build());
-        let counters = both.object.counters();
-        let [flows, xdp, tc] =
-            [Counter::Flows, Counter::Xdp, Counter::Tc].map(|counter| counters[counter as usize]);
-        assert_eq!((flows, xdp, tc), (1, 1, 0));
+        let (host, remote) = ((gateway::HOST, 40000), (REMOTE, 80));
+        both.packet(true, Zone::Inside, &Spec::udp(host, remote).build());
+        let counted = |both: &mut Both| {
+            [Counter::Flows, Counter::Xdp, Counter::Tc].map(|counter| both.counted(counter))
+        };
+        assert_eq!(counted(&mut both), [1, 1, 0]);
+        both.packet(true, Zone::Inside, &Spec::tcp(host, remote, SYN).build());
+        assert_eq!(counted(&mut both), [2, 1, 1]);
     });
 }
 

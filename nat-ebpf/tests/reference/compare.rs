@@ -65,6 +65,9 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
             let record = records[direction];
             assert_eq!(record.packets(), connection.packets[direction]);
             assert_eq!(record.bytes(), connection.bytes[direction]);
+            let takes = record.receiving();
+            let takes = (takes.acknowledged, takes.window);
+            assert_eq!(takes, connection.takes[direction].unwrap_or_default());
             assert_eq!(flow.last_seen, connection.last[direction]);
             led(model, state, connection.led[direction], flow.hop);
             match connection.kin {

@@ -86,7 +86,7 @@ fn everything_else_waits() {
         segment(X, PSH | ACK, b"RETR a"),
         segment(X, PSH | ACK | FIN, LINE),
         segment(X, PSH | ACK | 32, LINE),
-        segment(X, PSH, b"\xff\xf4NOOP\r\n"),
+        segment(X, PSH | ACK, b"\xff\xf4NOOP\r\n"),
         segment(X, PSH | ACK, &[b"RETR ", &[b'x'; 510][..], b"\r\n"].concat()),
         segment(X, FIN | ACK, b""),
     ] {

@@ -5,7 +5,9 @@
 //! what the path has chosen, and says whether it may. The next hops that the agent keeps are a list
 //! here too, and a connection names them by the order in which they came up.
 
-use crate::common::frame::{ACK, Body, DONT, ECHO, FIN, ICMP, Opt, RST, SYN, Spec, TCP, UDP};
+use crate::common::frame::{
+    ACK, Body, DONT, ECHO, FIN, ICMP, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
+};
 use nat_common::{
     flow::Zone,
     reason::Reason::{self, *},
@@ -87,6 +89,8 @@ pub struct Connection {
     pub kin: Kin,
     /// By direction: flags seen, packets, bytes, time of the last.
     pub seen: [u8; 2],
+    /// By direction: what its sender has acknowledged, and its window.
+    pub takes: [Option<(u32, u16)>; 2],
     pub packets: [u64; 2],
     pub bytes: [u64; 2],
     pub last: [u32; 2],
@@ -345,14 +349,7 @@ impl Model {
                 return Ok(Expected::Told(Box::new(rewritten(spec, src, dst))));
             }
         };
-        // A packet of a control connection is looked at anew, after it was led.
-        let way = match connection.kin {
-            Kin::Control => match self.leaves_by(index, direction, zone, spec, dst.0) {
-                Ok(way) => way,
-                Err(refused) => panic!("led once and then {refused:?}"),
-            },
-            Kin::Plain | Kin::Related(_) => way,
-        };
+        self.closes(index, direction, spec)?;
         self.count(index, direction, spec);
         let mut out = rewritten(spec, src, dst);
         out.ttl -= 1;
@@ -556,7 +553,7 @@ impl Model {
         if flags & SYN != 0 {
             seen |= 1;
         }
-        if flags & (SYN | ACK) == ACK {
+        if flags & (SYN | ACK | RST) == ACK {
             seen |= 2;
         }
         if flags & FIN != 0 {
@@ -566,10 +563,54 @@ impl Model {
             seen |= 8;
         }
         let connection = &mut self.connections[index];
-        connection.seen[direction] |= seen;
+        connection.seen[direction] = connection.seen[direction] & !8 | seen;
+        if let Body::Tcp { sequence, acknowledgement, options, .. } = &spec.body {
+            if flags & SYN != 0 {
+                connection.seen[direction] |= scale(options) << 4;
+            }
+            if flags & RST == 0 {
+                let syn = flags & (SYN | ACK) == SYN;
+                let next = if syn { sequence.wrapping_add(1) } else { *acknowledgement };
+                connection.takes[direction] = Some((next, WINDOW));
+            }
+        }
         connection.packets[direction] += 1;
         connection.bytes[direction] += spec.length() as u64;
         connection.last[direction] = self.now;
+    }
+
+    /// Whether a segment that opens or closes a connection is one that its receiver takes.
+    fn closes(&self, index: usize, direction: usize, spec: &Spec) -> Result<(), Reason> {
+        const ALL: i64 = 1 << 32;
+        let Body::Tcp { sequence, acknowledgement, flags, .. } = spec.body else { return Ok(()) };
+        let has = |flag| flags & flag != 0;
+        let turns = [SYN, FIN, RST].into_iter().filter(|flag| has(*flag)).count();
+        if turns > 1 || !has(ACK) && (turns == 0 || has(FIN)) {
+            return Err(TcpFlags);
+        }
+        if turns == 0 || has(SYN) {
+            return Ok(());
+        }
+        let connection = &self.connections[index];
+        let (seen, takes) = (connection.seen[1 - direction], connection.takes[1 - direction]);
+        let slack = if connection.kin == Kin::Control { 65_535 } else { 0 };
+        let Some((next, window)) = takes else { return Ok(()) };
+        let behind = |number: u32| (i64::from(number) - i64::from(next)).rem_euclid(ALL);
+        // How far before or behind the next number that is waited for.
+        let within = |number: u32, before: i64, after: i64| {
+            behind(number) <= after || behind(number) - ALL >= -before
+        };
+        let size = i64::from(window) << (seen >> 4);
+        let taken = match (seen & 2 != 0, has(RST)) {
+            (true, true) => within(sequence, slack, size + slack),
+            (true, false) => {
+                let end = sequence.wrapping_add(spec.payload.len() as u32);
+                within(end, size.max(65_535) + slack, size + slack)
+            }
+            (false, true) => !has(ACK) || within(acknowledgement, 0, 65_535),
+            (false, false) => true,
+        };
+        if taken { Ok(()) } else { Err(TcpWindow) }
     }
 
     /// Stray packets begin nothing.
@@ -925,6 +966,7 @@ impl Model {
             rule,
             kin,
             seen: [0; 2],
+            takes: [None; 2],
             packets: [0; 2],
             bytes: [0; 2],
             last: [self.now; 2],
@@ -967,4 +1009,13 @@ fn for_inspection(option: Opt) -> Vec<Opt> {
         Opt::Mptcp(_) => vec![Opt::Nop; 4],
         other => vec![other],
     }
+}
+
+/// The scale that a SYN announces: more than 14 counts as 14.
+fn scale(options: &[Opt]) -> u8 {
+    let announced = options.iter().find_map(|option| match option {
+        Opt::Scale(scale) => Some(*scale),
+        _ => None,
+    });
+    announced.unwrap_or(0).min(14)
 }

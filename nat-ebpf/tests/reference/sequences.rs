@@ -348,8 +348,12 @@ fn sweep(gateway: &mut Gateway) {
     let Gateway { memory, model, .. } = gateway;
     let mut state = memory.state();
     let connections = model.connections.clone();
+    let (expected, now) = (model.expectations.clone(), model.now);
     let in_use = |owned: &Owned| {
         owned.holder == Holder::Forward
+            || expected
+                .iter()
+                .any(|it| (it.zone, it.dst) == (Zone::Outside, owned.public) && now < it.expires)
             || connections.iter().any(|connection| {
                 let source = (connection.from == Zone::Inside).then_some(connection.leaves.0);
                 let dialled = connection.from == Zone::Outside || connection.turns_back();
