@@ -4,7 +4,7 @@
 use super::*;
 use crate::plane::neighbours::{Key, LinkAddress};
 use nat_common::{
-    hop::{EPOCH, HOPS, Hop, WHO},
+    hop::{EPOCH, HOPS, Hop, Link, WHO},
     record::FlowRecord,
 };
 use nix::{
@@ -70,7 +70,7 @@ impl Bench {
         Hop::from_words([0, 1, 2, 3].map(|word: usize| place[word].load(Ordering::Acquire)))
     }
 
-    fn link(&self) -> Option<[LinkAddress; 2]> {
+    fn link(&self) -> Option<Link> {
         self.hop().link()
     }
 
@@ -121,21 +121,21 @@ fn what_the_kernel_says_is_in_the_map() {
         assert_eq!((bench.link(), bench.hop().mtu()), (None, 1500), "written at the start");
         assert!(bench.hops.work().unwrap(), "whatever a predecessor has left is void");
         ip("neighbour replace 203.0.113.10 lladdr 02:00:00:00:00:01 dev one");
-        bench.until("a neighbour", |this| this.link() == Some([FIRST, OWN])).await;
+        bench.until("a neighbour", |this| this.link() == Some(Link::new(FIRST, OWN))).await;
         ip("neighbour replace 203.0.113.10 lladdr 02:00:00:00:00:02 dev one nud stale");
-        bench.until("another address", |this| this.link() == Some([SECOND, OWN])).await;
+        bench.until("another address", |this| this.link() == Some(Link::new(SECOND, OWN))).await;
         ip("neighbour del 203.0.113.10 dev one");
         bench.until("no address", |this| this.link().is_none()).await;
         ip("neighbour replace 203.0.113.10 lladdr 02:00:00:00:00:01 dev one");
-        bench.until("a neighbour again", |this| this.link() == Some([FIRST, OWN])).await;
+        bench.until("a neighbour again", |this| this.link() == Some(Link::new(FIRST, OWN))).await;
         bench.settle().await;
 
         bench.moves_for("link set one mtu 1400").await;
-        assert_eq!((bench.link(), bench.hop().mtu()), (Some([FIRST, OWN]), 1400));
+        assert_eq!((bench.link(), bench.hop().mtu()), (Some(Link::new(FIRST, OWN)), 1400));
         bench.moves_for("link set one address 02:00:00:00:00:08").await;
-        assert_ne!(bench.link(), Some([FIRST, OWN]));
+        assert_ne!(bench.link(), Some(Link::new(FIRST, OWN)));
         ip("neighbour replace 203.0.113.10 lladdr 02:00:00:00:00:01 dev one");
-        let changed = Some([FIRST, [2, 0, 0, 0, 0, 8]]);
+        let changed = Some(Link::new(FIRST, [2, 0, 0, 0, 0, 8]));
         bench.until("the new own address", |this| this.link() == changed).await;
         bench.moves_for("link set one down").await;
         assert_eq!(bench.link(), None);
@@ -184,7 +184,7 @@ fn nothing_moves_the_epoch_at_rest() {
         ip("neighbour replace 203.0.113.10 lladdr 02:00:00:00:00:02 dev one");
         ip("link set one alias something");
         bench.settle().await;
-        assert_eq!(bench.link(), Some([SECOND, OWN]));
+        assert_eq!(bench.link(), Some(Link::new(SECOND, OWN)));
         assert_eq!(bench.moves, before);
         assert!(!bench.hops.beat().unwrap());
     });
@@ -224,9 +224,13 @@ fn messages_that_were_lost_are_made_good_before_the_beat() {
         let before = bench.hops.epoch();
         assert!(bench.hops.beat().unwrap());
         assert_ne!(bench.hops.epoch(), before, "lists were read");
-        assert_eq!(bench.link(), Some([SECOND, OWN]));
+        assert_eq!(bench.link(), Some(Link::new(SECOND, OWN)));
         bench.settle().await;
-        assert_eq!(bench.link(), Some([SECOND, OWN]), "older messages change nothing for long");
+        assert_eq!(
+            bench.link(),
+            Some(Link::new(SECOND, OWN)),
+            "older messages change nothing for long"
+        );
     });
 }
 
@@ -277,7 +281,7 @@ fn a_message_is_in_the_map_within_a_moment() {
             let request = bench.neighbour(bench.key.address, link);
             let start = clock::moment();
             bench.send([request]);
-            bench.until("an address", |this| this.link() == Some([link, OWN])).await;
+            bench.until("an address", |this| this.link() == Some(Link::new(link, OWN))).await;
             times.push(clock::moment() - start);
         }
         times.sort_unstable();

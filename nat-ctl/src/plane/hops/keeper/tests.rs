@@ -1,6 +1,6 @@
 use super::*;
 use crate::plane::{mapped::Mapped, neighbours::LinkAddress};
-use nat_common::hop::{HOPS, Hop, WHO, WORDS};
+use nat_common::hop::{HOPS, Hop, Link, WHO, WORDS};
 use nix::libc;
 use std::sync::atomic::Ordering;
 
@@ -38,7 +38,7 @@ impl Bench {
         assert!(this.keeper.work(at(0)));
         this.take(INDEX, KEY);
         this.keeper.beat(at(100_000));
-        assert_eq!(this.link(), Some([ROUTER, OWN]));
+        assert_eq!(this.link(), Some(Link::new(ROUTER, OWN)));
         assert_eq!(this.keeper.epoch().due(at(100_000)), None);
         this
     }
@@ -58,7 +58,7 @@ impl Bench {
         Hop::from_words([0, 1, 2, 3].map(|word: usize| place[word].load(Ordering::Acquire)))
     }
 
-    fn link(&self) -> Option<[LinkAddress; 2]> {
+    fn link(&self) -> Option<Link> {
         self.hop().link()
     }
 
@@ -76,16 +76,16 @@ fn a_neighbour_that_moves_is_followed_within_the_epoch() {
     let mut bench = Bench::new();
     for state in [libc::NUD_STALE, libc::NUD_DELAY, libc::NUD_PROBE, libc::NUD_REACHABLE] {
         assert!(!bench.voids(&message(state, ROUTER)));
-        assert_eq!(bench.link(), Some([ROUTER, OWN]));
+        assert_eq!(bench.link(), Some(Link::new(ROUTER, OWN)));
     }
     assert!(!bench.voids(&message(libc::NUD_REACHABLE, OTHER)));
-    assert_eq!(bench.link(), Some([OTHER, OWN]));
+    assert_eq!(bench.link(), Some(Link::new(OTHER, OWN)));
     assert!(!bench.voids(&Message::NeighbourGone(KEY)));
     assert_eq!((bench.link(), bench.hop().mtu()), (None, 1500));
     assert!(!bench.voids(&message(libc::NUD_INCOMPLETE, OTHER)));
     assert_eq!(bench.link(), None);
     assert!(!bench.voids(&message(libc::NUD_REACHABLE, ROUTER)));
-    assert_eq!(bench.link(), Some([ROUTER, OWN]));
+    assert_eq!(bench.link(), Some(Link::new(ROUTER, OWN)));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn whatever_changes_on_a_device_voids_the_epoch_and_is_written() {
         assert!(!bench.voids(&Message::Device(3, DEVICE)), "nothing new");
         assert!(bench.voids(&Message::Device(3, changed)));
         let own = changed.link.unwrap();
-        assert_eq!(bench.link(), Some([ROUTER, own]));
+        assert_eq!(bench.link(), Some(Link::new(ROUTER, own)));
         assert_eq!(u32::from(bench.hop().mtu()), changed.mtu);
     }
 }
@@ -140,7 +140,7 @@ fn a_new_hop_is_looked_for_when_its_neighbour_is_found() {
     let due = bench.keeper.due(now).unwrap();
     assert!(due <= now + at(20));
     assert!(!bench.keeper.work(due));
-    assert_eq!(bench.hop_at(99).link(), Some([OTHER, OWN]));
+    assert_eq!(bench.hop_at(99).link(), Some(Link::new(OTHER, OWN)));
 }
 
 #[test]

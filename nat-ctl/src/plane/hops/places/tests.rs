@@ -1,5 +1,5 @@
 use super::*;
-use nat_common::hop::{HOP_PROBES, HOPS};
+use nat_common::hop::{HOP_PROBES, HOPS, Link};
 
 const KEY: Key = Key { ifindex: 3, address: [203, 0, 113, 10] };
 const ROUTER: LinkAddress = [2, 0, 0, 0, 0, 1];
@@ -44,7 +44,7 @@ fn a_place_is_seen_once_and_filled_in() {
     places.write(&KEY, None, Some(&DEVICE));
     assert_eq!((hop(&places, index).link(), hop(&places, index).mtu()), (None, 1500));
     places.write(&KEY, Some(ROUTER), Some(&DEVICE));
-    assert_eq!(hop(&places, index).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
+    assert_eq!(hop(&places, index).link(), Some(Link::new(ROUTER, [2, 0, 0, 0, 0, 9])));
     places.write(&KEY, Some(ROUTER), None);
     assert_eq!((hop(&places, index).link(), hop(&places, index).mtu()), (None, 0));
     assert_eq!(hop(&places, index).epoch(), 1);
@@ -57,7 +57,7 @@ fn two_places_of_one_hop_say_the_same() {
     assert_eq!(places.look(second(1)), [KEY, KEY]);
     places.write(&KEY, Some(ROUTER), Some(&DEVICE));
     for index in pair {
-        assert_eq!(hop(&places, index).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
+        assert_eq!(hop(&places, index).link(), Some(Link::new(ROUTER, [2, 0, 0, 0, 0, 9])));
     }
 }
 
@@ -150,7 +150,7 @@ fn a_place_that_was_used_while_it_was_closed_is_given_back() {
     store(places.map.entry(index).unwrap(), EPOCH / 8, 7);
     assert_eq!(places.retire(second(11), &epoch_at(7)), [KEY]);
     places.write(&KEY, Some(ROUTER), Some(&DEVICE));
-    assert_eq!(hop(&places, index).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
+    assert_eq!(hop(&places, index).link(), Some(Link::new(ROUTER, [2, 0, 0, 0, 0, 9])));
     assert_eq!(places.look(second(12)), [], "it is known");
 }
 
@@ -164,7 +164,7 @@ fn what_a_predecessor_has_closed_is_opened_and_what_it_was_freeing_is_freed() {
     store(places.map.entry(freeing).unwrap(), WHO, FREEING);
     assert_eq!(places.look(second(1)), [KEY]);
     places.write(&KEY, Some(ROUTER), Some(&DEVICE));
-    assert_eq!(hop(&places, closed).link(), Some([ROUTER, [2, 0, 0, 0, 0, 9]]));
+    assert_eq!(hop(&places, closed).link(), Some(Link::new(ROUTER, [2, 0, 0, 0, 0, 9])));
     assert_eq!(hop(&places, freeing), Hop::from_words([0, 0, 0, 5]));
     assert_eq!(places.look(second(2)), []);
 }
