@@ -107,6 +107,8 @@ reasons! {
     TcpFlags = 34, "tcp-flags", "Harmless. `tcpdump 'tcp[13] & 23 != 16'` shows who sends them.";
     /// A RST or FIN of a known connection whose numbers its receiver would not take (RFC 5961): forged, or very late.
     TcpWindow = 35, "tcp-window", "A few come late. Many to one connection: somebody tries to break it.";
+    /// A segment of a control connection that the agent has ended by RST: one that broke a rule of strict mode, or whose rewritten lines nobody knows any more.
+    AlgReset = 36, "alg-reset", "See `nat-ctl ftp refusals` and the log of the agent.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -74,6 +74,9 @@ pub enum Side {
 }
 
 impl Side {
+    /// Both, in the order of [`Side::index`].
+    pub const ALL: [Self; 2] = [Self::Originator, Self::Responder];
+
     /// Index in the arrays of a [`Session`].
     #[inline(always)]
     pub const fn index(self) -> usize {

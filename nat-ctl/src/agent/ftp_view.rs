@@ -2,20 +2,27 @@
 
 use crate::{
     alg::{Facts, Session},
-    output::{FtpMode, FtpSessionView},
+    output::{FtpMode, FtpSessionView, FtpTransferView},
 };
 
 /// Commands by which the server is asked to dial.
 const ACTIVE: [&str; 3] = ["PORT", "EPRT", "LPRT"];
 
-/// The view of a session that is `age` seconds old and came in by `rule`. Bytes are not known here.
-pub fn view(session: &Session, age: u32, rule: Option<String>) -> FtpSessionView {
+/// The view of a session that is `age` seconds old and came in by `rule`, with its last transfer. Bytes
+/// are not known here.
+pub fn view(
+    session: &Session,
+    age: u32,
+    rule: Option<String>,
+    transfer: Option<&FtpTransferView>,
+) -> FtpSessionView {
     let flow = session.flow();
     let Facts { user, mode, command, file, state } = session.facts();
     let state = match session.ended() {
         None => state,
         Some(crate::alg::End::Encrypted) => "encrypted",
         Some(crate::alg::End::NotFtp) => "not-ftp",
+        Some(crate::alg::End::Reset) => "reset",
     };
     FtpSessionView {
         id: flow.session.into(),
@@ -33,6 +40,8 @@ pub fn view(session: &Session, age: u32, rule: Option<String>) -> FtpSessionView
         command,
         file,
         bytes: 0,
+        rate: transfer.map_or(0, |transfer| transfer.rate),
+        result: transfer.map(|transfer| transfer.result),
         age_s: age.into(),
         rule,
     }
@@ -41,7 +50,7 @@ pub fn view(session: &Session, age: u32, rule: Option<String>) -> FtpSessionView
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alg::{ControlFlow, ForeignAddress, Segment, Side};
+    use crate::alg::{ControlFlow, Segment, Side};
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     /// Nothing in these lines asks for a port.
@@ -69,7 +78,7 @@ mod tests {
             server: socket([198, 51, 100, 7], 21),
             public: socket([203, 0, 113, 1], 50000),
         };
-        let mut session = Session::new(flow, ForeignAddress::Refuse);
+        let mut session = Session::new(flow, Default::default());
         let mut say = |side, seq, payload| {
             let segment = Segment { side, seq, ack: None, payload, fin: false, urgent: None };
             session.on_segment(&segment, &mut Nobody);
@@ -78,7 +87,7 @@ mod tests {
         say(Side::Client, 1, b"USER anna\r\n");
         say(Side::Server, 12, b"331 and?\r\n");
         say(Side::Client, 12, b"PASS sesame\r\n");
-        let view = view(&session, 5, Some("ftp".to_owned()));
+        let view = view(&session, 5, Some("ftp".to_owned()), None);
         assert_eq!((view.id, view.age_s, view.rule.as_deref()), (7, 5, Some("ftp")));
         assert_eq!(view.client, "10.0.1.2:40000");
         assert_eq!(

@@ -59,6 +59,17 @@ impl Agent {
             Request::Expectations => Job::Expectations,
             Request::Drops => Job::Drops,
             Request::FtpSessions => Job::FtpSessions(self.ftp_sessions()),
+            Request::FtpTransfers => {
+                let transfers = self.bridge.history().transfers(clock::moment());
+                return Answer::Ready(Response::FtpTransfers(transfers));
+            }
+            Request::FtpRefusals => {
+                let refusals = self.bridge.history().refusals(clock::moment());
+                return Answer::Ready(Response::FtpRefusals(refusals));
+            }
+            Request::FtpEvents { after } => {
+                return Answer::Ready(Response::FtpEvents(self.bridge.history().events(*after)));
+            }
         };
         Answer::Read(self.instance.clone(), job)
     }
@@ -162,12 +173,13 @@ impl Agent {
 
     fn ftp_sessions(&mut self) -> Vec<FtpSessionView> {
         let (rules, now) = (self.rules.rules(), clock::now());
-        let mut views: Vec<FtpSessionView> = self
-            .bridge
+        let (moment, bridge) = (clock::moment(), &self.bridge);
+        let mut views: Vec<FtpSessionView> = bridge
             .open()
             .map(|(session, about)| {
                 let rule = rules.find_id(about.rule.number()).map(|rule| rule.name().to_string());
-                ftp_view::view(session, now.since(about.created), rule)
+                let last = bridge.last_transfer(session.flow().session, moment);
+                ftp_view::view(session, now.since(about.created), rule, last.as_ref())
             })
             .collect();
         views.sort_unstable_by_key(|view| view.id);
@@ -175,12 +187,21 @@ impl Agent {
     }
 }
 
-/// What the engine does about third hosts.
-pub fn foreign(configured: ForeignAddress) -> alg::ForeignAddress {
-    match configured {
+/// What the engine is asked for.
+pub fn policy(config: &Config) -> alg::Policy {
+    let Config { ftp: configured, limits, .. } = config;
+    let foreign = match configured.foreign_address {
         ForeignAddress::Refuse => alg::ForeignAddress::Refuse,
         ForeignAddress::Pass => alg::ForeignAddress::Pass,
-    }
+    };
+    let strict = || alg::Strict { denied: configured.denied_commands.clone() };
+    let quota = alg::Quota {
+        per_session: limits.pinholes_per_session.get().into(),
+        per_client: limits.pinholes_per_client.get(),
+        per_second: limits.pinholes_per_second.get(),
+    };
+    let data_addresses = configured.data_addresses.clone();
+    alg::Policy { foreign, data_addresses, quota, strict: configured.strict.then(strict) }
 }
 
 /// Seconds that an expectation waits.

@@ -94,6 +94,9 @@ pub trait Kernel: alg::Gateway {
     /// See [`Kernel::session`].
     fn recall(&mut self, id: SessionId) -> Result<Option<Vec<u8>>, PlaneError>;
 
+    /// Notes of the flow of a record that it is reset.
+    fn close(&mut self, record: &Session);
+
     /// Sends a whole packet.
     ///
     /// # Errors

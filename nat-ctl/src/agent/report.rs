@@ -4,7 +4,11 @@
 use nat_common::session::SessionId;
 
 use super::send::SendError;
-use crate::{alg, plane::PlaneError};
+use crate::{
+    alg,
+    output::{FtpMode, FtpTransferView},
+    plane::PlaneError,
+};
 
 /// How a session is named in every line.
 pub fn name(flow: &alg::ControlFlow) -> String {
@@ -24,6 +28,10 @@ pub enum Said {
     Ended(alg::End),
     /// Lines are read again.
     Resumed,
+    /// It has been seen for the first time.
+    Begun,
+    /// It is over.
+    Over,
 }
 
 impl Said {
@@ -34,6 +42,8 @@ impl Said {
             Self::Expected(expectation) => expected(flow, expectation),
             Self::Ended(end) => ended(flow, *end),
             Self::Resumed => resumed(flow),
+            Self::Begun => tracing::debug!("{}: begins", name(flow)),
+            Self::Over => tracing::debug!("{}: ends", name(flow)),
         }
     }
 }
@@ -50,6 +60,13 @@ fn event(flow: &alg::ControlFlow, event: &alg::Event) {
             reason.name(),
             reason.text()
         ),
+        alg::Event::Command { line, .. } => tracing::debug!("{name}: the client said '{line}'"),
+        alg::Event::TransferAsked { command, file } => {
+            let file = file.as_deref().unwrap_or("-");
+            tracing::debug!("{name}: {command} of '{file}' is asked for");
+        }
+        alg::Event::TransferBegun => tracing::debug!("{name}: a transfer begins"),
+        alg::Event::TransferEnded { code } => tracing::debug!("{name}: a transfer ends ({code})"),
         alg::Event::LeakPrevented { side, line } => {
             tracing::info!("{name}: {} said '{line}', its inside address was replaced", word(*side))
         }
@@ -78,9 +95,33 @@ fn resumed(flow: &alg::ControlFlow) {
     tracing::info!("{}: is in clear text again", name(flow));
 }
 
+/// A transfer is complete, with all that is known of it.
+pub fn transferred(transfer: &FtpTransferView) {
+    let FtpTransferView { session, client, server, command, bytes, seconds, result, .. } = transfer;
+    let mode = match transfer.mode {
+        Some(FtpMode::Active) => "active",
+        Some(FtpMode::Passive) => "passive",
+        None => "unannounced",
+    };
+    let file = transfer.file.as_deref().unwrap_or("-");
+    let reply = transfer.reply.map(|code| format!(" ({code})")).unwrap_or_default();
+    tracing::info!(
+        "ftp session {session} ({client} to {server}): {command} '{file}', {mode}: {result}{reply}, \
+         {bytes} bytes in {seconds:.3} s"
+    );
+}
+
 /// A write to the data plane failed.
 pub fn failed(error: &PlaneError) {
     tracing::warn!("{error}");
+}
+
+/// A session has to end, for nobody knows its rewritten lines any more.
+pub fn lost(id: SessionId) {
+    tracing::warn!(
+        "ftp session {}: what was rewritten in it is not known any more: both its ends are reset",
+        id.number()
+    );
 }
 
 /// A segment could not be sent.

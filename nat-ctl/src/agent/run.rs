@@ -21,7 +21,7 @@ use super::{
     answer::Answer,
     bridge::Bridge,
     error::AgentError,
-    gateway::{Agent, expectation_seconds, foreign},
+    gateway::{Agent, expectation_seconds, policy},
     log, notify,
     punts::Punts,
     report,
@@ -32,7 +32,7 @@ use crate::{
     api::{Call, Server},
     options::RunOptions,
     output::InterfaceMode,
-    plane::{Plane, clock},
+    plane::{Plane, Report, clock},
 };
 
 /// Between two looks at the room in the flow table: a tenth of the time in which a growth is prepared.
@@ -63,10 +63,8 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
             return Err(AgentError::system("open a raw socket")(error));
         }
     };
-    let bridge = Bridge::new(
-        foreign(options.config.ftp.foreign_address),
-        expectation_seconds(&options.config.timeouts),
-    );
+    let bridge =
+        Bridge::new(policy(&options.config), expectation_seconds(&options.config.timeouts));
     let mut agent = Agent {
         instance: options.instance,
         config_file: options.config_file,
@@ -106,7 +104,7 @@ impl Agent {
                 },
                 ready = punts.wait() => {
                     let ready = ready.map_err(AgentError::system("wait for segments"))?;
-                    let now = clock::now().seconds();
+                    let now = clock::moment();
                     ready.read(|header, packet| {
                         self.bridge.on_punt(&mut self.world, header, packet, now);
                     });
@@ -120,7 +118,10 @@ impl Agent {
                     self.read_copies(&mut punts);
                     self.beat(beat).await;
                 }
-                _ = looks.tick() => self.grow(),
+                _ = looks.tick() => {
+                    self.read_copies(&mut punts);
+                    self.grow();
+                }
                 event = self.world.plane.event() => {
                     match self.world.plane.handle(event).await {
                         Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
@@ -133,7 +134,7 @@ impl Agent {
 
     /// Reads the lines that nobody was woken for.
     fn read_copies(&mut self, punts: &mut Punts) {
-        let now = clock::now().seconds();
+        let now = clock::moment();
         punts.read(|header, packet| self.bridge.on_punt(&mut self.world, header, packet, now));
         self.bridge.settle(&mut self.world);
     }
@@ -172,18 +173,30 @@ impl Agent {
         }
         match self.world.plane.sweep_step(now) {
             Ok(report) => {
-                for id in report.into_iter().flat_map(|report| report.ended) {
-                    self.bridge.end(&mut self.world, id);
+                if let Some(report) = report {
+                    self.end_sessions(report);
                 }
             }
             Err(error) => report::failed(&error),
         }
-        self.bridge.sweep(&mut self.world);
+        self.bridge.sweep(&mut self.world, now.seconds());
+        let moment = clock::moment();
+        self.bridge.tell(moment);
+        self.bridge.history().give_up(moment).iter().for_each(report::transferred);
         if beat.is_multiple_of(TEND)
             && let Err(error) = self.world.plane.tend().await
         {
             report::failed(&error);
         }
+    }
+
+    /// What a pass over the tables has found.
+    fn end_sessions(&mut self, report: Report) {
+        for id in report.ended {
+            self.bridge.end(&mut self.world, id);
+        }
+        let complete = self.bridge.history().measure(&report.data, clock::moment());
+        complete.iter().for_each(report::transferred);
     }
 }
 

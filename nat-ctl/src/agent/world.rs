@@ -160,6 +160,10 @@ impl Kernel for World {
         Ok(found.and_then(|record| record.bytes().map(<[u8]>::to_vec)))
     }
 
+    fn close(&mut self, record: &Session) {
+        self.maps().flows.close(record.original());
+    }
+
     fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
         self.sender.send(packet)
     }

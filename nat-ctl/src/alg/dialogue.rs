@@ -47,6 +47,8 @@ pub enum Effect {
     Revoke(PinholeId),
     /// The session starts anew, or ends.
     RevokeAll,
+    /// A transfer is under way.
+    TransferBegun,
     /// A transfer is over; the pinhole made for it has had its use.
     TransferDone,
     /// A transfer was refused; the next may use its pinhole.
@@ -157,6 +159,32 @@ impl Dialogue {
         }
     }
 
+    /// Whether a command comes before the answer to what was asked before it. While a transfer is under
+    /// way it may be ended, or asked about (RFC 959, 4.1.3).
+    pub fn is_pipelined(&self, command: &Command<'_>) -> bool {
+        let waits = !self.greeted || self.unlisted > 0 || !self.waiting.is_empty();
+        let interrupts = match command.verb {
+            Verb::Abort | Verb::Quit => true,
+            _ => command.name == Some("STAT"),
+        };
+        waits && !(self.transferring && interrupts)
+    }
+
+    /// Whether a line is within a reply of several lines, and not its last.
+    pub fn is_in_text(&self, reply: Option<Reply>) -> bool {
+        self.is_inside_other(reply) || self.several.is_some() && reply.is_none()
+    }
+
+    /// Whether a passive command waits for its reply.
+    pub fn is_passive_waiting(&self) -> bool {
+        self.waiting.contains(&Waiting::Passive)
+    }
+
+    /// Whether somebody has logged in.
+    pub fn is_logged_in(&self) -> bool {
+        self.logged_in
+    }
+
     /// Whether the line belongs to the text of a reply that began with another code, where
     /// whatever a client made a server repeat may stand.
     pub fn is_inside_other(&self, reply: Option<Reply>) -> bool {
@@ -202,7 +230,10 @@ impl Dialogue {
         let announces = matches!(reply.code, 227..=229);
         match reply.code {
             100..=199 => {
-                self.transferring |= matches!(reply.code, 125 | 150);
+                if matches!(reply.code, 125 | 150) {
+                    self.transferring = true;
+                    return Effect::TransferBegun;
+                }
                 return Effect::None;
             }
             200..=299 if !self.greeted && !announces => {
@@ -259,7 +290,8 @@ impl Dialogue {
     }
 }
 
-fn name(argument: &[u8]) -> Option<String> {
+/// The name in an argument, as far as it is kept.
+pub fn name(argument: &[u8]) -> Option<String> {
     let argument = argument.trim_ascii();
     let mut text = keyword::printable(argument.get(..NAME_BYTES).unwrap_or(argument));
     while text.len() > NAME_BYTES {

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
+use super::refusal::Refusal;
+
 /// One announced data connection: the exact pinhole, and what becomes of who comes through it.
 ///
 /// The source port is never part of it: of seven servers two dial from port 20.
@@ -59,6 +61,12 @@ pub trait Gateway {
     /// never one below 1024, one that a socket of the gateway uses, or one that a forward leads to
     /// another host. A forward that leads to that very host and port is a claim that is granted.
     fn claim(&mut self, request: &PortRequest) -> Option<u16>;
+
+    /// Whether a client may have one connection more announced; it counts as announced then. Where nobody
+    /// counts, every client may.
+    fn admit(&mut self, _client: Ipv4Addr) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// Gives a port back that was claimed for nothing.
     fn release(&mut self, public: SocketAddrV4);

@@ -67,9 +67,8 @@ impl ControlFlow {
         }
     }
 
-    /// Whether `address` is one that the end may announce as its own. The inside end may know the
-    /// address it has outside, and state that.
-    pub fn is_own(&self, side: Side, address: Ipv4Addr) -> bool {
-        address == self.address(side) || side == self.inside && address == *self.public.ip()
+    /// Who opens an expected connection: from an address of the client's, or from one of the server's.
+    pub fn dials(&self, from: Ipv4Addr) -> Side {
+        if from == *self.client.ip() { Side::Client } else { Side::Server }
     }
 }

@@ -139,6 +139,8 @@ pub struct Command<'a> {
     pub name: Option<&'static str>,
     /// What it means.
     pub verb: Verb,
+    /// The word as the client has written it.
+    pub word: &'a [u8],
     /// Offset of the word in the line, behind telnet commands and blanks.
     pub at: usize,
     /// Offset of the argument.
@@ -174,7 +176,7 @@ pub fn command(line: &[u8]) -> Option<Command<'_>> {
     // EPSV ALL (RFC 2428, 4) is a promise to use nothing else; it is answered 200.
     let all = name == Some("EPSV") && argument.trim_ascii().eq_ignore_ascii_case(b"ALL");
     let verb = if all { Verb::Other } else { verb };
-    Some(Command { name, verb, at, argument_at: at + length + blanks, argument })
+    Some(Command { name, verb, word, at, argument_at: at + length + blanks, argument })
 }
 
 /// Takes a line of the server apart. `None` when it does not start with a code.
@@ -217,17 +219,23 @@ pub const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The line for people: control characters and secrets hidden, at most `MASKED_BYTES` of it.
+/// The line for people: control characters and secrets hidden, at most `MASKED_BYTES` of it. A line feed
+/// within may hide another command.
 pub fn masked(line: &[u8]) -> String {
     const MASKED_BYTES: usize = 200;
-    let shown = match command(line) {
+    let parts: Vec<Vec<u8>> = line.split(|byte| *byte == b'\n').map(without_secret).collect();
+    let shown = parts.join(&b'\n');
+    printable(shown.get(..MASKED_BYTES).unwrap_or(&shown))
+}
+
+fn without_secret(line: &[u8]) -> Vec<u8> {
+    match command(line) {
         Some(Command { verb: Verb::Secret, argument_at, .. }) => {
             let head = line.get(..argument_at).unwrap_or(line);
             [head, b"****"].concat()
         }
         _ => line.to_vec(),
-    };
-    printable(shown.get(..MASKED_BYTES).unwrap_or(&shown))
+    }
 }
 
 /// Bytes from the wire as text that is safe on a terminal.
@@ -264,6 +272,7 @@ mod tests {
         assert_eq!(masked(b"pass sesame"), "pass ****");
         assert_eq!(masked(b"ACCT\tsesame"), "ACCT\t****".replace('\t', "\u{fffd}"));
         assert_eq!(masked(b"RETR pass"), "RETR pass");
+        assert_eq!(masked(b"PWD\nPASS sesame"), "PWD\u{fffd}PASS ****");
     }
 
     #[test]

@@ -57,6 +57,16 @@ impl LineState {
         LineState { ending, partial: Vec::new(), passed: 0, last: 0 }
     }
 
+    /// Within a line whose beginning was not seen, so that nothing of it is understood. Where a client's
+    /// ends is certain only at CR LF: a bare LF may belong to a name.
+    pub fn within(side: Side) -> LineState {
+        let ending = match side {
+            Side::Client => Ending::CarriageReturn,
+            Side::Server => Ending::LineFeed,
+        };
+        LineState { ending, partial: Vec::new(), passed: 1, last: 0 }
+    }
+
     /// Length of the rest of the line at the start of `bytes`, its end included; `None` when it
     /// does not end there.
     pub fn length(&self, bytes: &[u8]) -> Option<usize> {
@@ -106,6 +116,12 @@ impl LineState {
         }
         self.passed = self.passed.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.last = bytes.last().copied().unwrap_or(self.last);
+    }
+
+    /// Whether a line feed stands in `bytes` without CR before it.
+    pub fn has_bare_feed(&self, bytes: &[u8]) -> bool {
+        let before = std::iter::once(&self.last).chain(bytes);
+        before.zip(bytes).any(|(before, byte)| *byte == b'\n' && *before != b'\r')
     }
 
     /// Whether the next byte starts a line.

@@ -41,6 +41,8 @@ pub mod keyword;
 pub mod line;
 pub mod opening;
 pub mod pinhole;
+mod policy;
+mod quota;
 pub mod records;
 mod refusal;
 pub mod session;
@@ -52,6 +54,8 @@ pub use self::{
     expect::{Expectation, ExpectationKey, Gateway, PortRequest, Translation},
     flow::{ControlFlow, Side},
     image::ImageError,
+    policy::{Policy, Strict},
+    quota::Quota,
     refusal::{DropReason, End, ForeignAddress, Refusal},
     session::Session,
     sessions::Sessions,
@@ -106,6 +110,15 @@ pub enum Command {
         /// Why.
         reason: DropReason,
     },
+    /// Send RST to both ends, and let the segment go.
+    Reset {
+        /// Who sent the segment.
+        side: Side,
+        /// What the other end expects next, in its own space.
+        seq: u32,
+        /// What the segment acknowledges, in the receiver's space.
+        ack: Option<u32>,
+    },
     /// Something to count and to show.
     Log(Event),
     /// Lines of this flow are no longer read. Its corrections stay in force, and repeats of what
@@ -152,6 +165,27 @@ pub enum Event {
         reason: Refusal,
         /// The line.
         line: String,
+    },
+    /// The client has given a command.
+    Command {
+        /// The word as it stands in the table; `None` for one that is not there.
+        name: Option<&'static str>,
+        /// The line.
+        line: String,
+    },
+    /// The client has asked for a transfer.
+    TransferAsked {
+        /// By this command.
+        command: &'static str,
+        /// Of this file or folder.
+        file: Option<String>,
+    },
+    /// The server has begun the oldest transfer that was asked for.
+    TransferBegun,
+    /// The server has answered for good to the oldest transfer that was asked for.
+    TransferEnded {
+        /// The code of its reply.
+        code: u16,
     },
     /// An inside address was replaced in a line that makes no expectation.
     LeakPrevented {

@@ -104,7 +104,7 @@ fn swallows(form: Form, bytes: &[u8]) -> usize {
 
 /// Looks for an argument in the bytes that are there of a line. `own` are the addresses that its
 /// sender may state; in the free text of a reply, only a number that begins one of them counts.
-pub fn find(side: Side, line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
+pub fn find(side: Side, line: &[u8], own: &[Ipv4Addr]) -> Option<Opening> {
     match side {
         Side::Client => in_command(line),
         Side::Server => in_reply(line, own),
@@ -127,7 +127,7 @@ fn in_command(line: &[u8]) -> Option<Opening> {
     Some(opening)
 }
 
-fn in_reply(line: &[u8], own: [Ipv4Addr; 2]) -> Option<Opening> {
+fn in_reply(line: &[u8], own: &[Ipv4Addr]) -> Option<Opening> {
     // A list that text follows has ended: its port is known.
     if let Reading::Announced(Announcement { form, span, port, .. }) = announcement::of_reply(line)
         && span.end < line.len()
@@ -183,7 +183,7 @@ mod tests {
     const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(203, 0, 113, 1)];
 
     fn at(side: Side, line: &str) -> Option<usize> {
-        find(side, line.as_bytes(), OWN).map(|opening| opening.at)
+        find(side, line.as_bytes(), &OWN).map(|opening| opening.at)
     }
 
     #[test]
@@ -208,15 +208,15 @@ mod tests {
 
     #[test]
     fn an_argument_that_has_ended_gives_its_port() {
-        let found = find(Side::Server, b"227 (10,0,2,2,4,5)", OWN).expect("an argument");
+        let found = find(Side::Server, b"227 (10,0,2,2,4,5)", &OWN).expect("an argument");
         assert_eq!((found.at, found.end, found.port), (5, Some(17), Some(1029)));
-        let found = find(Side::Server, b"229 (|||1029|", OWN).expect("an argument");
+        let found = find(Side::Server, b"229 (|||1029|", &OWN).expect("an argument");
         assert_eq!((found.at, found.end, found.port), (8, Some(12), Some(1029)));
     }
 
     #[test]
     fn a_port_opens_with_its_first_digit() {
-        let found = find(Side::Server, b"229 Mode 2 (|||10", OWN).expect("an argument");
+        let found = find(Side::Server, b"229 Mode 2 (|||10", &OWN).expect("an argument");
         assert_eq!((found.at, found.end, found.port), (15, None, None));
         assert_eq!(swallows(found.form, b"29|)\r\n"), 2);
         for line in ["229 Mode (|||", "229 Mode (|| |1", "229 Mode 2", "229 |1", "229 x   1"] {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{expect::ExpectationKey, keyword::Form};
 
-/// Pinholes of a session at a time.
+/// Most pinholes of a session at a time.
 pub const PINHOLES: usize = 8;
 
 /// Names a pinhole within its session.
@@ -50,15 +50,16 @@ impl Kind {
 }
 
 impl Pinholes {
-    /// Adds one, and gives what has to make way. The same key again is the same pinhole.
+    /// Adds one, and gives what has to make way where there are `most` already. The same key again is the same pinhole.
     pub fn add(
         &mut self,
         key: ExpectationKey,
         kind: Kind,
         bound: bool,
+        most: usize,
     ) -> (PinholeId, Option<ExpectationKey>) {
         self.list.retain(|pinhole| pinhole.key != key);
-        let oldest = (self.list.len() >= PINHOLES).then(|| self.list.remove(0).key);
+        let oldest = (self.list.len() >= most.clamp(1, PINHOLES)).then(|| self.list.remove(0).key);
         self.last = self.last.wrapping_add(1);
         let id = PinholeId(self.last);
         self.list.push(Pinhole { id, key, kind, bound });

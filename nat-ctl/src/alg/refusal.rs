@@ -25,13 +25,35 @@ pub enum Refusal {
     TooManyCommands,
     /// No public port is free.
     NoPublicPort,
+    /// The client has as much announced as one may have.
+    ClientFull,
+    /// The client announces faster than one may.
+    ClientTooFast,
     /// Part of the address had left before the line was complete.
     CutLine,
+    /// Strict mode: nobody has logged in yet.
+    NotLoggedIn,
+    /// Strict mode: the command is one that nobody may give.
+    DeniedCommand,
+    /// Strict mode: the command before it has not been answered.
+    Pipelined,
+    /// Strict mode: a line feed without CR before it.
+    LineEnd,
+    /// Strict mode: the command is longer than any that is known.
+    TooLong,
+    /// Strict mode: an announcement without its numbers.
+    Truncated,
+    /// Strict mode: more behind the numbers than belongs there.
+    TrailingBytes,
+    /// Strict mode: a line that only the other end says.
+    Spoofed,
+    /// Strict mode: the first line is no FTP command.
+    NotFtp,
 }
 
 impl Refusal {
     /// Every reason, for tables.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 22] = [
         Refusal::SystemPort,
         Refusal::OutOfRange,
         Refusal::Malformed,
@@ -42,7 +64,18 @@ impl Refusal {
         Refusal::AfterAuth,
         Refusal::TooManyCommands,
         Refusal::NoPublicPort,
+        Refusal::ClientFull,
+        Refusal::ClientTooFast,
         Refusal::CutLine,
+        Refusal::NotLoggedIn,
+        Refusal::DeniedCommand,
+        Refusal::Pipelined,
+        Refusal::LineEnd,
+        Refusal::TooLong,
+        Refusal::Truncated,
+        Refusal::TrailingBytes,
+        Refusal::Spoofed,
+        Refusal::NotFtp,
     ];
 
     /// The word in counters and JSON.
@@ -58,7 +91,18 @@ impl Refusal {
             Refusal::AfterAuth => "after-auth",
             Refusal::TooManyCommands => "too-many-commands",
             Refusal::NoPublicPort => "no-public-port",
+            Refusal::ClientFull => "client-full",
+            Refusal::ClientTooFast => "client-too-fast",
             Refusal::CutLine => "cut-line",
+            Refusal::NotLoggedIn => "not-logged-in",
+            Refusal::DeniedCommand => "denied-command",
+            Refusal::Pipelined => "pipelined",
+            Refusal::LineEnd => "line-end",
+            Refusal::TooLong => "too-long",
+            Refusal::Truncated => "truncated",
+            Refusal::TrailingBytes => "trailing-bytes",
+            Refusal::Spoofed => "spoofed",
+            Refusal::NotFtp => "not-ftp",
         }
     }
 
@@ -75,7 +119,47 @@ impl Refusal {
             Refusal::AfterAuth => "encryption is being negotiated",
             Refusal::TooManyCommands => "too many commands wait for a reply",
             Refusal::NoPublicPort => "no public port is free",
+            Refusal::ClientFull => "its client has as much announced as one may have (see limits)",
+            Refusal::ClientTooFast => "its client announces faster than one may (see limits)",
             Refusal::CutLine => "part of its address had left before the line was complete",
+            Refusal::NotLoggedIn => "strict mode opens nothing before a login",
+            Refusal::DeniedCommand => "the command is denied (see ftp.denied_commands)",
+            Refusal::Pipelined => "the command before it has not been answered",
+            Refusal::LineEnd => "the command does not end with CR LF",
+            Refusal::TooLong => "the command is longer than 512 bytes",
+            Refusal::Truncated => "its numbers are missing",
+            Refusal::TrailingBytes => "more stands behind the numbers than belongs there",
+            Refusal::Spoofed => "only the other end says that",
+            Refusal::NotFtp => "the first line is no FTP command",
+        }
+    }
+
+    /// Whether a session of strict mode is over with it. What the gateway lacks is nobody's fault, and
+    /// who announces before a login gets the server's own answer.
+    pub const fn ends_strict_sessions(self) -> bool {
+        match self {
+            Refusal::NoPublicPort
+            | Refusal::ClientFull
+            | Refusal::ClientTooFast
+            | Refusal::CutLine
+            | Refusal::NotLoggedIn => false,
+            Refusal::SystemPort
+            | Refusal::OutOfRange
+            | Refusal::Malformed
+            | Refusal::OtherFamily
+            | Refusal::ForeignAddress
+            | Refusal::Unsolicited
+            | Refusal::BeforeGreeting
+            | Refusal::AfterAuth
+            | Refusal::TooManyCommands
+            | Refusal::DeniedCommand
+            | Refusal::Pipelined
+            | Refusal::LineEnd
+            | Refusal::TooLong
+            | Refusal::Truncated
+            | Refusal::TrailingBytes
+            | Refusal::Spoofed
+            | Refusal::NotFtp => true,
         }
     }
 }
@@ -117,6 +201,8 @@ pub enum End {
     Encrypted,
     /// The first line of the client was no FTP command.
     NotFtp,
+    /// A rule of strict mode was broken.
+    Reset,
 }
 
 impl End {
@@ -129,6 +215,7 @@ impl End {
                  forward), an active client inside gets no data connection"
             }
             End::NotFtp => "its first line is no FTP command, so it is passed on unread",
+            End::Reset => "it broke a rule of strict mode, so both its ends were reset",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Invariant: the commands of a segment come in the order in which they must take effect, and a
 //! byte is read once. What has been read before only passes through the edit list again.
 
+use std::{net::Ipv4Addr, sync::Arc};
+
 use bytes::Bytes;
 use nat_common::watch::Watch;
 use serde::{Deserialize, Serialize};
@@ -10,20 +12,22 @@ use serde::{Deserialize, Serialize};
 use super::{
     Command, Emit, Segment,
     dialogue::{Dialogue, Facts},
-    expect::Gateway,
+    expect::{ExpectationKey, Gateway},
     flow::{ControlFlow, Side},
     image::{self, ImageError},
-    line::Line,
+    line::{Line, LineState},
     opening::Promise,
     pinhole::Pinholes,
+    policy::Policy,
     records::Next,
-    refusal::{DropReason, End, ForeignAddress},
+    refusal::{DropReason, End},
     stream::{Arrival, Reading, Stream},
 };
 
 mod announce;
 mod change;
 mod lines;
+mod strict;
 
 /// The type of the first record of a TLS client (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -32,7 +36,9 @@ const TLS_HANDSHAKE: u8 = 22;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     flow: ControlFlow,
-    foreign: ForeignAddress,
+    /// That of the agent that reads, not of the one that has begun.
+    #[serde(skip)]
+    policy: Arc<Policy>,
     client: Stream,
     server: Stream,
     dialogue: Dialogue,
@@ -59,15 +65,20 @@ struct Placed<'a> {
     start: u32,
 }
 
-/// Nothing was read: the line needs an edit, and there is no room for one.
-struct NoRoom;
+/// Why reading stops before a line.
+enum Halt {
+    /// The line needs an edit, and there is no room for one. Nothing of it was read.
+    NoRoom,
+    /// The session is over.
+    Reset,
+}
 
 impl Session {
     /// A control flow from its SYN on.
-    pub fn new(flow: ControlFlow, foreign: ForeignAddress) -> Session {
+    pub fn new(flow: ControlFlow, policy: Arc<Policy>) -> Session {
         Session {
             flow,
-            foreign,
+            policy,
             client: Stream::new(Side::Client),
             server: Stream::new(Side::Server),
             dialogue: Dialogue::default(),
@@ -79,8 +90,18 @@ impl Session {
 
     /// A control flow that is joined in its middle, at the start of a line, and is taken to have
     /// behaved as FTP so far.
-    pub fn joined(flow: ControlFlow, foreign: ForeignAddress) -> Session {
-        Session { dialogue: Dialogue::joined(), ..Session::new(flow, foreign) }
+    pub fn joined(flow: ControlFlow, policy: Arc<Policy>) -> Session {
+        Session { dialogue: Dialogue::joined(), ..Session::new(flow, policy) }
+    }
+
+    /// A control flow that is joined anywhere, and is taken to have behaved as FTP so far: nothing is read
+    /// of either side before the end of the line that is under way.
+    pub fn picked_up(flow: ControlFlow, policy: Arc<Policy>) -> Session {
+        let mut session = Session::joined(flow, policy);
+        for side in [Side::Client, Side::Server] {
+            session.stream_mut(side).line = LineState::within(side);
+        }
+        session
     }
 
     /// The stream of `side` starts with this byte: the number of its SYN, and one. Without it the
@@ -95,6 +116,9 @@ impl Session {
         if let Some(ack) = segment.ack {
             self.stream_mut(side.other()).acknowledge(ack);
         }
+        if self.ended() == Some(End::Reset) {
+            return vec![self.reset(segment)];
+        }
         let (ended, watched) = (self.ended(), self.watches());
         let old = loop {
             match self.stream_mut(side).arrival(seq, payload.len()) {
@@ -106,6 +130,7 @@ impl Session {
         let mut out = Vec::new();
         let before = *self.stream(side).corrections();
         let fresh = payload.get(old..).unwrap_or_default();
+        let reset = self.reset(segment);
         let Progress { passes, next } = self.read(side, fresh, gateway, &mut out);
         self.stream_mut(side).advance(next);
         let corrections = *self.stream(side).corrections();
@@ -119,6 +144,10 @@ impl Session {
             if watch != before {
                 out.push(Command::Watch { side, watch });
             }
+        }
+        if self.end == Some(End::Reset) {
+            out.push(reset);
+            return out;
         }
         let taken = payload.get(..old + passes);
         match taken.filter(|taken| !taken.is_empty() || payload.is_empty()) {
@@ -139,7 +168,9 @@ impl Session {
     /// they begin with, and once lines are no longer read.
     pub fn resolved(&self, side: Side) -> Option<u32> {
         let promised = side == self.flow.inside && self.promise.is_some();
-        let reads = self.ended().is_none() && !promised && self.dialogue.has_begun();
+        // A line that ends a session of strict mode must not leave before it is read.
+        let waits = promised || self.policy.strict.is_some();
+        let reads = self.ended().is_none() && !waits && self.dialogue.has_begun();
         self.stream(side).line_starts().filter(|_| reads)
     }
 
@@ -163,12 +194,43 @@ impl Session {
         if let Some(promise) = self.promise.take() {
             self.release(promise.port, gateway);
         }
-        self.pinholes.revoke_all().into_iter().map(Command::Unexpect).collect()
+        let gone = self.pinholes.revoke_all();
+        self.take_back(gone).collect()
+    }
+
+    /// Takes pinholes back, with those that the other addresses of the server have beside them.
+    fn take_back(&self, keys: Vec<ExpectationKey>) -> impl Iterator<Item = Command> + use<> {
+        let twins: Vec<ExpectationKey> = keys.into_iter().flat_map(|key| self.twins(key)).collect();
+        twins.into_iter().map(Command::Unexpect)
+    }
+
+    /// A pinhole, and the same for each other address that the server may dial from.
+    fn twins(&self, key: ExpectationKey) -> impl Iterator<Item = ExpectationKey> {
+        let dials = key.from == *self.flow.server.ip();
+        let others = self.others().iter().filter(move |_| dials);
+        std::iter::once(key).chain(others.map(move |from| ExpectationKey { from: *from, ..key }))
+    }
+
+    /// The other addresses of the server.
+    fn others(&self) -> &[Ipv4Addr] {
+        self.policy.others(*self.flow.server.ip())
+    }
+
+    /// The addresses that an end may announce as its own.
+    fn own(&self, side: Side) -> Vec<Ipv4Addr> {
+        let public = Some(*self.flow.public.ip()).filter(|_| side == self.flow.inside);
+        let others = self.others().iter().copied().filter(|_| side == Side::Server);
+        std::iter::once(self.flow.address(side)).chain(public).chain(others).collect()
     }
 
     /// The ends of the flow.
     pub fn flow(&self) -> &ControlFlow {
         &self.flow
+    }
+
+    /// How many connections it has announced that are not known to be over.
+    pub fn pinholes(&self) -> usize {
+        self.pinholes.len()
     }
 
     /// What users see of the dialogue.
@@ -194,9 +256,9 @@ impl Session {
         image::encode(self)
     }
 
-    /// The state that a predecessor has left.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Session, ImageError> {
-        image::decode(bytes)
+    /// The state that a predecessor has left. What it was asked for is not part of that.
+    pub fn from_bytes(bytes: &[u8], policy: Arc<Policy>) -> Result<Session, ImageError> {
+        Ok(Session { policy, ..image::decode(bytes)? })
     }
 
     pub(super) fn is_sound(&self) -> bool {
@@ -236,6 +298,15 @@ impl Session {
         }
     }
 
+    /// Both ends are told that it is over. What the receiver expects is what has not been read; had it
+    /// less, it would ask for the RST again (RFC 5961, 3.2).
+    fn reset(&self, segment: &Segment<'_>) -> Command {
+        let (side, back) = (segment.side, self.stream(segment.side.other()));
+        let stream = self.stream(side);
+        let seq = stream.corrections().map_seq(stream.at(0));
+        Command::Reset { side, seq, ack: segment.ack.map(|ack| back.corrections().map_ack(ack)) }
+    }
+
     fn watches(&mut self) -> [(Side, Watch); 2] {
         [(Side::Client, self.client.watch()), (Side::Server, self.server.watch())]
     }
@@ -268,13 +339,17 @@ impl Session {
                 Reading::Nothing => Some(Next::Record { here: rest.len(), ahead: 0 }),
             };
             match next {
+                None if self.begins_encrypted(side, rest) && self.is_denied_encryption() => {
+                    self.break_off(gateway, out);
+                    break;
+                }
                 None if self.begins_encrypted(side, rest) => match self.dialogue.has_spoken() {
                     true => self.client.encrypt(),
                     false => self.encrypt(),
                 },
                 None => match self.read_line(side, read, rest, gateway, out) {
                     Ok(length) => read += length,
-                    Err(NoRoom) => break,
+                    Err(Halt::NoRoom | Halt::Reset) => break,
                 },
                 Some(Next::Record { here, ahead }) => {
                     read += here;
@@ -314,7 +389,7 @@ impl Session {
         rest: &[u8],
         gateway: &mut dyn Gateway,
         out: &mut Vec<Command>,
-    ) -> Result<usize, NoRoom> {
+    ) -> Result<usize, Halt> {
         let stream = self.stream(side);
         let length = stream.line.length(rest);
         let bytes = length.and_then(|length| rest.get(..length)).unwrap_or(rest);
@@ -326,8 +401,8 @@ impl Session {
         let placed = Placed { side, line: &line, start };
         self.swallow(side, bytes);
         match length {
-            Some(_) => self.complete(&placed, gateway, out)?,
-            None => self.incomplete(&placed, gateway)?,
+            Some(_) => self.complete(&placed, bytes, gateway, out)?,
+            None => self.incomplete(&placed, bytes, gateway, out)?,
         }
         match length {
             Some(_) => self.stream_mut(side).line.end(bytes),

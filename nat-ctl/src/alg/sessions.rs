@@ -1,35 +1,65 @@
 //! The sessions of a gateway, by their number.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
 use super::{
-    Command, Segment, expect::Gateway, flow::ControlFlow, image::ImageError,
-    refusal::ForeignAddress, session::Session,
+    Command, Segment,
+    expect::{Gateway, PortRequest},
+    flow::ControlFlow,
+    image::ImageError,
+    policy::Policy,
+    quota::Clients,
+    refusal::Refusal,
+    session::Session,
 };
 
 /// Every control flow that is being read.
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: HashMap<u32, Session>,
-    foreign: ForeignAddress,
+    policy: Arc<Policy>,
+    clients: Clients,
+}
+
+/// The rest of the gateway, and who may announce something now.
+struct Counting<'a> {
+    gateway: &'a mut dyn Gateway,
+    clients: &'a mut Clients,
+    now: u32,
 }
 
 impl Sessions {
-    /// No session, and what is done about third hosts in those to come.
-    pub fn new(foreign: ForeignAddress) -> Sessions {
-        Sessions { open: HashMap::new(), foreign }
+    /// No session, and what holds for those to come.
+    pub fn new(policy: Policy) -> Sessions {
+        let clients = Clients::new(policy.quota);
+        Sessions { open: HashMap::new(), policy: Arc::new(policy), clients }
     }
 
     /// A session from its SYN on, in the place of one that had its number before.
     pub fn start(&mut self, flow: ControlFlow) -> &mut Session {
-        let session = Session::new(flow, self.foreign);
-        self.open.entry(flow.session).insert_entry(session).into_mut()
+        self.put(Session::new(flow, Arc::clone(&self.policy)))
     }
 
-    /// Goes on with a session that a predecessor has left.
-    pub fn resume(&mut self, image: &[u8]) -> Result<&mut Session, ImageError> {
-        let session = Session::from_bytes(image)?;
-        Ok(self.open.entry(session.flow().session).insert_entry(session).into_mut())
+    /// A session whose beginning nobody knows any more.
+    pub fn pick_up(&mut self, flow: ControlFlow) {
+        self.put(Session::picked_up(flow, Arc::clone(&self.policy)));
+    }
+
+    /// Goes on with a session that a predecessor has left; `None` where that is of another flow.
+    pub fn resume(
+        &mut self,
+        image: &[u8],
+        flow: &ControlFlow,
+    ) -> Result<Option<&mut Session>, ImageError> {
+        let session = Session::from_bytes(image, Arc::clone(&self.policy))?;
+        if session.flow() != flow {
+            return Ok(None);
+        }
+        Ok(Some(self.put(session)))
     }
 
     /// A session by its number.
@@ -37,22 +67,38 @@ impl Sessions {
         self.open.get_mut(&session)
     }
 
-    /// A segment of a session; `None` when there is no such session.
+    /// A segment of a session in the second `now`; `None` when there is no such session.
     pub fn on_segment(
         &mut self,
         session: u32,
         segment: &Segment<'_>,
         gateway: &mut dyn Gateway,
+        now: u32,
     ) -> Option<Vec<Command>> {
-        Some(self.open.get_mut(&session)?.on_segment(segment, gateway))
+        let (session, clients) = (self.open.get_mut(&session)?, &mut self.clients);
+        let before = session.pinholes();
+        let commands = session.on_segment(segment, &mut Counting { gateway, clients, now });
+        clients.changed(*session.flow().client.ip(), before, session.pinholes());
+        Some(commands)
     }
 
     /// The control flow is over.
     pub fn end(&mut self, session: u32, gateway: &mut dyn Gateway) -> Vec<Command> {
-        match self.open.remove(&session) {
-            Some(mut session) => session.on_flow_end(gateway),
-            None => Vec::new(),
-        }
+        let commands = self.finish(session, gateway);
+        self.open.remove(&session);
+        commands
+    }
+
+    /// The control flow is over, but what it has sent may come again.
+    pub fn finish(&mut self, session: u32, gateway: &mut dyn Gateway) -> Vec<Command> {
+        let Some(session) = self.open.get_mut(&session) else { return Vec::new() };
+        self.clients.changed(*session.flow().client.ip(), session.pinholes(), 0);
+        session.on_flow_end(gateway)
+    }
+
+    /// Forgets what need not be known in the second `now` of clients that are quiet.
+    pub fn tidy(&mut self, now: u32) {
+        self.clients.forget(now);
     }
 
     /// All of them.
@@ -68,5 +114,36 @@ impl Sessions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Puts a session in the place of what had its number.
+    fn put(&mut self, session: Session) -> &mut Session {
+        let flow = *session.flow();
+        let pinholes = session.pinholes();
+        let entry = self.open.entry(flow.session);
+        if let Entry::Occupied(before) = &entry {
+            let before = before.get();
+            self.clients.changed(*before.flow().client.ip(), before.pinholes(), 0);
+        }
+        self.clients.changed(*flow.client.ip(), 0, pinholes);
+        entry.insert_entry(session).into_mut()
+    }
+}
+
+impl Gateway for Counting<'_> {
+    fn claim(&mut self, request: &PortRequest) -> Option<u16> {
+        self.gateway.claim(request)
+    }
+
+    fn admit(&mut self, client: Ipv4Addr) -> Result<(), Refusal> {
+        self.clients.admit(client, self.now)
+    }
+
+    fn release(&mut self, public: SocketAddrV4) {
+        self.gateway.release(public);
+    }
+
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        self.gateway.is_inside(address)
     }
 }

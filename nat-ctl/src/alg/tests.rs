@@ -3,13 +3,17 @@
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
 };
 
 use super::*;
 use nat_common::sequence::MAX_EDITS;
 
+mod addresses;
 mod encrypted;
+mod limits;
 mod random;
+mod strict;
 
 const FIRST: [u32; 2] = [0xffff_ffe0, 0x7fff_fff0];
 
@@ -68,7 +72,7 @@ fn flow(inside: Side) -> ControlFlow {
 
 impl Lab {
     fn new(inside: Side) -> Lab {
-        let session = Session::joined(flow(inside), ForeignAddress::Refuse);
+        let session = Session::joined(flow(inside), Default::default());
         Lab::with(session)
     }
 
@@ -193,7 +197,8 @@ fn a_client_outside_may_announce_only_itself() {
 
 #[test]
 fn third_hosts_may_be_taken_as_meant_but_get_no_pinhole() {
-    let mut lab = Lab::with(Session::joined(flow(Side::Client), ForeignAddress::Pass));
+    let policy = Policy { foreign: ForeignAddress::Pass, ..Policy::default() };
+    let mut lab = Lab::with(Session::joined(flow(Side::Client), Arc::new(policy)));
     let commands = lab.client("PORT 192,0,2,9,9,9\r\n");
     assert_eq!((refusals(&commands), expected(&commands)), (vec![], vec![]));
 }
@@ -224,7 +229,7 @@ fn a_reply_that_nothing_asked_for_opens_nothing() {
 
 #[test]
 fn no_pinhole_before_the_greeting_nor_behind_auth() {
-    let mut lab = Lab::with(Session::new(flow(Side::Client), ForeignAddress::Refuse));
+    let mut lab = Lab::with(Session::new(flow(Side::Client), Default::default()));
     let commands = lab.client("PORT 10,0,1,2,9,9\r\n");
     assert_eq!(refusals(&commands), [Refusal::BeforeGreeting]);
     assert_eq!(outside(&commands), "PORT 203,0,113,1,9,9\r\n");
@@ -251,7 +256,7 @@ fn an_accepted_auth_ends_reading_and_repeats_stay_the_same() {
 #[test]
 fn a_first_line_that_is_no_command_ends_reading() {
     for line in ["GET / HTTP/1.1\r\n", "\x16\x01\x01\x02\n\r\n"] {
-        let mut lab = Lab::with(Session::new(flow(Side::Client), ForeignAddress::Refuse));
+        let mut lab = Lab::with(Session::new(flow(Side::Client), Default::default()));
         let commands = lab.client(&format!("{line}PORT 10,0,1,2,9,9\r\n"));
         assert_eq!(lab.session.ended(), Some(End::NotFtp));
         assert_eq!(expected(&commands), [""; 0]);
@@ -507,14 +512,62 @@ fn the_fullest_session_fits_its_record() {
     lab.server(&"y".repeat(3000));
     let bytes = lab.session.to_bytes().expect("it fits");
     println!("the fullest session takes {} bytes", bytes.len());
-    assert_eq!(Session::from_bytes(&bytes).expect("its own bytes"), lab.session);
+    assert_eq!(Session::from_bytes(&bytes, Arc::default()).expect("its own bytes"), lab.session);
 }
 
 #[test]
 fn what_another_version_has_left_is_refused() {
     let mut bytes = Lab::new(Side::Client).session.to_bytes().expect("it fits");
     bytes[0] += 1;
-    assert!(matches!(Session::from_bytes(&bytes), Err(ImageError::Version(3))));
-    assert!(Session::from_bytes(&bytes[..9]).is_err());
-    assert!(Session::from_bytes(&[]).is_err());
+    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(4))));
+    assert!(Session::from_bytes(&bytes[..9], Arc::default()).is_err());
+    assert!(Session::from_bytes(&[], Arc::default()).is_err());
+}
+
+#[test]
+fn a_session_that_is_picked_up_is_read_from_the_next_line_on() {
+    for (first, second) in [
+        ("ORT 10,0,1,2,9,9\r\n", "PORT 10,0,1,2,9,9\r\n"),
+        ("x\nPORT 10,0,1,2,8,8\r\n", "PORT 10,0,1,2,9,9\r\n"),
+    ] {
+        let mut session = Session::picked_up(flow(Side::Client), Arc::default());
+        assert_eq!(session.resolved(Side::Client), None);
+        let mut gateway = Ports::default();
+        let mut say = |seq: u32, text: &str| {
+            let payload = text.as_bytes();
+            let segment = Segment {
+                side: Side::Client,
+                seq,
+                ack: Some(7),
+                payload,
+                fin: false,
+                urgent: None,
+            };
+            session.on_segment(&segment, &mut gateway)
+        };
+        let commands = say(500, first);
+        assert_eq!(outside(&commands), first);
+        assert_eq!(expected(&commands).len() + refusals(&commands).len(), 0);
+        // What was sent before the pick-up and comes again passes too.
+        assert_eq!(outside(&say(480, "x")), "x");
+        let commands = say(500 + first.len() as u32, second);
+        assert_eq!(outside(&commands), "PORT 203,0,113,1,9,9\r\n");
+        assert_eq!(expected(&commands), ["203.0.113.10 > 203.0.113.1:2313"]);
+    }
+}
+
+#[test]
+fn a_server_that_is_picked_up_is_read_from_its_next_line_on() {
+    let mut session = Session::picked_up(flow(Side::Server), Arc::default());
+    let mut gateway = Ports::default();
+    let mut say = |side, seq: u32, text: &str| {
+        let payload = text.as_bytes();
+        let segment = Segment { side, seq, ack: None, payload, fin: false, urgent: None };
+        session.on_segment(&segment, &mut gateway)
+    };
+    say(Side::Client, 1, "V\r\n");
+    say(Side::Server, 1, "27 (10,0,2,2,8,8)\r\n");
+    say(Side::Client, 4, "PASV\r\n");
+    let commands = say(Side::Server, 20, "227 (10,0,2,2,9,9)\r\n");
+    assert_eq!(outside(&commands), "227 (203,0,113,1,9,9)\r\n");
 }

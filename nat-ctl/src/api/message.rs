@@ -10,7 +10,8 @@ use super::VERSION;
 use crate::{
     error::{Exit, Failure},
     output::{
-        DropsView, ExpectationView, FlowFilter, FlowView, FtpSessionView, RuleView, StatusView,
+        DropsView, ExpectationView, FlowFilter, FlowView, FtpEventsView, FtpRefusalsView,
+        FtpSessionView, FtpTransferView, RuleView, StatusView,
     },
     rules::{Rule, RuleKind},
 };
@@ -60,6 +61,16 @@ pub enum Request {
     Expectations,
     /// The FTP sessions; answered by [`Response::FtpSessions`].
     FtpSessions,
+    /// The transfers of FTP sessions; answered by [`Response::FtpTransfers`].
+    FtpTransfers,
+    /// The lines that were refused; answered by [`Response::FtpRefusals`].
+    FtpRefusals,
+    /// What has happened in FTP sessions; answered by [`Response::FtpEvents`].
+    FtpEvents {
+        /// Behind the event with this number; none, but where to go on, without one.
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// The drops by reason; answered by [`Response::Drops`].
     Drops,
 }
@@ -74,6 +85,9 @@ impl Request {
             | Self::Flows { .. }
             | Self::Expectations
             | Self::FtpSessions
+            | Self::FtpTransfers
+            | Self::FtpRefusals
+            | Self::FtpEvents { .. }
             | Self::Drops => false,
         }
     }
@@ -97,6 +111,12 @@ pub enum Response {
     Expectations(Vec<ExpectationView>),
     /// FTP sessions.
     FtpSessions(Vec<FtpSessionView>),
+    /// Transfers, oldest first.
+    FtpTransfers(Vec<FtpTransferView>),
+    /// Lines that were refused.
+    FtpRefusals(FtpRefusalsView),
+    /// What has happened.
+    FtpEvents(FtpEventsView),
     /// Drops by reason.
     Drops(DropsView),
     /// It is not done.

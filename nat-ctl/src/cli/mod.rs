@@ -3,9 +3,11 @@
 //! Invariant: text becomes a type while it is parsed; a command that runs has sound arguments.
 
 mod address;
+mod ftp;
 mod rules;
 mod run;
 mod state;
+mod watch;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use nat_ctl::{
@@ -71,6 +73,8 @@ enum Command {
     /// FTP sessions
     #[command(subcommand)]
     Ftp(FtpCommand),
+    /// Print lines of FTP that are rewritten, old and new, as they come
+    Trace(ftp::TraceArgs),
     /// The gateway on one screen
     Status,
     /// Packets dropped, by reason
@@ -103,6 +107,16 @@ enum ExpectationsCommand {
 enum FtpCommand {
     /// Print the control connections that are followed
     Sessions,
+    /// Print the transfers under way and the last thousand that have ended
+    Transfers,
+    /// Print the last hundred lines that opened nothing, and why
+    Refusals {
+        /// Print how many there were of each reason instead
+        #[arg(long)]
+        count: bool,
+    },
+    /// Print what happens in sessions, as it happens, until Ctrl-C
+    Watch,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,7 +160,8 @@ impl Cli {
             Command::Expectations(ExpectationsCommand::List) => {
                 state::expectations(instance, &printer)?;
             }
-            Command::Ftp(FtpCommand::Sessions) => state::ftp_sessions(instance, &printer)?,
+            Command::Ftp(command) => ftp::ftp(&command, instance, &printer)?,
+            Command::Trace(args) => ftp::trace(&args, instance, &printer)?,
             Command::Status => state::status(instance, &printer)?,
             Command::Drops { command: None } => state::drops(instance, &printer)?,
             Command::Drops { command: Some(DropsCommand::Explain { reason }) } => {

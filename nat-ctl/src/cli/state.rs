@@ -48,14 +48,6 @@ pub fn expectations(instance: &Instance, printer: &Printer) -> Result<(), Failur
     printer.expectations(&source(instance)?.expectations()?).map_err(written)
 }
 
-/// `ftp sessions`
-pub fn ftp_sessions(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
-    match agent(instance)?.call(&Request::FtpSessions)? {
-        Response::FtpSessions(sessions) => printer.ftp_sessions(&sessions).map_err(written),
-        other => Err(unexpected(&other)),
-    }
-}
-
 /// `status`
 pub fn status(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     printer.status(&agent(instance)?.status()?).map_err(written)
@@ -81,7 +73,8 @@ pub fn explain(instance: &Instance, name: &str, printer: &Printer) -> Result<(),
     printer.reason(reason, packets).map_err(written)
 }
 
-fn agent(instance: &Instance) -> Result<Client, Failure> {
+/// The agent, which has to run.
+pub fn agent(instance: &Instance) -> Result<Client, Failure> {
     Client::connect(&instance.socket()).map_err(|error| match error {
         ApiError::NotRunning(_) => Failure::not_running(instance),
         error => error.into(),

@@ -3,10 +3,19 @@
 //! Invariant: a word that stands for something this version does not do is refused with "not
 //! supported yet", never taken for something else.
 
-use std::num::NonZeroU16;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    num::{NonZeroU8, NonZeroU16},
+};
 
 use nat_common::settings::{self, CONTROL_PORTS};
 use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::alg::pinhole::PINHOLES;
+
+/// Other addresses of a server: each takes an expectation for each PORT.
+const DATA_ADDRESSES: usize = 4;
 
 /// When a host keeps its public port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +104,39 @@ impl From<Filtering> for u16 {
     }
 }
 
-/// `strict = true` asks for checks that the engine does not make.
-pub(super) fn not_strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    if bool::deserialize(deserializer)? {
-        return Err(D::Error::custom("strict mode is not supported yet: leave it at false"));
+/// Other addresses of servers: a few of each, all told apart.
+pub(super) fn data_addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>, D::Error> {
+    let servers = BTreeMap::<Ipv4Addr, Vec<Ipv4Addr>>::deserialize(deserializer)?;
+    for (server, others) in &servers {
+        let all = others.iter().chain([server]).collect::<BTreeSet<_>>();
+        if all.len() != others.len() + 1 {
+            return Err(D::Error::custom(format_args!("an address of {server} is there twice")));
+        }
+        if others.len() > DATA_ADDRESSES {
+            return Err(D::Error::custom(format_args!(
+                "{server} has {} other addresses: at most {DATA_ADDRESSES} are possible",
+                others.len()
+            )));
+        }
     }
-    Ok(false)
+    Ok(servers)
+}
+
+/// Commands by their words, in capitals: RFC 959, 5.3.1 has letters alone, of at most four; later ones
+/// are longer.
+pub(super) fn denied_commands<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    let is_command = |word: &String| {
+        !word.is_empty() && word.len() <= 8 && word.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    match words.iter().find(|word| !is_command(word)) {
+        Some(word) => Err(D::Error::custom(format_args!("'{word}' is no command of FTP"))),
+        None => Ok(words.iter().map(|word| word.to_ascii_uppercase()).collect()),
+    }
 }
 
 /// No more control ports than the data plane looks for.
@@ -115,6 +151,19 @@ pub(super) fn control_ports<'de, D: Deserializer<'de>>(
         )));
     }
     Ok(ports)
+}
+
+/// No more than the engine remembers.
+pub(super) fn pinholes_per_session<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<NonZeroU8, D::Error> {
+    let number = NonZeroU8::deserialize(deserializer)?;
+    if usize::from(number.get()) > PINHOLES {
+        return Err(D::Error::custom(format_args!(
+            "pinholes_per_session = {number}: at most {PINHOLES} are possible"
+        )));
+    }
+    Ok(number)
 }
 
 /// A number asks for a bound that the data plane does not keep.

@@ -10,7 +10,9 @@ mod pool;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -92,9 +94,15 @@ pub struct Ftp {
     pub control_ports: Vec<std::num::NonZeroU16>,
     /// What becomes of a PORT or 227 that names a third host.
     pub foreign_address: ForeignAddress,
-    /// Strict mode; only `false` is accepted so far.
-    #[serde(deserialize_with = "choice::not_strict")]
+    /// Other addresses of servers, from which data connections may come, by that of their control
+    /// connections.
+    #[serde(deserialize_with = "choice::data_addresses")]
+    pub data_addresses: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    /// Whether a session that leaves the rules of FTP is ended.
     pub strict: bool,
+    /// Commands that end a session in strict mode.
+    #[serde(deserialize_with = "choice::denied_commands")]
+    pub denied_commands: Vec<String>,
 }
 
 impl Default for Ftp {
@@ -102,7 +110,9 @@ impl Default for Ftp {
         Self {
             control_ports: std::num::NonZeroU16::new(FTP_CONTROL_PORT).into_iter().collect(),
             foreign_address: ForeignAddress::Refuse,
+            data_addresses: BTreeMap::new(),
             strict: false,
+            denied_commands: vec![],
         }
     }
 }
@@ -151,15 +161,27 @@ pub struct Limits {
     pub flows_per_host: PerHost,
     /// Expectations of all sessions.
     pub expectations: std::num::NonZeroU32,
+    /// Announced data connections of one FTP session at a time.
+    #[serde(deserialize_with = "choice::pinholes_per_session")]
+    pub pinholes_per_session: std::num::NonZeroU8,
+    /// Announced data connections of one FTP client at a time, in all of its sessions.
+    pub pinholes_per_client: std::num::NonZeroU32,
+    /// Data connections that one FTP client may announce a second.
+    pub pinholes_per_second: std::num::NonZeroU32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let entries = |n: u32| std::num::NonZeroU32::MIN.saturating_add(n - 1);
+        let quota = crate::alg::Quota::default();
+        let per_session = u8::try_from(quota.per_session).unwrap_or(u8::MAX);
         Self {
             flows: entries(1 << 20),
             flows_per_host: PerHost::Unbounded,
             expectations: entries(1 << 16),
+            pinholes_per_session: std::num::NonZeroU8::MIN.saturating_add(per_session - 1),
+            pinholes_per_client: entries(quota.per_client),
+            pinholes_per_second: entries(quota.per_second),
         }
     }
 }
@@ -251,6 +273,7 @@ impl Config {
             let why = error
                 .message()
                 .replace('\n', " ")
+                .replace("nonzero u8", "whole number above 0")
                 .replace("nonzero u32", "whole number above 0")
                 .replace("nonzero u16", "port number from 1 to 65535");
             Mistake {
@@ -259,15 +282,17 @@ impl Config {
                 why: format!("`{shown}`: {why}"),
             }
         })?;
+        if !config.ftp.strict && !config.ftp.denied_commands.is_empty() {
+            let why = "denied_commands are those of strict mode: say 'strict = true' too";
+            return Err(Mistake::at(text, "denied_commands", why));
+        }
         let Masquerade { mapping, filtering, .. } = &config.masquerade;
         if let (Mapping::AddressAndPortDependent, Filtering::EndpointIndependent) =
             (mapping, filtering)
         {
-            let is_it = |line: &str| line.trim_start().starts_with("filtering");
-            let line = text.lines().position(is_it).map_or(1, |line| line + 1);
             let why = "filtering 'endpoint-independent' needs mapping 'endpoint-independent': a \
                        port that is shared by remote end leads nobody else in";
-            return Err(Mistake { line, column: 1, why: why.to_owned() });
+            return Err(Mistake::at(text, "filtering", why));
         }
         Ok(config)
     }
@@ -279,4 +304,13 @@ struct Mistake {
     line: usize,
     column: usize,
     why: String,
+}
+
+impl Mistake {
+    /// A mistake that only shows beside another key.
+    fn at(text: &str, key: &str, why: &str) -> Self {
+        let is_it = |line: &str| line.trim_start().starts_with(key);
+        let line = text.lines().position(is_it).map_or(1, |line| line + 1);
+        Self { line, column: 1, why: why.to_owned() }
+    }
 }

@@ -137,7 +137,6 @@ fn what_the_gateway_does_not_do_yet_is_refused() {
                    to = \"10.0.0.1\"\nuplink = \"internet1\"\n";
     for text in [
         "[masquerade]\nfiltering = \"address-dependent\"\n",
-        "[ftp]\nstrict = true\n",
         "[limits]\nflows_per_host = 65536\n",
         forward,
     ] {
@@ -196,4 +195,43 @@ fn lifetimes_and_limits_have_bounds() {
     }
     mistake("[ftp]\ncontrol_ports = [0]\n");
     mistake("[ftp]\ncontrol_ports = [1, 2, 3, 4, 5, 6, 7, 8, 9]\n");
+}
+
+#[test]
+fn denied_commands_are_words_in_capitals_and_belong_to_strict_mode() {
+    let config = Config::parse("[ftp]\nstrict = true\ndenied_commands = [\"site\", \"DELE\"]\n");
+    let ftp = config.expect("a configuration").ftp;
+    assert!(ftp.strict);
+    assert_eq!(ftp.denied_commands, ["SITE", "DELE"]);
+    let (line, _, why) = mistake("[ftp]\nstrict = true\ndenied_commands = [\"SITE EXEC\"]\n");
+    assert_eq!(line, 3);
+    assert!(why.contains("'SITE EXEC' is no command"), "{why}");
+    let (line, _, why) = mistake("[ftp]\ndenied_commands = [\"SITE\"]\n");
+    assert_eq!(line, 2);
+    assert!(why.contains("strict = true"), "{why}");
+}
+
+#[test]
+fn more_pinholes_than_the_engine_remembers_are_refused() {
+    let (line, _, why) = mistake("[limits]\npinholes_per_session = 9\n");
+    assert_eq!(line, 2);
+    assert!(why.contains("at most 8"), "{why}");
+    assert!(mistake("[limits]\npinholes_per_session = 0\n").2.contains("above 0"));
+}
+
+#[test]
+fn other_addresses_of_a_server_are_told_apart_and_few() {
+    let text = "[ftp.data_addresses]\n\"198.51.100.7\" = [\"198.51.100.8\"]\n";
+    let ftp = Config::parse(text).expect("a configuration").ftp;
+    let server = Ipv4Addr::new(198, 51, 100, 7);
+    assert_eq!(ftp.data_addresses[&server], [Ipv4Addr::new(198, 51, 100, 8)]);
+    for (others, wanted) in [
+        ("\"198.51.100.7\"", "is there twice"),
+        ("\"10.0.0.1\", \"10.0.0.1\"", "is there twice"),
+        ("\"1.0.0.1\", \"1.0.0.2\", \"1.0.0.3\", \"1.0.0.4\", \"1.0.0.5\"", "at most 4"),
+    ] {
+        let (_, _, why) =
+            mistake(&format!("[ftp.data_addresses]\n\"198.51.100.7\" = [{others}]\n"));
+        assert!(why.contains(wanted), "{why}");
+    }
 }

@@ -7,6 +7,7 @@ mod filter;
 mod flow_json;
 mod flow_line;
 mod flow_list;
+mod ftp;
 mod printer;
 mod source;
 mod tables;
@@ -18,6 +19,10 @@ mod view;
 pub use filter::FlowFilter;
 pub use flow_line::FlowLine;
 pub use flow_list::Each;
+pub use ftp::{
+    FtpDirection, FtpEventKind, FtpEventView, FtpEventsView, FtpRefusalView, FtpRefusalsView,
+    FtpResult, FtpSide, FtpTransferView,
+};
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use view::{

@@ -118,6 +118,21 @@ impl Printer {
         })
     }
 
+    /// One event of a command that goes on: written at once, a line of JSON in both formats for scripts.
+    pub(super) fn line<T: Serialize>(
+        &self,
+        view: &T,
+        people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let written = match self.format {
+            Format::Json | Format::Jsonl => json_line(&mut out, &versioned(view), Pretty::No),
+            Format::Table => people(&mut out),
+        };
+        // Whoever reads has seen enough when the pipe is closed: the command ends with it.
+        written.and_then(|()| out.flush())
+    }
+
     /// Columns with titles, without lines; nothing below the titles where there is no row.
     pub(super) fn table(
         &self,

@@ -203,7 +203,7 @@ fn endpoint(address: Ipv4Addr, port: u16) -> String {
     format!("{address}:{port}")
 }
 
-fn optional(value: Option<&impl ToString>) -> String {
+pub(super) fn optional(value: Option<&impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
@@ -263,7 +263,7 @@ impl Tabular for ExpectationView {
 impl Tabular for FtpSessionView {
     const COLUMNS: &'static [&'static str] = &[
         ">ID", "CLIENT", "SERVER", "PUBLIC", "USER", "STATE", "TLS", "MODE", "COMMAND", "FILE",
-        ">BYTES", ">AGE", "RULE",
+        ">BYTES", ">RATE", "RESULT", ">AGE", "RULE",
     ];
 
     fn row(&self) -> Vec<String> {
@@ -283,6 +283,8 @@ impl Tabular for FtpSessionView {
             optional(self.command.as_ref()),
             optional(self.file.as_ref()),
             bytes(self.bytes),
+            format!("{}/s", bytes(self.rate)),
+            optional(self.result.as_ref()),
             seconds(self.age_s),
             optional(self.rule.as_ref()),
         ]

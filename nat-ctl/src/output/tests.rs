@@ -98,10 +98,40 @@ fn expectations_and_sessions_have_the_documented_fields() {
         "id": 7, "client": "192.168.1.5:40000", "server": "198.51.100.9:21",
         "public": "203.0.113.10:50000", "user": "anonymous", "state": "open", "encrypted": false,
         "mode": "passive", "command": "RETR", "file": "a.bin", "bytes": 10485760, "age_s": 9,
-        "note": null, "rule": null,
+        "note": null, "rule": null, "rate": 1048576, "result": "running",
     });
     let view: FtpSessionView = serde_json::from_value(session.clone()).expect("view");
     assert_eq!(shape(&view), session);
+}
+
+#[test]
+fn transfers_refusals_and_events_have_the_documented_fields() {
+    let transfer = json!({
+        "session": 7, "client": "192.168.1.5:40000", "server": "198.51.100.9:21", "mode": "active",
+        "direction": "download", "command": "RETR", "file": "a.bin", "bytes": 1024, "rate": 2048,
+        "seconds": 0.5, "result": "cut-off", "reply": null, "age_s": 3,
+    });
+    let view: FtpTransferView = serde_json::from_value(transfer.clone()).expect("view");
+    assert_eq!(shape(&view), transfer);
+    let refusals = json!({
+        "counts": {"system-port": 1},
+        "last": [{
+            "session": 7, "client": "192.168.1.5:40000", "server": "198.51.100.9:21",
+            "side": "client", "reason": "system-port", "text": "why", "line": "PORT 1,2,3,4,0,22",
+            "age_s": 3,
+        }],
+    });
+    let view: FtpRefusalsView = serde_json::from_value(refusals.clone()).expect("view");
+    assert_eq!(shape(&view), refusals);
+    let event = json!({
+        "number": 9, "time_s": 1.5, "session": 7, "client": "192.168.1.5:40000",
+        "server": "198.51.100.9:21", "public": "203.0.113.10:50000", "event": "rewritten",
+        "line": "PORT 1", "after": "PORT 2",
+    });
+    let view: FtpEventView = serde_json::from_value(event.clone()).expect("view");
+    assert_eq!(shape(&view), event);
+    let of = |host: [u8; 4]| view.is_of(host.into());
+    assert!(of([192, 168, 1, 5]) && of([203, 0, 113, 10]) && !of([192, 168, 1, 50]));
 }
 
 #[test]

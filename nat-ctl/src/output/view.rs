@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use nat_common::reason::Reason;
 use serde::{Deserialize, Serialize};
 
+use super::FtpResult;
 use crate::{
     options::Mode,
     rules::{
@@ -200,6 +201,12 @@ pub struct FtpSessionView {
     pub file: Option<String>,
     /// Bytes over its data connections.
     pub bytes: u64,
+    /// Bytes a second of the transfer under way, or of the last one.
+    #[serde(default)]
+    pub rate: u64,
+    /// What became of that transfer.
+    #[serde(default)]
+    pub result: Option<FtpResult>,
     /// Seconds since the control connection opened.
     pub age_s: u64,
     /// The rule that let it in.

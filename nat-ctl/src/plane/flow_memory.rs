@@ -14,6 +14,7 @@ use nat_common::{
     flow_table::{self, Hashed, Line, Memory},
     layout::Geometry,
     record::{FlowRecord, PACKETS_HIGH, STATE, State, WORDS},
+    tcp,
 };
 
 use super::error::{PlaneError, Result};
@@ -160,6 +161,18 @@ impl FlowMemory {
             None => {
                 let (line, state) = known(&pair.first);
                 flow_table::remove(self, line, state)
+            }
+        }
+    }
+
+    /// Notes of a TCP flow that it was reset, as a packet with RST would.
+    pub fn close(&self, key: &FlowKey) {
+        for _ in 0..LOOKS {
+            let Some(record) = self.find(key) else { return };
+            let state = record.state();
+            let closed = state.touched(state.last_seen(), tcp::RST);
+            if self.swap(record.place(), STATE, state.word(), closed.word()) {
+                return;
             }
         }
     }

@@ -59,7 +59,7 @@ pub use links::Event;
 pub use mapped::Mapped;
 pub use maps::Maps;
 pub use state::Attached;
-pub use sweep::Report;
+pub use sweep::{DataLine, Report};
 
 use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
 use grow::Growth;

@@ -7,8 +7,8 @@ use std::{
 
 use nat_common::sequence::Corrections;
 use nat_ctl::alg::{
-    Command, ControlFlow, Event, Expectation, ForeignAddress, Gateway, PortRequest, Segment,
-    Session, Side, Translation,
+    Command, ControlFlow, Event, Expectation, Gateway, PortRequest, Segment, Session, Side,
+    Translation,
 };
 
 use crate::case::{Case, Expect, Want};
@@ -71,8 +71,8 @@ struct Line {
 impl Line {
     fn new(case: &Case, flow: ControlFlow) -> Line {
         let session = match case.is_from_syn() {
-            true => Session::new(flow, ForeignAddress::Refuse),
-            false => Session::joined(flow, ForeignAddress::Refuse),
+            true => Session::new(flow, Default::default()),
+            false => Session::joined(flow, Default::default()),
         };
         let wires = FIRST.map(|first| Wire { first, sent: 0, received: Vec::new() });
         let mut line = Line { session, ports: Ports::default(), wires, shifts: Default::default() };
@@ -149,7 +149,7 @@ fn check_order(commands: &[Command]) {
         Command::SetCorrections { .. } => 1,
         Command::EndInspection(_) | Command::ResumeInspection => 2,
         Command::Watch { .. } => 3,
-        Command::Emit(_) | Command::Drop { .. } => 4,
+        Command::Emit(_) | Command::Drop { .. } | Command::Reset { .. } => 4,
     };
     assert!(commands.iter().map(rank).is_sorted(), "out of order: {commands:#?}");
 }
@@ -161,7 +161,7 @@ pub fn commands(case: &Case, agents: Agents) -> Vec<Vec<Command>> {
     for (index, (side, bytes)) in case.segments.iter().enumerate() {
         if matches!(agents, Agents::ChangeBefore(point) if point == index) {
             let image = line.session.to_bytes().expect("a session fits its record");
-            line.session = Session::from_bytes(&image).expect("its own record");
+            line.session = Session::from_bytes(&image, Default::default()).expect("its own record");
         }
         all.push(line.send(*side, bytes).0);
     }

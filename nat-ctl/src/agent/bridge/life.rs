@@ -14,19 +14,29 @@ use nat_common::{
     vouched::Vouched,
 };
 
-use super::{Bridge, Passing, Tracked, unexpect, unknown};
+use super::{Bridge, Passing, Tracked, reset, unexpect, unknown};
 use crate::{
     agent::{
         control::{self, Identity},
         journal,
         kernel::Kernel,
-        report,
+        report::{self, Said},
     },
     alg::{self, Command},
 };
 
 /// Sessions whose place is looked at in one step of the sweep.
 const SWEEP_STEP: usize = 512;
+
+/// What a predecessor has left of a session.
+enum Kept {
+    /// All of it.
+    Resumed,
+    /// Nothing.
+    Nothing,
+    /// Something that no agent of this version understands.
+    Unreadable,
+}
 
 impl Bridge {
     /// The sessions that have not ended, as the engine knows them.
@@ -47,7 +57,7 @@ impl Bridge {
                 && let Ok(Some(kept)) = kernel.recall(id)
             {
                 // One that can't be read is judged when a segment of it comes.
-                let _unknown = self.resume(kernel, id, &record, &kept);
+                self.resume(kernel, id, &record, &kept);
             }
         }
         self.ranges.close_others(kernel);
@@ -55,7 +65,8 @@ impl Bridge {
 
     /// Looks whether the places of some sessions still have them, and lets those go that have
     /// ended. One call takes a bounded time; `true` when the round is complete.
-    pub fn sweep(&mut self, kernel: &mut impl Kernel) -> bool {
+    pub fn sweep(&mut self, kernel: &mut impl Kernel, now: u32) -> bool {
+        self.engine.tidy(now);
         let from = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
         let step: Vec<SessionId> = self
             .tracked
@@ -77,11 +88,14 @@ impl Bridge {
 
     /// The place of a session is free, or another's: what it has announced goes with it.
     pub fn end(&mut self, kernel: &mut impl Kernel, id: SessionId) {
-        self.tracked.remove(&id);
+        let tracked = self.tracked.remove(&id);
         self.ranges.close(kernel, id);
         let Some(flow) = self.engine.find(id.number()).map(|session| *session.flow()) else {
             return;
         };
+        if tracked.is_some_and(|tracked| !tracked.is_over()) {
+            self.said.push((flow, Said::Over));
+        }
         for command in self.engine.end(id.number(), kernel) {
             if let Command::Unexpect(key) = command {
                 unexpect(kernel, &flow, &key);
@@ -100,50 +114,60 @@ impl Bridge {
             return Ok(());
         }
         self.end(kernel, id);
-        if let Some(kept) = kernel.recall(id).map_err(unknown)?
-            && self.resume(kernel, id, record, &kept)?
-        {
-            return Ok(());
-        }
-        let sides = [*record.corrections(Side::Originator), *record.corrections(Side::Responder)];
-        if sides.iter().any(|corrections| !corrections.is_identity()) {
+        let kept = match kernel.recall(id).map_err(unknown)? {
+            Some(kept) => self.resume(kernel, id, record, &kept),
+            None => Kept::Nothing,
+        };
+        let flow = control::flow(id, record);
+        let has_edits = Side::ALL.iter().any(|side| !record.corrections(*side).is_identity());
+        let was_read = record.vouched.iter().any(|word| *word != Vouched::NONE.word());
+        match kept {
+            Kept::Resumed => return Ok(()),
             // Its edits are known to nobody any more: what comes must not leave shifted wrongly.
-            return Err(Reason::AlgUnknown);
-        }
-        let session = self.engine.start(control::flow(id, record));
-        if segment.has(wire::ACK) {
-            // No payload has passed before the first segment, so this is where the other begins.
-            session.starts_at(passing.side.other().into(), segment.acknowledgement());
+            Kept::Nothing | Kept::Unreadable if has_edits => {
+                return Err(reset_unknown(kernel, passing));
+            }
+            Kept::Nothing if !was_read => {
+                let session = self.engine.start(flow);
+                if segment.has(wire::ACK) {
+                    // No payload has passed before the first segment, so the other begins here.
+                    session.starts_at(passing.side.other().into(), segment.acknowledgement());
+                }
+            }
+            Kept::Nothing | Kept::Unreadable => {
+                self.engine.pick_up(flow);
+                let name = report::name(&flow);
+                tracing::warn!("{name}: its state is lost: read again from the next line on");
+            }
         }
         self.tracked.insert(id, Tracked::new(record));
-        tracing::debug!("{}: begins", report::name(session.flow()));
+        self.said.push((flow, Said::Begun));
         Ok(())
     }
 
-    /// Goes on with what a predecessor has kept; `false` when that is of another session.
+    /// Goes on with what a predecessor has kept.
     fn resume(
         &mut self,
         kernel: &mut impl Kernel,
         id: SessionId,
         record: &Session,
         kept: &[u8],
-    ) -> Result<bool, Reason> {
-        let Some(image) = journal::open(kept, record) else { return Ok(false) };
-        match alg::Session::from_bytes(image) {
-            Ok(session) if *session.flow() == control::flow(id, record) => {}
-            Ok(_) => return Ok(false),
+    ) -> Kept {
+        let Some(image) = journal::open(kept, record) else { return Kept::Nothing };
+        let session = match self.engine.resume(image, &control::flow(id, record)) {
+            Ok(Some(session)) => session,
+            Ok(None) => return Kept::Nothing,
             Err(error) => {
                 tracing::warn!("ftp session {}: {error}", id.number());
-                return Err(Reason::AlgUnknown);
+                return Kept::Unreadable;
             }
-        }
-        let session = self.engine.resume(image).map_err(|_| Reason::AlgUnknown)?;
+        };
         tracing::debug!("{}: goes on where its last agent ended", report::name(session.flow()));
         if session.ended() == Some(alg::End::Encrypted) {
             self.ranges.open(kernel, id, record);
         }
         self.tracked.insert(id, Tracked { resumed: [true; 2], ..Tracked::new(record) });
-        Ok(true)
+        Kept::Resumed
     }
 
     /// Goes on behind what a predecessor has read, and died over before it has kept that: copies of
@@ -179,7 +203,7 @@ impl Bridge {
     pub(super) fn note_end(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) {
         let Passing { id, side, segment, record, .. } = *passing;
         let Some(tracked) = self.tracked.get_mut(&id) else { return };
-        let reset = segment.has(wire::RST);
+        let (was_over, reset) = (tracked.is_over(), segment.has(wire::RST));
         if segment.has(wire::FIN) || reset {
             if let Some(ended) = tracked.ended.get_mut(side.index()) {
                 *ended = true;
@@ -187,18 +211,27 @@ impl Bridge {
             if reset {
                 tracked.ended = [true; 2];
             }
-            if tracked.is_over()
-                && let Some(session) = self.engine.find(id.number())
-            {
+            if tracked.is_over() {
                 let flow = control::flow(id, record);
-                for command in session.on_flow_end(kernel) {
+                for command in self.engine.finish(id.number(), kernel) {
                     if let Command::Unexpect(key) = command {
                         unexpect(kernel, &flow, &key);
                     }
                 }
                 self.ranges.close(kernel, id);
-                tracing::debug!("{}: ends", report::name(&flow));
+                if !was_over {
+                    self.said.push((flow, Said::Over));
+                }
             }
         }
     }
+}
+
+/// Ends a connection of which only the shift is known any more. That says what the receiver expects.
+fn reset_unknown(kernel: &mut impl Kernel, passing: &Passing<'_>) -> Reason {
+    let Passing { side, record, segment, .. } = *passing;
+    let sequence = record.corrections(side).map_seq(segment.sequence());
+    let back = record.corrections(side.other());
+    report::lost(passing.id);
+    reset(kernel, passing, sequence, back.map_ack(segment.acknowledgement()))
 }

@@ -19,7 +19,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use nat_common::{
     flow::Rewrite,
@@ -34,15 +34,18 @@ use range::Ranges;
 
 use super::{
     control::{self, Identity},
+    history::History,
     journal,
     kernel::Kernel,
     outgoing::{Outgoing, most_payload},
     report::{self, Said},
+    reset,
     segment::Segment,
     send::SendError,
 };
 use crate::{
     alg::{self, Command, DropReason},
+    output::FtpTransferView,
     plane::PlaneError,
 };
 
@@ -65,6 +68,8 @@ pub struct Bridge {
     unsaved: Vec<SessionId>,
     /// What is to be said when the segment in hand has left.
     said: Vec<(alg::ControlFlow, Said)>,
+    /// What was said.
+    history: History,
 }
 
 /// What the bridge knows of a session beside the engine.
@@ -99,8 +104,8 @@ struct Passing<'a> {
 
 impl Bridge {
     /// No session yet. An expectation lives `expectation` seconds.
-    pub fn new(foreign: alg::ForeignAddress, expectation: u32) -> Self {
-        let engine = alg::Sessions::new(foreign);
+    pub fn new(policy: alg::Policy, expectation: u32) -> Self {
+        let engine = alg::Sessions::new(policy);
         Self {
             engine,
             tracked: BTreeMap::new(),
@@ -109,21 +114,21 @@ impl Bridge {
             swept: None,
             unsaved: vec![],
             said: vec![],
+            history: History::default(),
         }
     }
 
-    /// A segment that the data plane has handed over, at `now` (seconds of the monotonic clock).
+    /// A segment that the data plane has handed over, at `now` (of the monotonic clock).
     pub fn on_punt(
         &mut self,
         kernel: &mut impl Kernel,
         header: &PuntHeader,
         packet: &[u8],
-        now: u32,
+        now: Duration,
     ) {
-        let passed = self.pass(kernel, header, packet, now);
-        for (flow, said) in self.said.drain(..) {
-            said.of(&flow);
-        }
+        let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let passed = self.pass(kernel, header, packet, seconds);
+        self.tell(now);
         if let Err(reason) = passed {
             tracing::debug!(
                 "ftp session {}: drop a segment of {} bytes: {reason}",
@@ -132,6 +137,24 @@ impl Bridge {
             );
             kernel.count(reason);
         }
+    }
+
+    /// Says what has happened, and keeps it.
+    pub fn tell(&mut self, now: Duration) {
+        for (flow, said) in self.said.drain(..) {
+            said.of(&flow);
+            self.history.note(&flow, &said, now);
+        }
+    }
+
+    /// What a session is transferring, or has last.
+    pub fn last_transfer(&self, session: u32, now: Duration) -> Option<FtpTransferView> {
+        self.history.last_transfer(session, now)
+    }
+
+    /// What has happened lately.
+    pub fn history(&mut self) -> &mut History {
+        &mut self.history
     }
 
     fn pass(
@@ -260,8 +283,10 @@ impl Bridge {
             fin: segment.has(wire::FIN),
             urgent: segment.urgent(),
         };
-        let commands =
-            self.engine.on_segment(id.number(), &read, kernel).ok_or(Reason::AlgUnknown)?;
+        let commands = self
+            .engine
+            .on_segment(id.number(), &read, kernel, passing.now)
+            .ok_or(Reason::AlgUnknown)?;
         for command in commands {
             self.carry_out(kernel, passing, command)?;
         }
@@ -324,6 +349,17 @@ impl Bridge {
                     DropReason::Gap => Reason::AlgGap,
                     DropReason::EditsFull => Reason::AlgEditsFull,
                 });
+            }
+            Command::Reset { side: _, seq, ack } => {
+                if let Some(tracked) = self.tracked.get_mut(&id).filter(|it| !it.is_over()) {
+                    tracked.ended = [true; 2];
+                    self.said.push((flow, Said::Over));
+                }
+                self.remember(kernel, id, record);
+                // Of a copy the receiver has the bytes.
+                let passed = if passing.is_copy { passing.segment.payload().len() } else { 0 };
+                let receiver = seq.wrapping_add(passed as u32);
+                return Err(reset(kernel, passing, receiver, ack.unwrap_or_default()));
             }
             Command::Log(event) => self.said.push((flow, Said::Event(event))),
             Command::Watch { side, watch } => {
@@ -404,9 +440,8 @@ impl Tracked {
 }
 
 fn unexpect(kernel: &mut impl Kernel, flow: &alg::ControlFlow, key: &alg::ExpectationKey) {
-    // Whether it is for a connection from inside or from outside is told by whom it is for.
-    let inside = flow.address(flow.inside);
-    let translation = match key.from == inside {
+    // Whether it is for a connection from inside or from outside is told by who dials.
+    let translation = match flow.dials(key.from) == flow.inside {
         true => alg::Translation::Outbound(*flow.public.ip()),
         false => alg::Translation::Inbound(key.to),
     };
@@ -439,6 +474,27 @@ fn send(
             }
         }
     }
+}
+
+/// Tells both ends that the connection is over, and its flow to go soon. The segment goes no further,
+/// and counts as dropped for that.
+fn reset(
+    kernel: &mut impl Kernel,
+    passing: &Passing<'_>,
+    sequence: u32,
+    acknowledgement: u32,
+) -> Reason {
+    let Passing { id, record, segment, rewrite, .. } = *passing;
+    let back = Rewrite::answer(control::key(record, passing.side));
+    let packets =
+        [reset::to_receiver(&rewrite, sequence, acknowledgement), reset::to_sender(segment, &back)];
+    for packet in packets.iter() {
+        if let Err(error) = kernel.send(packet) {
+            report::not_sent(id, &error);
+        }
+    }
+    kernel.close(record);
+    Reason::AlgReset
 }
 
 fn unknown(error: PlaneError) -> Reason {

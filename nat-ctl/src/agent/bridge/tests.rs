@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
 };
 
 use nat_common::{
@@ -37,6 +38,7 @@ enum Step {
     Watch(Side, Watch),
     Range(EncryptedKey, Option<SessionId>),
     Remember,
+    Close,
     Send(Vec<u8>),
     Count(Reason),
 }
@@ -144,6 +146,10 @@ impl Kernel for List {
         Ok(self.journal.get(&id).cloned())
     }
 
+    fn close(&mut self, _: &Session) {
+        self.steps.push(Step::Close);
+    }
+
     fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
         if self.mtu.is_some_and(|mtu| packet.len() > mtu) {
             return Err(SendError::TooBig);
@@ -185,7 +191,7 @@ impl List {
 }
 
 fn bridge() -> Bridge {
-    Bridge::new(alg::ForeignAddress::Refuse, 30)
+    Bridge::new(alg::Policy::default(), 30)
 }
 
 fn client(seq: u32, payload: &[u8]) -> Packet {
@@ -215,7 +221,7 @@ fn server(seq: u32, payload: &[u8]) -> Packet {
 fn punt(bridge: &mut Bridge, list: &mut List, side: Side, packet: &Packet) {
     let bytes = packet.bytes();
     let header = PuntHeader::new(ID, side, bytes.len() as u32, 2);
-    bridge.on_punt(list, &header, &bytes, 1000);
+    bridge.on_punt(list, &header, &bytes, Duration::from_secs(1000));
 }
 
 /// After the greeting; the client's next byte is 1000, the server's 5020.
@@ -291,14 +297,65 @@ fn a_successor_shows_the_sessions_that_are_open() {
     }
 }
 
+/// The RSTs that were sent, each with its sequence number, by whom it is for.
+fn resets(steps: &[Step]) -> Vec<([u8; 4], u32)> {
+    let sent = steps.iter().filter_map(|step| match step {
+        Step::Send(packet) => Some(Segment::parse(packet).unwrap()),
+        _ => None,
+    });
+    sent.filter(|it| it.has(wire::RST)).map(|it| (it.destination().0, it.sequence())).collect()
+}
+
 #[test]
-fn without_its_journal_an_edited_session_stands_still() {
-    let (_, mut list) = announced();
-    list.journal.clear();
-    list.take();
+fn without_its_state_an_edited_session_is_reset_at_both_ends() {
+    for unreadable in [false, true] {
+        let (_, mut list) = announced();
+        match unreadable {
+            true => list.journal.get_mut(&ID).unwrap()[4] += 1,
+            false => list.journal.clear(),
+        }
+        list.take();
+        let mut successor = bridge();
+        for _ in 0..2 {
+            punt(&mut successor, &mut list, Side::Originator, &client(1022, b"NOOP\r\n"));
+            let steps = list.take();
+            assert_eq!(resets(&steps), [(SERVER, 1025), (CLIENT, 5020)], "{steps:?}");
+            let rest = &steps[2..];
+            assert!(matches!(rest, [Step::Close, Step::Count(Reason::AlgReset)]), "{rest:?}");
+        }
+        let answer = Packet { ack: 1025, ..server(5020, b"200 ok\r\n") };
+        punt(&mut successor, &mut list, Side::Responder, &answer);
+        assert_eq!(resets(&list.take()), [(CLIENT, 5020), (SERVER, 1025)]);
+        assert_eq!(successor.open().count(), 0);
+    }
+}
+
+#[test]
+fn without_its_state_a_session_that_has_no_edits_is_read_from_the_next_line_on() {
+    let (_, mut list) = greeted();
+    list.journal.get_mut(&ID).unwrap()[4] += 1;
     let mut successor = bridge();
-    punt(&mut successor, &mut list, Side::Originator, &client(1022, b"NOOP\r\n"));
-    assert_eq!(list.take(), [Step::Count(Reason::AlgUnknown)]);
+    punt(&mut successor, &mut list, Side::Originator, &client(1000, b"OOP\r\n"));
+    punt(&mut successor, &mut list, Side::Originator, &client(1005, PORT_LINE));
+    let sent = list.sent();
+    assert_eq!(
+        sent.iter().map(|it| payload(it)).collect::<Vec<_>>(),
+        [&b"OOP\r\n"[..], b"PORT 203,0,113,1,162,71\r\n"]
+    );
+}
+
+#[test]
+fn a_session_that_breaks_a_rule_of_strict_mode_is_reset_and_no_longer_shown() {
+    let strict = alg::Strict { denied: vec!["SITE".to_owned()] };
+    let policy = alg::Policy { strict: Some(strict), ..alg::Policy::default() };
+    let (mut bridge, mut list) = (Bridge::new(policy, 30), List::new());
+    punt(&mut bridge, &mut list, Side::Responder, &server(5000, b"220 Welcome, friend\n"));
+    list.take();
+    punt(&mut bridge, &mut list, Side::Originator, &client(1000, b"SITE x\r\n"));
+    let steps = list.take();
+    assert_eq!(resets(&steps), [(SERVER, 1000), (CLIENT, 5020)]);
+    assert!(steps.ends_with(&[Step::Close, Step::Count(Reason::AlgReset)]), "{steps:?}");
+    assert_eq!(bridge.open().count(), 0);
 }
 
 #[test]
@@ -319,10 +376,10 @@ fn a_place_that_was_given_to_another_session_is_told_from_the_first() {
 fn a_session_whose_place_is_free_takes_its_expectations_along() {
     let (mut bridge, mut list) = announced();
     list.take();
-    assert!(bridge.sweep(&mut list));
+    assert!(bridge.sweep(&mut list, 1000));
     assert_eq!(list.take(), []);
     list.record = None;
-    assert!(bridge.sweep(&mut list));
+    assert!(bridge.sweep(&mut list, 1000));
     assert!(matches!(list.take()[..], [Step::Unexpect(_)]));
 }
 
@@ -504,7 +561,7 @@ fn a_range_is_open_while_an_encrypted_session_through_its_rule_lasts() {
     successor.adopt(&mut list);
     assert_eq!(list.take(), [Step::Range(key, Some(ID))]);
     list.record = None;
-    assert!(successor.sweep(&mut list));
+    assert!(successor.sweep(&mut list, 1000));
     assert_eq!(list.take(), [Step::Range(key, None)]);
 }
 

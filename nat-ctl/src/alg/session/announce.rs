@@ -3,7 +3,7 @@
 //! Invariant: of an announcement that is refused, no inside address leaves that could still be
 //! replaced.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{Placed, Session, change::Change};
 use crate::alg::{
@@ -44,7 +44,7 @@ impl Session {
         if let Some(promise) = &promise {
             self.release(promise.port, gateway);
         }
-        if refusal != Refusal::ForeignAddress || self.foreign == ForeignAddress::Refuse {
+        if refusal != Refusal::ForeignAddress || self.policy.foreign == ForeignAddress::Refuse {
             out.push(refused(placed, refusal));
         }
         // Even behind a promise: it may have been made of another number in the line.
@@ -69,8 +69,11 @@ impl Session {
         if let Some(refusal) = self.dialogue.forbids(side) {
             return Err(refusal);
         }
+        if self.policy.strict.is_some() && !self.dialogue.is_logged_in() {
+            return Err(Refusal::NotLoggedIn);
+        }
         if let Some(stated) = &found.stated
-            && !self.flow.is_own(side, stated.address)
+            && !self.own(side).contains(&stated.address)
         {
             return Err(Refusal::ForeignAddress);
         }
@@ -78,15 +81,18 @@ impl Session {
             return Err(Refusal::SystemPort);
         }
         if side != self.flow.inside {
-            return Ok(found.port);
+            return gateway.admit(*self.flow.client.ip()).map(|()| found.port);
         }
+        // It was admitted when its address began.
         if let Some(promise) = promise {
             let kept = promise.is_kept_by(found) && promise.port != 0;
             return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
         }
+        gateway.admit(*self.flow.client.ip())?;
         let address = *self.flow.public.ip();
         let stated = found.stated.as_ref().is_some_and(|stated| stated.address == address);
-        let claimed = self.claim(Some(found.port), stated, gateway);
+        let inside = self.host(side, found);
+        let claimed = self.claim(inside, Some(found.port), stated, gateway);
         let public = claimed.ok_or(Refusal::NoPublicPort)?;
         if self.change(placed, found, public).is_some_and(|change| change.at < placed.line.passed) {
             self.release(public, gateway);
@@ -105,7 +111,7 @@ impl Session {
         out: &mut Vec<Command>,
     ) -> PinholeId {
         let (side, peer) = (placed.side, placed.side.other());
-        let own = SocketAddrV4::new(self.flow.address(side), found.port);
+        let own = SocketAddrV4::new(self.host(side, found), found.port);
         let from = self.flow.address(peer);
         let address = *self.flow.public.ip();
         let (to, translation) = match side == self.flow.inside {
@@ -114,9 +120,12 @@ impl Session {
         };
         let key = ExpectationKey { from, to };
         let bound = side == Side::Server && self.dialogue.transfer_waits();
-        let (id, oldest) = self.pinholes.add(key, Kind::of(found.form), bound);
-        out.extend(oldest.map(Command::Unexpect));
-        out.push(Command::Expect(Expectation { key, translation }));
+        let (id, oldest) =
+            self.pinholes.add(key, Kind::of(found.form), bound, self.policy.quota.per_session);
+        out.extend(self.take_back(oldest.into_iter().collect()));
+        for key in self.twins(key) {
+            out.push(Command::Expect(Expectation { key, translation }));
+        }
         self.dialogue.announced(found.form);
         if side == self.flow.inside
             && promise.is_none()
@@ -163,8 +172,8 @@ impl Session {
             return Some(change);
         }
         // The verb has left as it was. What is behind it may still be in time.
-        let own = [self.flow.address(placed.side), address];
-        let argument = opening::find(placed.side, &line.text, own).and_then(|opening| {
+        let own = self.own(placed.side);
+        let argument = opening::find(placed.side, &line.text, &own).and_then(|opening| {
             let span = opening.span(&line.text);
             Change::between(&line.text, span.start, span.end, opening.text(address, public))
         });
@@ -186,14 +195,21 @@ impl Session {
 
     pub(super) fn claim(
         &self,
+        inside: Ipv4Addr,
         port: Option<u16>,
         stated: bool,
         gateway: &mut dyn Gateway,
     ) -> Option<u16> {
-        let inside = self.flow.address(self.flow.inside);
         let (session, public) = (self.flow.session, *self.flow.public.ip());
         let request = PortRequest { session, public, inside, port, stated };
         gateway.claim(&request).filter(|port| *port >= 1024)
+    }
+
+    /// The host that an announcement of an end leads to.
+    fn host(&self, side: Side, found: &Announcement) -> Ipv4Addr {
+        let stated = found.stated.as_ref().map(|stated| stated.address);
+        let other = stated.filter(|it| side == Side::Server && self.others().contains(it));
+        other.unwrap_or(self.flow.address(side))
     }
 
     pub(super) fn release(&self, port: u16, gateway: &mut dyn Gateway) {

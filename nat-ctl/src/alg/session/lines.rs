@@ -1,15 +1,13 @@
 //! What a session does with a line: one that is complete, and one that is not yet.
 //!
-//! Invariant: either all of it takes effect, or nothing ([`NoRoom`]), so that a line that is sent
+//! Invariant: either all of it takes effect, or nothing ([`Halt::NoRoom`]), so that a line that is sent
 //! again is read as if for the first time.
 
-use std::net::Ipv4Addr;
-
-use super::{NoRoom, Placed, Session, announce::refused};
+use super::{Halt, Placed, Session, announce::refused};
 use crate::alg::{
-    Command,
+    Command, Event,
     announcement::{self, Reading},
-    dialogue::Effect,
+    dialogue::{self, Effect},
     expect::Gateway,
     flow::Side,
     keyword::{self, Form, Verb},
@@ -37,9 +35,10 @@ impl Session {
     pub(super) fn complete(
         &mut self,
         placed: &Placed<'_>,
+        bytes: &[u8],
         gateway: &mut dyn Gateway,
         out: &mut Vec<Command>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Halt> {
         let text = &placed.line.text;
         let reading = match placed.side {
             _ if placed.line.truncated => Reading::Nothing,
@@ -49,9 +48,16 @@ impl Session {
         if reading != Reading::Nothing && self.promise.is_none() {
             self.need_room(placed.side)?;
         }
-        match placed.side {
-            Side::Client => self.command(placed, reading, gateway, out),
-            Side::Server => self.reply(placed, reading, gateway, out),
+        let before = out.len();
+        if !self.is_broken_by(placed, &reading, bytes, out) {
+            match placed.side {
+                Side::Client => self.command(placed, reading, gateway, out),
+                Side::Server => self.reply(placed, reading, gateway, out),
+            }
+        }
+        if self.is_unforgiven(out.get(before..).unwrap_or_default()) {
+            self.break_off(gateway, out);
+            return Err(Halt::Reset);
         }
         Ok(())
     }
@@ -68,17 +74,22 @@ impl Session {
             self.stop(End::NotFtp);
             return;
         }
+        let line = keyword::masked(&placed.line.text);
+        out.push(Command::Log(Event::Command { name: command.name, line }));
         let pinhole = self.announce(placed, reading, gateway, out);
         let replaced = match command.verb {
             Verb::Active(_) => self.pinholes.replaced(Kind::Active, pinhole),
             Verb::Passive => self.pinholes.replaced(Kind::Passive, None),
             Verb::Transfer => {
+                let file = dialogue::name(command.argument);
+                let asked = command.name.map(|command| Event::TransferAsked { command, file });
+                out.extend(asked.map(Command::Log));
                 self.pinholes.bind();
                 Vec::new()
             }
             _ => Vec::new(),
         };
-        out.extend(replaced.into_iter().map(Command::Unexpect));
+        out.extend(self.take_back(replaced));
         self.dialogue.command(&command, pinhole);
     }
 
@@ -97,8 +108,16 @@ impl Session {
             // (VU#328867). It is never rewritten.
             out.push(refused(placed, Refusal::Unsolicited));
         }
-        let gone = match self.dialogue.reply(reply) {
-            Effect::None => Vec::new(),
+        let effect = self.dialogue.reply(reply);
+        let code = reply.map_or(0, |reply| reply.code);
+        let event = match effect {
+            Effect::TransferBegun => Some(Event::TransferBegun),
+            Effect::TransferDone | Effect::TransferFailed => Some(Event::TransferEnded { code }),
+            Effect::None | Effect::Revoke(_) | Effect::RevokeAll | Effect::Encrypted => None,
+        };
+        out.extend(event.map(Command::Log));
+        let gone = match effect {
+            Effect::None | Effect::TransferBegun => Vec::new(),
             Effect::Revoke(pinhole) => self.pinholes.revoke(pinhole),
             Effect::RevokeAll => self.pinholes.revoke_all(),
             Effect::TransferDone => self.pinholes.transfer_done(),
@@ -111,7 +130,7 @@ impl Session {
                 self.pinholes.revoke_all()
             }
         };
-        out.extend(gone.into_iter().map(Command::Unexpect));
+        out.extend(self.take_back(gone));
     }
 
     /// Looks at a line that does not end in its segment: an address that begins in it is replaced
@@ -119,8 +138,14 @@ impl Session {
     pub(super) fn incomplete(
         &mut self,
         placed: &Placed<'_>,
+        bytes: &[u8],
         gateway: &mut dyn Gateway,
-    ) -> Result<(), NoRoom> {
+        out: &mut Vec<Command>,
+    ) -> Result<(), Halt> {
+        if self.is_broken_by_part(placed, bytes, out) {
+            self.break_off(gateway, out);
+            return Err(Halt::Reset);
+        }
         let Placed { side, line, start } = *placed;
         if side != self.flow.inside || self.promise.is_some() || line.truncated {
             return Ok(());
@@ -129,14 +154,16 @@ impl Session {
             return Ok(());
         }
         let public = *self.flow.public.ip();
-        let own: [Ipv4Addr; 2] = [self.flow.address(side), public];
-        let Some(opening) = opening::find(side, &line.text, own) else { return Ok(()) };
+        let own = self.own(side);
+        let Some(opening) = opening::find(side, &line.text, &own) else { return Ok(()) };
         if opening.at < line.passed {
             return Ok(());
         }
         self.need_room(side)?;
-        let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none();
-        let claimed = permitted.then(|| self.claim(opening.port, false, gateway)).flatten();
+        let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none()
+            && gateway.admit(*self.flow.client.ip()).is_ok();
+        let inside = self.flow.address(side);
+        let claimed = permitted.then(|| self.claim(inside, opening.port, false, gateway)).flatten();
         if opening.form == Form::Epsv && claimed.is_none() {
             return Ok(());
         }
@@ -158,11 +185,11 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn need_room(&mut self, side: Side) -> Result<(), NoRoom> {
+    pub(super) fn need_room(&mut self, side: Side) -> Result<(), Halt> {
         if side != self.flow.inside || self.stream_mut(side).has_room() {
             Ok(())
         } else {
-            Err(NoRoom)
+            Err(Halt::NoRoom)
         }
     }
 }

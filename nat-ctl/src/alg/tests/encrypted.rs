@@ -46,7 +46,7 @@ fn behind_an_accepted_auth_only_records_are_watched() {
 #[test]
 fn encryption_from_the_first_byte_is_recognised_by_that_byte() {
     for first in [&record(512, 0)[..], &[22]] {
-        let mut lab = Lab::with(Session::new(flow(Side::Client), ForeignAddress::Refuse));
+        let mut lab = Lab::with(Session::new(flow(Side::Client), Default::default()));
         let commands = lab.say(Side::Client, first);
         assert!(commands.contains(&Command::EndInspection(End::Encrypted)), "{commands:?}");
         assert_eq!(watched(&commands).len(), 2);

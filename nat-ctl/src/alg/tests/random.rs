@@ -1,6 +1,6 @@
 //! Any dialogue in any segments, against the invariants of the engine.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ proptest! {
         for (index, (client, piece, back)) in steps.into_iter().enumerate() {
             if index == image_at {
                 let image = lab.session.to_bytes().expect("it fits");
-                lab.session = Session::from_bytes(&image).expect("its own bytes");
+                lab.session = Session::from_bytes(&image, Arc::default()).expect("its own bytes");
             }
             let side = if client { Side::Client } else { Side::Server };
             let (own, peer) = (side as usize, side.other() as usize);
@@ -105,6 +105,7 @@ proptest! {
                     Command::Log(_)
                     | Command::Watch { .. }
                     | Command::EndInspection(_)
+                    | Command::Reset { .. }
                     | Command::ResumeInspection => {}
                 }
             }
@@ -126,7 +127,7 @@ proptest! {
         let keep = bytes.len().min(image.len());
         image.truncate(keep);
         image.extend_from_slice(&bytes);
-        if let Ok(session) = Session::from_bytes(&image) {
+        if let Ok(session) = Session::from_bytes(&image, Arc::default()) {
             let mut lab = Lab::with(session);
             lab.client("PORT 10,0,1,2,9,9\r\n");
         }

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use nat_common::{
     flow::Direction,
     lifetime::Timeouts,
+    port::Endpoint,
     record::{Phase, State},
+    session::SessionId,
 };
 
 use super::{decide, marks::Marks};
@@ -37,6 +39,23 @@ pub struct Walk {
     expired: u64,
     /// Places of sessions whose control connections were met.
     sessions: BTreeSet<u32>,
+    /// Lines of data connections that were met.
+    data: Vec<DataLine>,
+}
+
+/// One direction of a data connection of an FTP session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataLine {
+    /// The session that has announced it.
+    pub session: SessionId,
+    /// What was dialled.
+    pub to: Endpoint,
+    /// Second of the monotonic clock when it was made.
+    pub created: u32,
+    /// Which direction.
+    pub direction: Direction,
+    /// Bytes of its packets.
+    pub bytes: u64,
 }
 
 /// What a walk along the whole table has met.
@@ -48,6 +67,8 @@ pub struct Met {
     pub expired: u64,
     /// Places of sessions whose control connections were met.
     pub sessions: BTreeSet<u32>,
+    /// Lines of data connections that were met.
+    pub data: Vec<DataLine>,
 }
 
 impl Walk {
@@ -92,11 +113,13 @@ impl Walk {
         let expired = std::mem::take(&mut self.expired);
         let used = std::mem::take(&mut self.used.1);
         self.used.0 = used;
-        Met { lines: used, expired, sessions: std::mem::take(&mut self.sessions) }
+        let (sessions, data) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.data));
+        Met { lines: used, expired, sessions, data }
     }
 
     fn line(&mut self, flows: &FlowMemory, marks: &mut Marks, place: u32, look: &Look<'_>) {
         let Some(record) = flows.record(place) else { return };
+        self.data.extend(data_line(&record));
         let idle = look.now.since(record.state().last_seen());
         if decide::may_be_over(record.key().protocol(), idle, look.timeouts, look.window, look.any)
         {
@@ -149,6 +172,19 @@ fn whole(flows: &FlowMemory, record: Record) -> Pair {
         (_, other) => Pair::of(record, |_| other),
     }
     .unwrap_or_else(alone)
+}
+
+/// The line as one of a data connection, if it is.
+fn data_line(record: &Record) -> Option<DataLine> {
+    let flow = record.flow();
+    let session = flow.related_session()?;
+    let original = match flow.direction() {
+        Direction::Original => record.key(),
+        Direction::Reply => record.answer(),
+    };
+    let (to, created) = (original.destination(), record.created());
+    let (direction, bytes) = (flow.direction(), record.bytes());
+    Some(DataLine { session, to, created, direction, bytes })
 }
 
 #[cfg(test)]

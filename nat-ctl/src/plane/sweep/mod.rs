@@ -26,6 +26,7 @@ use nat_common::{lifetime::Timeouts, session::SessionId};
 use super::clock::Now;
 use super::error::{PlaneError, Result};
 use super::maps::Maps;
+pub use lines::DataLine;
 use pass::Pass;
 
 /// What a pass has done.
@@ -39,6 +40,8 @@ pub struct Report {
     pub unused: u64,
     /// Control connections that have ended; their records are free again.
     pub ended: Vec<SessionId>,
+    /// Lines of data connections, those that were over included.
+    pub data: Vec<DataLine>,
 }
 
 /// The thread.

@@ -82,7 +82,7 @@ impl Pass {
         }
         let Self { maps, marks, walk, timeouts, .. } = self;
         match walk.slice(&maps.flows, marks, timeouts, now) {
-            Some(met) => self.finish(&met, now).map(Some),
+            Some(met) => self.finish(met, now).map(Some),
             None => Ok(None),
         }
     }
@@ -103,15 +103,16 @@ impl Pass {
         Ok(())
     }
 
-    fn finish(&mut self, met: &Met, now: Now) -> Result<Report> {
+    fn finish(&mut self, met: Met, now: Now) -> Result<Report> {
         let (expectations, unused) = self.expectations(now).map_err(refused("expectations"))?;
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
-        let ended = self.sessions(met, now).map_err(refused("sessions"))?;
+        let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
         let nothing = met.lines == 0 && !expectations && !held && self.sessions.is_empty();
         self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
-        Ok(Report { flows: met.lines.div_ceil(2), expired: met.expired, unused, ended })
+        let Met { lines, expired, data, .. } = met;
+        Ok(Report { flows: lines.div_ceil(2), expired, unused, ended, data })
     }
 
     /// Whether any is left, and how many were over.

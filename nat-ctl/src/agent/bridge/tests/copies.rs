@@ -182,7 +182,7 @@ impl Scene {
     /// The agent reads all that is in the ring.
     fn read(&mut self) {
         for (header, packet) in std::mem::take(&mut self.ring) {
-            self.bridge.on_punt(&mut self.list, &header, &packet, 1000);
+            self.bridge.on_punt(&mut self.list, &header, &packet, Duration::from_secs(1000));
         }
         for step in self.list.take() {
             match step {
@@ -203,7 +203,8 @@ impl Scene {
                 | Step::Correct
                 | Step::Watch(..)
                 | Step::Range(..)
-                | Step::Remember => {}
+                | Step::Remember
+                | Step::Close => {}
                 Step::Count(reason) => self.dropped.push(reason),
             }
         }
