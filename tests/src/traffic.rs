@@ -77,12 +77,19 @@ pub fn udp_socket_at(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocke
 
 /// Sends a frame as it is.
 pub fn send_frame(namespace: &Namespace, device: &str, frame: &[u8]) -> Result<()> {
+    send_frames(namespace, device, frame, 1)
+}
+
+/// Sends a frame as it is, so many times.
+pub fn send_frames(namespace: &Namespace, device: &str, frame: &[u8], count: u32) -> Result<()> {
     let hexadecimal = frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let script = "import socket, sys\n\
                   s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
                   s.bind((sys.argv[1], 0))\n\
-                  s.send(bytes.fromhex(sys.argv[2]))\n";
-    process::must(&mut python(namespace, script, &[device, &hexadecimal])).map(drop)
+                  for _ in range(int(sys.argv[3])):\n\
+                  \x20   s.send(bytes.fromhex(sys.argv[2]))\n";
+    let count = count.to_string();
+    process::must(&mut python(namespace, script, &[device, &hexadecimal, &count])).map(drop)
 }
 
 /// Sends an echo request and waits for its reply; an error if none comes within two seconds.
