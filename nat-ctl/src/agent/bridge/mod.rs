@@ -359,7 +359,9 @@ impl Bridge {
                 // Of a copy the receiver has the bytes.
                 let passed = if passing.is_copy { passing.segment.payload().len() } else { 0 };
                 let receiver = seq.wrapping_add(passed as u32);
-                return Err(reset(kernel, passing, receiver, ack.unwrap_or_default()));
+                let reason = reset(kernel, passing, receiver, ack.unwrap_or_default());
+                // A copy is of a packet that was not dropped.
+                return if passing.is_copy { Ok(()) } else { Err(reason) };
             }
             Command::Log(event) => self.said.push((flow, Said::Event(event))),
             Command::Watch { side, watch } => {
