@@ -9,7 +9,9 @@ mod flow_line;
 mod flow_list;
 mod ftp;
 mod printer;
+mod rule_table;
 mod source;
+mod status_table;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -3,27 +3,22 @@
 //! Invariant: reads only, but for the flows that it is told to delete. It opens its own handles, so
 //! that a long table is read on any thread.
 
-use std::{
-    collections::BTreeSet, net::Ipv4Addr, ops::ControlFlow, sync::atomic::Ordering, thread,
-    time::Duration,
-};
+mod delete;
+mod status;
+
+use std::{net::Ipv4Addr, ops::ControlFlow};
 
 use aya::maps::MapError;
 use nat_common::{
-    counter::Counter,
     flow::{Direction, FlowKey, Origin},
     lifetime::Timeouts,
-    port::{Owner, PortOwner},
     reason::Reason,
     session::SessionId,
 };
 
-use super::addresses;
 use super::clock::{self, Now};
 use super::dump;
 use super::error::{PlaneError, Result};
-use super::flow_memory::FlowMemory;
-use super::grow::tables;
 use super::maps::Maps;
 use super::pair::{Pair, Record};
 use super::pins::{self, Pinned};
@@ -31,22 +26,9 @@ use super::state::State;
 use crate::error::Failure;
 use crate::options::Instance;
 use crate::output::{
-    DropsView, Each, End, ExpectationView, FlowFilter, FlowLine, FlowView, InterfaceView,
-    PacketsView, StateSource, StatusView, Usage,
+    DropsView, Each, End, ExpectationView, FlowFilter, FlowLine, FlowView, StateSource,
 };
 use crate::rules::{Alg, Protocol};
-
-/// Protocols that have ports or identifiers.
-const PROTOCOLS: u64 = 3;
-
-/// How often the end of a flow is tried that packets use meanwhile: each of its lines changes once a
-/// second, and with every new flag of TCP.
-const TRIES: u32 = 16;
-
-/// Time that flows need to move to a larger table, at most; without an agent they stay.
-const GROWTH: Duration = Duration::from_secs(5);
-/// Time between two looks at that.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// Reads one instance.
 #[derive(Debug)]
@@ -78,44 +60,6 @@ impl Inspector {
         Ok(Self { instance: instance.clone(), maps, state, timeouts })
     }
 
-    /// One screen; how many FTP sessions are open only the agent can tell.
-    ///
-    /// # Errors
-    /// Where a map can't be read; the same goes for everything here.
-    pub fn status(&self, ftp_sessions: u64) -> Result<StatusView> {
-        let now = clock::now();
-        let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
-        let uptime =
-            if settings.agent_alive(now.seconds()) { now.since(self.state.started) } else { 0 };
-        let interfaces = self.state.interfaces.iter().map(|interface| InterfaceView {
-            name: interface.name.clone(),
-            role: interface.role,
-            mode: interface.mode,
-            reason: interface.reason.clone(),
-        });
-        let expectations = count(self.maps.expectations.keys()).map_err(refused("expectations"))?;
-        let counted = |counter| self.maps.counted(counter);
-        Ok(StatusView {
-            instance: self.instance.as_str().to_owned(),
-            // Forwarding is turned on last, and put back first.
-            ready: self.state.forwarding.is_some(),
-            uptime_s: uptime.into(),
-            interfaces: interfaces.collect(),
-            flows: Usage { used: self.maps.flows.used().div_ceil(2), max: self.state.flows.into() },
-            ports: self.ports(u64::from(settings.pool.len()))?,
-            expectations: Usage { used: expectations, max: self.room("expectations")? },
-            ftp_sessions,
-            drops: self.drops_view()?.total(),
-            packets: PacketsView {
-                xdp: counted(Counter::Xdp)?,
-                tc: counted(Counter::Tc)?,
-                stack: counted(Counter::Stack)?,
-                punted: counted(Counter::Punted)?,
-                copied: counted(Counter::Copied)?,
-            },
-        })
-    }
-
     /// Hands over the flows that match, as they are read.
     pub fn each_flow(&self, filter: &FlowFilter, each: Each<'_>) {
         let (now, names) = (clock::now(), Names::of(self));
@@ -135,61 +79,6 @@ impl Inspector {
             ControlFlow::Continue(())
         });
         views
-    }
-
-    /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
-    pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
-        let mut deleted = self.delete_here(filter);
-        // What has moved to a larger table meanwhile is deleted there.
-        while self.follow_growth() {
-            deleted += self.delete_here(filter);
-        }
-        deleted
-    }
-
-    /// Whether the table that was read is no longer the one in use; then that one is read next.
-    fn follow_growth(&mut self) -> bool {
-        let pins = self.instance.pins();
-        let end = clock::moment().saturating_add(GROWTH);
-        while pins.join(tables::BEFORE).exists() && clock::moment() < end {
-            thread::sleep(LOOK);
-        }
-        match FlowMemory::open(&pins) {
-            Ok(flows) if flows.places() != self.maps.flows.places() => {
-                self.maps.flows = flows;
-                true
-            }
-            // Whoever removes the instance removes its flows.
-            Ok(_) | Err(_) => false,
-        }
-    }
-
-    fn delete_here(&self, filter: &FlowFilter) -> u64 {
-        let (now, names) = (clock::now(), Names::of(self));
-        let mut deleted = 0;
-        let _ = dump::flows(&self.maps.flows, |pair| {
-            self.with_line(pair, now, &names, |line| {
-                deleted += u64::from(filter.matches(line) && self.end(*pair));
-                ControlFlow::Continue(())
-            })
-        });
-        deleted
-    }
-
-    /// Ends a flow, as often as packets use it in between.
-    fn end(&self, mut pair: Pair) -> bool {
-        let flows = &self.maps.flows;
-        for _ in 0..TRIES {
-            if flows.end(&pair) {
-                return true;
-            }
-            let again = flows.find(&pair.first.key()).and_then(|first| flows.pair(first));
-            match again {
-                Some(again) => pair = again,
-                None => return false,
-            }
-        }
-        false
     }
 
     /// The expectations that nobody has used yet.
@@ -279,32 +168,6 @@ impl Inspector {
         let found = id.index().and_then(|place| self.maps.sessions.get(place));
         found.map_or(0, |session| session.rule().number())
     }
-
-    fn ports(&self, pool: u64) -> Result<Usage> {
-        let owned = |owner: &PortOwner| owner.owner() != Some(Owner::Forward);
-        let others = self.maps.ports.others().map_err(refused("other ports"))?;
-        let mut used = others.iter().filter(|(_, owner)| owned(owner)).count();
-        for numbered in self.maps.ports.numbered().map_err(refused("addresses"))? {
-            let words = self.maps.ports.taken(numbered).map(|(_, _, word)| word);
-            used += words
-                .filter(|word| owned(&PortOwner::from_word(word.load(Ordering::Acquire))))
-                .count();
-        }
-        let mut public = BTreeSet::new();
-        for entry in self.maps.addresses.iter() {
-            let (address, code) = entry.map_err(refused("addresses"))?;
-            if addresses::is_outside(code) {
-                public.insert(address);
-            }
-        }
-        let max = pool * PROTOCOLS * (public.len() as u64).max(1);
-        Ok(Usage { used: used as u64, max })
-    }
-
-    fn room(&self, name: &str) -> Result<u64> {
-        let info = aya::maps::MapInfo::from_pin(self.instance.pins().join(name));
-        Ok(info.map_err(refused("size"))?.max_entries().into())
-    }
 }
 
 /// Names of the rules that flows came by.
@@ -344,15 +207,6 @@ fn end(of: Result<Record, FlowKey>) -> End {
         packets,
         bytes,
     }
-}
-
-fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>) -> Result<u64, MapError> {
-    let mut counted = 0;
-    for key in keys {
-        key?;
-        counted += 1;
-    }
-    Ok(counted)
 }
 
 fn refused(table: &'static str) -> impl FnOnce(MapError) -> PlaneError {

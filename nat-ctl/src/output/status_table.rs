@@ -1,0 +1,74 @@
+//! `status` as people read it.
+//!
+//! Invariant: one screen.
+
+use std::io;
+
+use super::{
+    printer::Printer,
+    units::seconds,
+    view::{InterfaceMode, Role, StatusView, Usage},
+};
+
+impl Printer {
+    /// `status`.
+    ///
+    /// # Errors
+    /// See [`Printer::count`].
+    pub fn status(&self, status: &StatusView) -> io::Result<()> {
+        self.object(status, |out| {
+            let ready = if status.ready { "ready" } else { "starting" };
+            let up = seconds(status.uptime_s);
+            self.lines(
+                out,
+                &[
+                    ("instance", format!("{}, {ready}, up {up}", status.instance)),
+                    ("flows", usage(status.flows)),
+                    ("ports", usage(status.ports)),
+                    ("expectations", usage(status.expectations)),
+                    ("ftp sessions", status.ftp_sessions.to_string()),
+                    ("packets", {
+                        let by = status.packets;
+                        format!(
+                            "{} xdp, {} tc, {} stack, {} agent",
+                            by.xdp, by.tc, by.stack, by.punted
+                        )
+                    }),
+                    (
+                        "drops",
+                        match status.drops {
+                            0 => "0".to_owned(),
+                            drops => format!("{drops} ('nat-ctl drops' says why)"),
+                        },
+                    ),
+                ],
+            )?;
+            writeln!(out)?;
+            let rows = status.interfaces.iter().map(|interface| {
+                vec![
+                    interface.name.clone(),
+                    match interface.role {
+                        Role::Wan => "wan".to_owned(),
+                        Role::Lan => "lan".to_owned(),
+                    },
+                    match interface.mode {
+                        InterfaceMode::Xdp => "xdp".to_owned(),
+                        InterfaceMode::Tc => "tc".to_owned(),
+                    },
+                    interface.reason.clone(),
+                ]
+            });
+            self.table(out, &["INTERFACE", "ROLE", "MODE", "REASON"], rows)
+        })
+    }
+}
+
+fn usage(usage: Usage) -> String {
+    match usage.max {
+        0 => usage.used.to_string(),
+        max => {
+            let percent = usage.used.saturating_mul(100) / max;
+            format!("{} of {max} ({percent} %)", usage.used)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The end of flows that somebody wants to be gone.
+//!
+//! Invariant: a flow that packets use meanwhile is ended too, in whichever table it lies by then.
+
+use std::{ops::ControlFlow, thread, time::Duration};
+
+use super::{Inspector, Names};
+use crate::output::FlowFilter;
+use crate::plane::{clock, dump, flow_memory::FlowMemory, grow::tables, pair::Pair};
+
+/// How often the end of a flow is tried that packets use meanwhile: each of its lines changes once a
+/// second, and with every new flag of TCP.
+const TRIES: u32 = 16;
+
+/// Time that flows need to move to a larger table, at most; without an agent they stay.
+const GROWTH: Duration = Duration::from_secs(5);
+/// Time between two looks at that.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Inspector {
+    /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
+    pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
+        let mut deleted = self.delete_here(filter);
+        // What has moved to a larger table meanwhile is deleted there.
+        while self.follow_growth() {
+            deleted += self.delete_here(filter);
+        }
+        deleted
+    }
+
+    /// Whether the table that was read is no longer the one in use; then that one is read next.
+    fn follow_growth(&mut self) -> bool {
+        let pins = self.instance.pins();
+        let end = clock::moment().saturating_add(GROWTH);
+        while pins.join(tables::BEFORE).exists() && clock::moment() < end {
+            thread::sleep(LOOK);
+        }
+        match FlowMemory::open(&pins) {
+            Ok(flows) if flows.places() != self.maps.flows.places() => {
+                self.maps.flows = flows;
+                true
+            }
+            // Whoever removes the instance removes its flows.
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn delete_here(&self, filter: &FlowFilter) -> u64 {
+        let (now, names) = (clock::now(), Names::of(self));
+        let mut deleted = 0;
+        let _ = dump::flows(&self.maps.flows, |pair| {
+            self.with_line(pair, now, &names, |line| {
+                deleted += u64::from(filter.matches(line) && self.end(*pair));
+                ControlFlow::Continue(())
+            })
+        });
+        deleted
+    }
+
+    /// Ends a flow, as often as packets use it in between.
+    fn end(&self, mut pair: Pair) -> bool {
+        let flows = &self.maps.flows;
+        for _ in 0..TRIES {
+            if flows.end(&pair) {
+                return true;
+            }
+            let again = flows.find(&pair.first.key()).and_then(|first| flows.pair(first));
+            match again {
+                Some(again) => pair = again,
+                None => return false,
+            }
+        }
+        false
+    }
+}
