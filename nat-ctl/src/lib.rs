@@ -3,6 +3,7 @@ pub mod agent;
 pub mod alg;
 pub mod api;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod options;
 pub mod output;

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             };
             exit.into()
         }
+        Err(End::Told(exit)) => exit.into(),
         Err(End::Failure(failure)) => {
             let _ = writeln!(io::stderr(), "nat-ctl: {failure}");
             failure.exit.into()
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
 enum End {
     /// With help, which was asked for or is missing a command.
     Help(String, Exit),
+    /// With a status that says what stdout has said already.
+    Told(Exit),
     /// With a reason.
     Failure(Failure),
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: text becomes a type while it is parsed; a command that runs has sound arguments.
 
-mod address;
+mod doctor;
 mod ftp;
 mod rules;
 mod run;
@@ -85,6 +85,8 @@ enum Command {
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// What would fight with the gateway, and what to do; exit status 1 if something is broken
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,6 +168,11 @@ impl Cli {
             Command::Drops { command: None } => state::drops(instance, &printer)?,
             Command::Drops { command: Some(DropsCommand::Explain { reason }) } => {
                 state::explain(instance, &reason, &printer)?;
+            }
+            Command::Doctor(args) => {
+                if !doctor::doctor(args, instance, &printer)? {
+                    return Err(End::Told(Exit::Error));
+                }
             }
             Command::Config(ConfigCommand::Check { file }) => {
                 Config::load(&file).map_err(Failure::from)?;

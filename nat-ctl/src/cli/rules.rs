@@ -17,6 +17,7 @@ use nat_ctl::{
     error::{Exit, Failure},
     options::Instance,
     output::{Printer, RuleView, unexpected},
+    plane::here::address_of,
     rules::{
         Alg, Cidr, EditLock, ForwardDraft, Inbound, InsideEndpoint, OneToOneDraft, Origin,
         PortRange, Protocols, PublicEndpoint, Rule, RuleKind, RuleName, RuleStore, Service,
@@ -24,7 +25,7 @@ use nat_ctl::{
     },
 };
 
-use super::{address::address_of, written};
+use super::written;
 
 /// How often an agent that does not listen yet is tried, and the time in between: 10 s together,
 /// which the verifier of a slow machine may take.

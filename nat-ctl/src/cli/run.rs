@@ -11,12 +11,10 @@ use nat_ctl::{
     config::Config,
     error::{Exit, Failure},
     options::{Instance, Mode, RunOptions},
-    plane,
+    plane::{self, here::address_of},
     rules::RuleStore,
 };
 use nix::{net::if_::if_nametoindex, unistd::geteuid};
-
-use super::address::address_of;
 
 #[derive(Debug, Args)]
 pub struct RunArgs {

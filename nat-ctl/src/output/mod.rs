@@ -3,6 +3,7 @@
 //! Invariant: `table`, `json` and `jsonl` are made from the same view, and every JSON object has
 //! `"version": 1` in front. A closed pipe ends the output without an error.
 
+mod doctor_blocks;
 mod filter;
 mod flow_json;
 mod flow_line;

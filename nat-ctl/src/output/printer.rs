@@ -86,6 +86,22 @@ impl Printer {
 
     /// A list: rows, an array, or a line for each.
     pub(super) fn rows<T: Serialize + Tabular>(&self, views: &[T]) -> io::Result<()> {
+        self.list(views, |out| {
+            self.table(out, T::COLUMNS, views.iter().map(Tabular::row))?;
+            let notes = views.iter().filter_map(Tabular::note);
+            notes.enumerate().try_for_each(|(number, note)| {
+                let space = if number == 0 { "\n" } else { "" };
+                writeln!(out, "{space}{note}")
+            })
+        })
+    }
+
+    /// A list: an array, or a line for each; `people` writes it for the table format.
+    pub(super) fn list<T: Serialize>(
+        &self,
+        views: &[T],
+        people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.write(|out| match self.format {
             Format::Json => {
                 let views: Vec<_> = views.iter().map(versioned).collect();
@@ -94,14 +110,7 @@ impl Printer {
             Format::Jsonl => {
                 views.iter().try_for_each(|view| json_line(out, &versioned(view), Pretty::No))
             }
-            Format::Table => {
-                self.table(out, T::COLUMNS, views.iter().map(Tabular::row))?;
-                let notes = views.iter().filter_map(Tabular::note);
-                notes.enumerate().try_for_each(|(number, note)| {
-                    let space = if number == 0 { "\n" } else { "" };
-                    writeln!(out, "{space}{note}")
-                })
-            }
+            Format::Table => people(out),
         })
     }
 

@@ -34,7 +34,7 @@ use crate::options::Instance;
 use crate::output::{InterfaceMode, Role};
 
 /// Place of our filters on kernels without tcx: priority and handle are ours by being unusual.
-const PRIORITY: u16 = 20_033;
+pub const PRIORITY: u16 = 20_033;
 const HANDLE: TcHandle = TcHandle::new(0, 0x4e41);
 
 /// First kernel with tcx links (commit e420bed02507).

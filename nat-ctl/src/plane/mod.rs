@@ -12,6 +12,7 @@
 //! ```
 
 mod addresses;
+pub mod ask;
 mod attach;
 pub mod clock;
 mod difference;
@@ -22,6 +23,7 @@ mod features;
 pub mod flow_memory;
 mod forwarding;
 mod grow;
+pub mod here;
 mod hook;
 mod hops;
 pub mod inspect;
@@ -37,6 +39,7 @@ pub mod owners;
 mod pair;
 mod pins;
 mod ports;
+pub mod route;
 mod rules;
 pub mod session_memory;
 mod sockets;
@@ -51,6 +54,7 @@ use aya::maps::{MapData, RingBuf};
 use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
 
 pub use addresses::Addresses;
+pub use attach::{CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
 pub use clock::Now;
 pub use down::{Removed, down};
 pub use error::{PlaneError, Result};
@@ -58,6 +62,7 @@ pub use inspect::Inspector;
 pub use links::Event;
 pub use mapped::Mapped;
 pub use maps::Maps;
+pub use ports::pool;
 pub use state::Attached;
 pub use sweep::{DataLine, Report};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 use aya::maps::MapError;
 use nat_common::{
     counter::Counter,
-    port::{Owner, PortOwner},
+    port::{Owner, Pool, PortOwner},
 };
 
 use super::{Inspector, refused};
@@ -52,6 +52,14 @@ impl Inspector {
                 copied: counted(Counter::Copied)?,
             },
         })
+    }
+
+    /// The public ports of masquerade.
+    ///
+    /// # Errors
+    /// See [`Inspector::status`].
+    pub fn pool(&self) -> Result<Pool> {
+        Ok(self.maps.settings.get(&0, 0).map_err(refused("settings"))?.pool)
     }
 
     fn ports(&self, pool: u64) -> Result<Usage> {

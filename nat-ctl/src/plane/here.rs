@@ -1,0 +1,21 @@
+//! The addresses that this network namespace has.
+//!
+//! Invariant: read anew at each call; nothing is remembered.
+
+use std::net::Ipv4Addr;
+
+use nix::ifaddrs::getifaddrs;
+
+/// The first address of an interface.
+pub fn address_of(interface: &str) -> Option<Ipv4Addr> {
+    let mut all = addresses().into_iter();
+    all.find_map(|(address, of)| (of == interface).then_some(address))
+}
+
+/// Every address, with the interface that has it.
+pub fn addresses() -> Vec<(Ipv4Addr, String)> {
+    let Ok(entries) = getifaddrs() else { return vec![] };
+    entries
+        .filter_map(|entry| Some((entry.address?.as_sockaddr_in()?.ip(), entry.interface_name)))
+        .collect()
+}
