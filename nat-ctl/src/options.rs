@@ -2,7 +2,7 @@
 //!
 //! Invariant: interfaces are named once, and there is at least one of each side.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ pub struct RunOptions {
     pub rules: RuleStore,
     /// Whether the data plane stays at work when the agent ends.
     pub persist: bool,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// How often `-v` was given.
     pub verbose: u8,
 }

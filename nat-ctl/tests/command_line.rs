@@ -331,3 +331,54 @@ fn the_state_file_is_replaced_as_a_whole() {
     let said = bench.fails(1, "forward list --config FILE");
     assert!(said.contains("nat.rules.json"), "{said}");
 }
+
+#[test]
+fn shells_and_readers_know_every_command() {
+    let bench = Bench::new("papers");
+    for shell in ["bash", "zsh", "fish"] {
+        let text = bench.succeeds(&format!("completions {shell}"));
+        for word in ["one-to-one", "expectations", "--passive-range", "doctor"] {
+            // Fish writes an option without its dashes.
+            assert!(text.contains(word.trim_start_matches('-')), "{shell} lacks {word}");
+        }
+    }
+    bench.fails(2, "completions nosuchshell");
+    let page = bench.succeeds("man");
+    assert!(page.contains(".TH nat-ctl 1") && page.contains("doctor"), "{page}");
+    let page = bench.succeeds("man forward add");
+    assert!(page.contains("passive\\-range"), "{page}");
+    bench.fails(3, "man forward nosuch");
+    let folder = bench.folder.join("man");
+    bench.succeeds(&format!("man --to {}", folder.display()));
+    let pages: Vec<_> = fs::read_dir(&folder).expect("folder").flatten().collect();
+    assert!(pages.len() > 25, "{}", pages.len());
+    for page in ["nat-ctl.1", "nat-ctl-flows-watch.1", "nat-ctl-one-to-one-add.1"] {
+        assert!(folder.join(page).is_file(), "{page}");
+    }
+}
+
+#[test]
+fn explain_and_watch_are_refused_where_they_are_written_wrong() {
+    let bench = Bench::new("explain");
+    for line in [
+        "explain --protocol tcp 10.0.0.1:1",
+        "explain --protocol sctp 10.0.0.1:1 10.0.0.2:2",
+        "explain --protocol tcp 10.0.0.1 10.0.0.2:2",
+        "explain --protocol tcp 10.0.0.1:x 10.0.0.2:2",
+        "flows watch --every 0",
+        "flows watch --every soon",
+        "doctor",
+        "run --wan if-a --lan if-b --metrics nowhere",
+    ] {
+        bench.fails(2, line);
+    }
+    for line in [
+        "explain --protocol icmp 10.0.0.1 10.0.0.2",
+        "flows watch",
+        "expectations watch",
+        "drops --watch",
+        "metrics",
+    ] {
+        bench.fails(5, line);
+    }
+}

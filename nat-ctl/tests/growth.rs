@@ -118,6 +118,7 @@ impl Lab {
             config_file: None,
             rules: RuleStore::open(file("rules.json"), &[], &|_| None).unwrap(),
             persist: false,
+            metrics: None,
             verbose: 0,
         };
         Plane::start_with(&options, first).await.unwrap()

@@ -58,6 +58,7 @@ impl Lab {
             config_file: None,
             rules: self.rules(&[]),
             persist: false,
+            metrics: None,
             verbose: 0,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     api::{Gateway, Request, Response},
     error::Failure,
     options::Instance,
-    output::{FlowFilter, FtpSessionView},
+    output::{FlowFilter, FtpSessionView, OverloadView, Question, StatusView},
     plane::Inspector,
 };
 
@@ -29,6 +29,8 @@ pub enum Job {
     Status {
         /// Sessions that are open.
         ftp_sessions: u64,
+        /// Why new flows are refused.
+        overload: Vec<OverloadView>,
     },
     /// Flows that match.
     Flows(FlowFilter),
@@ -40,6 +42,13 @@ pub enum Job {
     Expectations,
     /// Drops by reason.
     Drops,
+    /// Everything that is measured.
+    Metrics {
+        /// Sessions that are open.
+        ftp_sessions: u64,
+    },
+    /// What would become of a packet.
+    Explain(Question),
     /// FTP sessions, which lack the bytes of their data connections.
     FtpSessions(Vec<FtpSessionView>),
 }
@@ -57,8 +66,9 @@ impl Gateway for Answer {
 fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
     let mut inspector = Inspector::open(instance)?;
     Ok(match job {
-        Job::Status { ftp_sessions } => {
-            Response::Status(Box::new(inspector.status(*ftp_sessions)?))
+        Job::Status { ftp_sessions, overload } => {
+            let status = inspector.status(*ftp_sessions)?;
+            Response::Status(Box::new(StatusView { overload: overload.clone(), ..status }))
         }
         Job::Flows(filter) => Response::Flows(inspector.flows(filter)),
         Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)),
@@ -67,6 +77,10 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
             Response::Done
         }
         Job::Expectations => Response::Expectations(inspector.expectations()?),
+        Job::Metrics { ftp_sessions } => {
+            Response::Metrics(Box::new(inspector.metrics(*ftp_sessions)?))
+        }
+        Job::Explain(question) => Response::Explain(Box::new(inspector.explain(question)?)),
         Job::Drops => Response::Drops(inspector.drops_view()?),
         Job::FtpSessions(sessions) => {
             let mut sessions = sessions.clone();

@@ -8,6 +8,7 @@ use super::{
     answer::{Answer, Job},
     bridge::Bridge,
     ftp_view,
+    overload::Overload,
     world::World,
 };
 use crate::{
@@ -35,6 +36,8 @@ pub struct Agent {
     pub world: World,
     /// Control connections.
     pub bridge: Bridge,
+    /// Whether new flows are refused.
+    pub overload: Overload,
 }
 
 impl Agent {
@@ -53,11 +56,16 @@ impl Agent {
                     (Err(failure), _) => return Answer::Ready(Err(failure).into()),
                 }
             }
-            Request::Status => Job::Status { ftp_sessions: self.bridge.open().count() as u64 },
+            Request::Status => Job::Status {
+                ftp_sessions: self.open_sessions(),
+                overload: self.overload.states(clock::now().seconds()),
+            },
+            Request::Metrics => Job::Metrics { ftp_sessions: self.open_sessions() },
             Request::Flows { filter } => Job::Flows(filter.clone()),
             Request::DeleteFlows { filter } => Job::DeleteFlows(filter.clone()),
             Request::Expectations => Job::Expectations,
             Request::Drops => Job::Drops,
+            Request::Explain { question } => Job::Explain(question.clone()),
             Request::FtpSessions => Job::FtpSessions(self.ftp_sessions()),
             Request::FtpTransfers => {
                 let transfers = self.bridge.history().transfers(clock::moment());
@@ -169,6 +177,10 @@ impl Agent {
             );
         }
         Ok(())
+    }
+
+    fn open_sessions(&self) -> u64 {
+        self.bridge.open().count() as u64
     }
 
     fn ftp_sessions(&mut self) -> Vec<FtpSessionView> {

@@ -28,12 +28,14 @@ mod kernel;
 mod log;
 mod notify;
 mod outgoing;
+mod overload;
 #[cfg(test)]
 mod packets;
 mod punts;
 mod report;
 mod reset;
 mod run;
+mod scrape;
 mod segment;
 mod send;
 mod world;

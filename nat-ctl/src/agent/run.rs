@@ -12,6 +12,7 @@
 
 use std::{io, time::Duration};
 
+use socket2::Socket;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Interval, MissedTickBehavior, interval},
@@ -23,8 +24,10 @@ use super::{
     error::AgentError,
     gateway::{Agent, expectation_seconds, policy},
     log, notify,
+    overload::Overload,
     punts::Punts,
     report,
+    scrape::{self, Scrape},
     send::RawSender,
     world::World,
 };
@@ -54,6 +57,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
 
 async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
     let mut signals = Signals::new().map_err(AgentError::system("wait for signals"))?;
+    let metrics = options.metrics.map(scrape::listen).transpose();
+    let metrics = metrics.map_err(AgentError::system("listen for --metrics"))?;
     let plane = Plane::start(&options).await?;
     let persist = options.persist;
     let sender = match RawSender::open() {
@@ -72,8 +77,9 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
         rules: options.rules,
         world: World { plane, sender },
         bridge,
+        overload: Overload::default(),
     };
-    let ended = agent.work(&mut signals).await;
+    let ended = agent.work(&mut signals, metrics).await;
     notify::stopping();
     let stopped = agent.world.plane.stop(persist);
     ended?;
@@ -83,11 +89,17 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
 }
 
 impl Agent {
-    async fn work(&mut self, signals: &mut Signals) -> Result<(), AgentError> {
+    async fn work(
+        &mut self,
+        signals: &mut Signals,
+        metrics: Option<Socket>,
+    ) -> Result<(), AgentError> {
         let ring = self.world.plane.ring()?;
         let mut punts = Punts::new(ring).map_err(AgentError::system("wait for segments"))?;
         self.bridge.adopt(&mut self.world);
         let mut server = Server::bind(&self.instance.socket())?;
+        let scrape = metrics.map(|socket| Scrape::start(socket, server.asker())).transpose();
+        let _scrape = scrape.map_err(AgentError::system("serve --metrics"))?;
         let mut beats = beats();
         let mut looks = every(LOOK);
         self.introduce();
@@ -183,6 +195,10 @@ impl Agent {
         let moment = clock::moment();
         self.bridge.tell(moment);
         self.bridge.history().give_up(moment).iter().for_each(report::transferred);
+        let dropped = |reason| self.world.plane.maps().dropped(reason).ok();
+        for reason in self.overload.look(now.seconds(), dropped) {
+            tracing::warn!("overload: {reason}: new flows are refused; {}", reason.advice());
+        }
         if beat.is_multiple_of(TEND)
             && let Err(error) = self.world.plane.tend().await
         {

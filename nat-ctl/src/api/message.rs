@@ -10,8 +10,9 @@ use super::VERSION;
 use crate::{
     error::{Exit, Failure},
     output::{
-        DropsView, ExpectationView, FlowFilter, FlowView, FtpEventsView, FtpRefusalsView,
-        FtpSessionView, FtpTransferView, RuleView, StatusView,
+        DropsView, ExpectationView, ExplainView, FlowFilter, FlowView, FtpEventsView,
+        FtpRefusalsView, FtpSessionView, FtpTransferView, MetricsView, Question, RuleView,
+        StatusView,
     },
     rules::{Rule, RuleKind},
 };
@@ -73,6 +74,13 @@ pub enum Request {
     },
     /// The drops by reason; answered by [`Response::Drops`].
     Drops,
+    /// Everything that is measured; answered by [`Response::Metrics`].
+    Metrics,
+    /// What would become of a packet; answered by [`Response::Explain`].
+    Explain {
+        /// Which packet.
+        question: Question,
+    },
 }
 
 impl Request {
@@ -88,7 +96,9 @@ impl Request {
             | Self::FtpTransfers
             | Self::FtpRefusals
             | Self::FtpEvents { .. }
-            | Self::Drops => false,
+            | Self::Drops
+            | Self::Metrics
+            | Self::Explain { .. } => false,
         }
     }
 }
@@ -119,6 +129,10 @@ pub enum Response {
     FtpEvents(FtpEventsView),
     /// Drops by reason.
     Drops(DropsView),
+    /// Everything that is measured.
+    Metrics(Box<MetricsView>),
+    /// What would become of a packet.
+    Explain(Box<ExplainView>),
     /// It is not done.
     Error {
         /// The status to exit with.

@@ -19,7 +19,7 @@ use std::{io, path::PathBuf};
 
 pub use client::Client;
 pub use message::{Request, Response};
-pub use server::{Call, Gateway, Server};
+pub use server::{Asker, Call, Gateway, Server};
 
 use crate::error::{Exit, reason};
 

@@ -54,10 +54,28 @@ impl Call {
     }
 }
 
+/// Asks as a client does, from within the agent: for those that only read.
+#[derive(Debug, Clone)]
+pub struct Asker(mpsc::Sender<Call>);
+
+impl Asker {
+    /// The answer to a request that changes nothing.
+    pub async fn ask(&self, request: Request) -> Response {
+        if request.changes() {
+            return refuse(
+                Exit::Refused,
+                "what changes the gateway goes over its socket".to_owned(),
+            );
+        }
+        put(request, &self.0).await
+    }
+}
+
 /// The socket with its clients. Dropping it hangs up and removes the socket.
 #[derive(Debug)]
 pub struct Server {
     calls: mpsc::Receiver<Call>,
+    asker: Asker,
     accept: JoinHandle<()>,
     path: PathBuf,
 }
@@ -85,8 +103,14 @@ impl Server {
             chown(path, None, Some(gid)).map_err(|errno| fail(errno.into()))?;
         }
         let (sender, calls) = mpsc::channel(MOST_CLIENTS);
+        let asker = Asker(sender.clone());
         let accept = tokio::spawn(accept(listener, sender));
-        Ok(Self { calls, accept, path: path.to_owned() })
+        Ok(Self { calls, asker, accept, path: path.to_owned() })
+    }
+
+    /// For those within the agent that ask what clients ask.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// The next request; pends for ever while there is none. Safe to use in `select!`.
@@ -165,6 +189,11 @@ async fn answer(line: &[u8], writer: bool, calls: &mpsc::Sender<Call>) -> Respon
     if request.changes() && !writer {
         return refuse(Exit::Refused, "changing the gateway needs root: use sudo".to_owned());
     }
+    put(request, calls).await
+}
+
+/// Puts a request into the queue and waits for its answer.
+async fn put(request: Request, calls: &mpsc::Sender<Call>) -> Response {
     let (answer, wait) = oneshot::channel();
     let gone = || refuse(Exit::NotRunning, "the agent is about to end".to_owned());
     if calls.send(Call { request, answer }).await.is_err() {

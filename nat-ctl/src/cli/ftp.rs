@@ -19,7 +19,7 @@ use nat_ctl::{
     plane::clock,
 };
 
-use super::{FtpCommand, state::agent, watch::until_interrupted, written};
+use super::{FtpCommand, interrupt::until_interrupted, state::agent, written};
 
 /// Between two questions: short for a person, and less than the agent does by itself.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -3,7 +3,10 @@
 //! Invariant: text becomes a type while it is parsed; a command that runs has sound arguments.
 
 mod doctor;
+mod explain;
 mod ftp;
+mod interrupt;
+mod papers;
 mod rules;
 mod run;
 mod state;
@@ -78,21 +81,45 @@ enum Command {
     /// The gateway on one screen
     Status,
     /// Packets dropped, by reason
+    #[command(args_conflicts_with_subcommands = true)]
     Drops {
+        /// Print what is dropped as it happens, by looking again and again
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        every: watch::Every,
         #[command(subcommand)]
         command: Option<DropsCommand>,
     },
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Everything that is measured, as Prometheus reads it
+    Metrics,
+    /// What would become of a packet, by which rule or flow, and what would change that
+    Explain(explain::ExplainArgs),
     /// What would fight with the gateway, and what to do; exit status 1 if something is broken
     Doctor(doctor::DoctorArgs),
+    /// Print what completes these commands in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a page of the manual
+    Man(papers::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum FlowsCommand {
     /// Print the flows that match every condition
     List(FlowFilter),
+    /// Print flows that match as they begin, change their state and end, by looking again and again
+    Watch {
+        #[command(flatten)]
+        filter: FlowFilter,
+        #[command(flatten)]
+        every: watch::Every,
+    },
     /// Print how many flows match every condition
     Count(FlowFilter),
     /// End the flows that match every condition, and print how many they were
@@ -103,6 +130,8 @@ enum FlowsCommand {
 enum ExpectationsCommand {
     /// Print the expectations
     List,
+    /// Print expectations as they come and go, by looking again and again
+    Watch(watch::Every),
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,6 +182,9 @@ impl Cli {
             Command::Flows(FlowsCommand::List(filter)) => {
                 state::flows(instance, &filter, &printer)?
             }
+            Command::Flows(FlowsCommand::Watch { filter, every }) => {
+                watch::flows(instance, &filter, every, &printer)?;
+            }
             Command::Flows(FlowsCommand::Count(filter)) => {
                 state::count_flows(instance, &filter, &printer)?;
             }
@@ -164,11 +196,21 @@ impl Cli {
             }
             Command::Ftp(command) => ftp::ftp(&command, instance, &printer)?,
             Command::Trace(args) => ftp::trace(&args, instance, &printer)?,
+            Command::Expectations(ExpectationsCommand::Watch(every)) => {
+                watch::expectations(instance, every, &printer)?;
+            }
             Command::Status => state::status(instance, &printer)?,
-            Command::Drops { command: None } => state::drops(instance, &printer)?,
-            Command::Drops { command: Some(DropsCommand::Explain { reason }) } => {
+            Command::Drops { command: None, watch: true, every } => {
+                watch::drops(instance, every, &printer)?;
+            }
+            Command::Drops { command: None, .. } => state::drops(instance, &printer)?,
+            Command::Drops { command: Some(DropsCommand::Explain { reason }), .. } => {
                 state::explain(instance, &reason, &printer)?;
             }
+            Command::Completions { shell } => papers::completions(shell)?,
+            Command::Man(args) => papers::man(args)?,
+            Command::Metrics => state::metrics(instance, &printer)?,
+            Command::Explain(args) => explain::explain(args, instance, &printer)?,
             Command::Doctor(args) => {
                 if !doctor::doctor(args, instance, &printer)? {
                     return Err(End::Told(Exit::Error));

@@ -3,7 +3,7 @@
 //! Invariant: whatever can be seen to be wrong beforehand is refused here, so that nothing has to
 //! be undone.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use nat_ctl::{
@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Which hook carries the packets
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<Mode>,
+    /// Serve metrics to Prometheus there: GET /metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Leave the data plane at work when the agent ends
     #[arg(long)]
     persist: bool,
@@ -37,7 +40,7 @@ pub struct RunArgs {
 
 /// Checks, then runs the agent until it is told to end.
 pub fn run(args: RunArgs, instance: Instance, verbose: u8) -> Result<(), Failure> {
-    let RunArgs { wan, lan, config: file, mode, persist } = args;
+    let RunArgs { wan, lan, config: file, mode, metrics, persist } = args;
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
     let or_else = |named: Vec<String>, configured: &[String]| match named.is_empty() {
         true => configured.to_vec(),
@@ -51,8 +54,18 @@ pub fn run(args: RunArgs, instance: Instance, verbose: u8) -> Result<(), Failure
     let path = RuleStore::path_for(file.as_deref(), &instance);
     let rules = RuleStore::open(path, &config.rules(), &address_of)?;
     let mode = mode.unwrap_or(config.gateway.mode);
-    let options =
-        RunOptions { instance, wan, lan, mode, config, config_file: file, rules, persist, verbose };
+    let options = RunOptions {
+        instance,
+        wan,
+        lan,
+        mode,
+        config,
+        config_file: file,
+        rules,
+        persist,
+        metrics,
+        verbose,
+    };
     agent::run(options).map_err(Failure::from)
 }
 

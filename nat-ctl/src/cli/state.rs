@@ -53,6 +53,21 @@ pub fn status(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     printer.status(&agent(instance)?.status()?).map_err(written)
 }
 
+/// `metrics`: those of the data plane alone where no agent is there to tell its own.
+pub fn metrics(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    let view = match agent(instance) {
+        Ok(mut agent) => match agent.call(&Request::Metrics)? {
+            Response::Metrics(view) => *view,
+            other => return Err(unexpected(&other)),
+        },
+        Err(failure) if geteuid().is_root() && instance.pins().exists() => {
+            Inspector::open(instance).map_err(|_| failure)?.metrics(0)?
+        }
+        Err(failure) => return Err(failure),
+    };
+    printer.metrics(&view).map_err(written)
+}
+
 /// `drops`
 pub fn drops(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     printer.drops(&source(instance)?.drops()?).map_err(written)
@@ -83,7 +98,7 @@ pub fn agent(instance: &Instance) -> Result<Client, Failure> {
 
 /// The pinned maps for root, who then doesn't hold up the agent and needs none; the agent for the
 /// others.
-fn source(instance: &Instance) -> Result<Box<dyn StateSource>, Failure> {
+pub(super) fn source(instance: &Instance) -> Result<Box<dyn StateSource>, Failure> {
     if geteuid().is_root() && instance.pins().exists() {
         return Ok(Box::new(Inspector::open(instance)?));
     }

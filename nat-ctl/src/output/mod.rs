@@ -4,11 +4,13 @@
 //! `"version": 1` in front. A closed pipe ends the output without an error.
 
 mod doctor_blocks;
+mod explain_view;
 mod filter;
 mod flow_json;
 mod flow_line;
 mod flow_list;
 mod ftp;
+mod metrics;
 mod printer;
 mod rule_table;
 mod source;
@@ -18,7 +20,9 @@ mod tables;
 mod tests;
 mod units;
 mod view;
+mod watch;
 
+pub use explain_view::{ExplainView, PacketView, Question, VerdictView};
 pub use filter::FlowFilter;
 pub use flow_line::FlowLine;
 pub use flow_list::Each;
@@ -26,10 +30,12 @@ pub use ftp::{
     FtpDirection, FtpEventKind, FtpEventView, FtpEventsView, FtpRefusalView, FtpRefusalsView,
     FtpResult, FtpSide, FtpTransferView,
 };
+pub use metrics::{CONTENT_TYPE as METRICS_TYPE, MetricsView};
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use view::{
     DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
-    InterfaceMode, InterfaceView, OneToOneView, PacketsView, PortsView, Role, RuleView, StatusView,
-    Usage,
+    InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView, Role,
+    RuleView, StatusView, Usage,
 };
+pub use watch::{DropEvent, Event, Happening, Reader, Watch, Watched};

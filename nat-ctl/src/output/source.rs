@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{DropsView, Each, ExpectationView, FlowFilter, StatusView};
+use super::{DropsView, Each, ExpectationView, ExplainView, FlowFilter, Question, StatusView};
 use crate::{
     api::{Client, Request, Response},
     error::{Exit, Failure},
@@ -42,6 +42,12 @@ pub trait StateSource {
     /// # Errors
     /// See [`StateSource::flows`].
     fn drops(&mut self) -> Result<DropsView, Failure>;
+
+    /// What would become of a packet.
+    ///
+    /// # Errors
+    /// See [`StateSource::flows`]; and where it comes in by no interface of the gateway.
+    fn explain(&mut self, question: &Question) -> Result<ExplainView, Failure>;
 }
 
 impl StateSource for Client {
@@ -66,6 +72,13 @@ impl StateSource for Client {
     fn drops(&mut self) -> Result<DropsView, Failure> {
         match self.call(&Request::Drops)? {
             Response::Drops(drops) => Ok(drops),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn explain(&mut self, question: &Question) -> Result<ExplainView, Failure> {
+        match self.call(&Request::Explain { question: question.clone() })? {
+            Response::Explain(view) => Ok(*view),
             other => Err(unexpected(&other)),
         }
     }

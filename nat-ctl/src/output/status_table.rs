@@ -7,7 +7,7 @@ use std::io;
 use super::{
     printer::Printer,
     units::seconds,
-    view::{InterfaceMode, Role, StatusView, Usage},
+    view::{InterfaceMode, OverloadView, Role, StatusView, Usage},
 };
 
 impl Printer {
@@ -43,6 +43,8 @@ impl Printer {
                     ),
                 ],
             )?;
+            let overload: Vec<_> = status.overload.iter().map(overload).collect();
+            self.lines(out, &overload)?;
             writeln!(out)?;
             let rows = status.interfaces.iter().map(|interface| {
                 vec![
@@ -61,6 +63,13 @@ impl Printer {
             self.table(out, &["INTERFACE", "ROLE", "MODE", "REASON"], rows)
         })
     }
+}
+
+fn overload(view: &OverloadView) -> (&'static str, String) {
+    let OverloadView { state, refused, for_s } = view;
+    let for_s = seconds(*for_s);
+    // As wide as the keys above it.
+    ("overload    ", format!("{state}: new flows are refused, {refused} packets in {for_s}"))
 }
 
 fn usage(usage: Usage) -> String {

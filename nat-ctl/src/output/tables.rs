@@ -110,7 +110,7 @@ impl Printer {
     }
 }
 
-fn endpoint(address: Ipv4Addr, port: u16) -> String {
+pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> String {
     format!("{address}:{port}")
 }
 

@@ -72,6 +72,7 @@ fn status_has_the_documented_fields() {
         ftp_sessions: 3,
         drops: 4,
         packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4, copied: 5 },
+        overload: vec![OverloadView { state: "table-full".to_owned(), refused: 6, for_s: 7 }],
     };
     assert_eq!(
         shape(&status),
@@ -81,6 +82,7 @@ fn status_has_the_documented_fields() {
             "flows": {"used": 1, "max": 2}, "ports": {"used": 1, "max": 2},
             "expectations": {"used": 1, "max": 2}, "ftp_sessions": 3, "drops": 4,
             "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4, "copied": 5},
+            "overload": [{"state": "table-full", "refused": 6, "for_s": 7}],
         })
     );
 }

@@ -40,6 +40,20 @@ pub struct StatusView {
     pub drops: u64,
     /// Packets by the hook that finished them.
     pub packets: PacketsView,
+    /// Why new flows are refused now, if they are.
+    #[serde(default)]
+    pub overload: Vec<OverloadView>,
+}
+
+/// A state in which new flows are refused; that of no other flow changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverloadView {
+    /// Its name, which is the drop reason.
+    pub state: String,
+    /// Packets refused since it began.
+    pub refused: u64,
+    /// Seconds since it began.
+    pub for_s: u64,
 }
 
 /// How full a table is.

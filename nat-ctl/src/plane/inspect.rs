@@ -6,7 +6,7 @@
 mod delete;
 mod status;
 
-use std::{net::Ipv4Addr, ops::ControlFlow};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::ControlFlow, path::PathBuf};
 
 use aya::maps::MapError;
 use nat_common::{
@@ -26,7 +26,8 @@ use super::state::State;
 use crate::error::Failure;
 use crate::options::Instance;
 use crate::output::{
-    DropsView, Each, End, ExpectationView, FlowFilter, FlowLine, FlowView, StateSource,
+    DropsView, Each, End, ExpectationView, ExplainView, FlowFilter, FlowLine, FlowView, Question,
+    StateSource,
 };
 use crate::rules::{Alg, Protocol};
 
@@ -58,6 +59,19 @@ impl Inspector {
         let state = State::read(instance)?.ok_or_else(none)?;
         let timeouts = state.timeouts.into();
         Ok(Self { instance: instance.clone(), maps, state, timeouts })
+    }
+
+    pub(super) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    pub(super) fn pins(&self) -> PathBuf {
+        self.instance.pins()
+    }
+
+    /// Names of the rules by their number in maps.
+    pub(super) fn rule_names(&self) -> &BTreeMap<u32, String> {
+        &self.state.rules
     }
 
     /// Hands over the flows that match, as they are read.
@@ -225,5 +239,9 @@ impl StateSource for Inspector {
 
     fn drops(&mut self) -> Result<DropsView, Failure> {
         Ok(self.drops_view()?)
+    }
+
+    fn explain(&mut self, question: &Question) -> Result<ExplainView, Failure> {
+        Ok(Inspector::explain(self, question)?)
     }
 }

@@ -15,6 +15,7 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::task::JoinHandle;
 
+use super::ask::{Scope, ask};
 use super::error::{PlaneError, Result};
 
 type Messages = futures_channel::mpsc::UnboundedReceiver<(
@@ -155,6 +156,22 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Longest packet that an interface takes, from the IP header on.
+pub fn mtu_of(index: u32) -> Option<u32> {
+    let mut question = LinkMessage::default();
+    question.header.index = index;
+    let answers = ask(RouteNetlinkMessage::GetLink(question), Scope::One).ok()?;
+    answers.iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => {
+            link.attributes.iter().find_map(|found| match found {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
 }
 
 fn no_interface(name: &str) -> PlaneError {

@@ -19,6 +19,7 @@ mod difference;
 pub mod down;
 mod dump;
 mod error;
+mod explain;
 mod features;
 pub mod flow_memory;
 mod forwarding;

@@ -78,11 +78,34 @@ impl Sockets {
     }
 }
 
+/// Whether a socket waits for packets from `remote` to `local`: one that is connected to it, or to
+/// nobody.
+pub fn waits(local: &Endpoint, remote: &Endpoint) -> bool {
+    let matches = |end: Place, wanted: &Endpoint| {
+        let (_, address, port) = end;
+        port == wanted.port().number() && address.is_none_or(|bound| bound == wanted.address())
+    };
+    FILES.iter().filter(|(_, protocol)| *protocol == local.protocol()).any(|(path, protocol)| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines().skip(1).any(|line| {
+            let far = line.split_whitespace().nth(2).unwrap_or_default();
+            let is_far = far.ends_with(":0000")
+                || end(*protocol, far).is_some_and(|far| matches(far, remote));
+            is_far && parse(*protocol, line).is_some_and(|(near, _)| matches(near, local))
+        })
+    })
+}
+
 /// `  0: 0100007F:0277 00000000:0000 0A ...` (proc(5)); the address in the order of the machine.
 fn parse(protocol: u8, line: &str) -> Option<(Place, &str)> {
     let mut words = line.split_whitespace().skip(1);
-    let (address, port) = words.next()?.split_once(':')?;
-    let state = words.nth(1)?;
+    let place = end(protocol, words.next()?)?;
+    Some((place, words.nth(1)?))
+}
+
+/// `0100007F:0277`.
+fn end(protocol: u8, text: &str) -> Option<Place> {
+    let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok().filter(|port| *port != 0)?;
     // The last word of an IPv6 address is the IPv4 address where it is mapped, and all of it is 0
     // where it stands for every address.
@@ -94,7 +117,7 @@ fn parse(protocol: u8, line: &str) -> Option<(Place, &str)> {
         (true, [0, 0, 0, 0]) => None,
         (true, bytes) => Some(bytes),
     };
-    Some(((protocol, bound, port), state))
+    Some((protocol, bound, port))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The path's host in user space: packets in memory, tables in hash maps.
 //!
-//! For tests and fuzzing. It does what the hooks of the kernel do around the path, counters and all,
+//! For tests, fuzzing and `nat-ctl explain`. It does what the hooks of the kernel do around the path, counters and all,
 //! so that one may be compared with the other; nothing here decides about a packet.
 
 mod packet;

@@ -1,6 +1,7 @@
 //! What the tables hold: plain data that tests fill and read, and the operations of the agent on it.
 
-use crate::tables::Refused;
+use super::tables::STRIPES;
+use crate::{public_port::PROBES, tables::Refused};
 use nat_common::{
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
@@ -111,6 +112,12 @@ impl State {
         let sessions = vec![Session::default(); limits.sessions as usize];
         let watches = vec![Watch::LINES; 2 * limits.sessions as usize];
         Self { sessions, watches, limits, ..Self::default() }
+    }
+
+    /// Has mappings looked for as far as they can lie from their first choice: for tables that were
+    /// filled from others, whose stripes know it.
+    pub fn look_everywhere(&mut self) {
+        self.reach = (0..STRIPES).map(|stripe| (stripe, PROBES)).collect();
     }
 
     /// Drops for one reason.

@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Places that are tried for the record of a control connection.
 const SESSION_PROBES: u32 = 16;
 /// Stripes of the locks on mappings; few, so that endpoints share them.
-const STRIPES: u32 = 8;
+pub(super) const STRIPES: u32 = 8;
 
 /// An operation on a table that other packets may see or have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

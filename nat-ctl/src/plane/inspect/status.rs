@@ -9,14 +9,15 @@ use nat_common::{
 };
 
 use super::{Inspector, refused};
-use crate::output::{InterfaceView, PacketsView, StatusView, Usage};
+use crate::output::{InterfaceView, MetricsView, PacketsView, StatusView, Usage};
 use crate::plane::{addresses, clock, error::Result};
 
 /// Protocols that have ports or identifiers.
 const PROTOCOLS: u64 = 3;
 
 impl Inspector {
-    /// One screen; how many FTP sessions are open only the agent can tell.
+    /// One screen; how many FTP sessions are open, and whether new flows
+    /// are refused, only the agent can tell.
     ///
     /// # Errors
     /// Where a map can't be read; the same goes for everything here.
@@ -44,6 +45,7 @@ impl Inspector {
             expectations: Usage { used: expectations, max: self.room("expectations")? },
             ftp_sessions,
             drops: self.drops_view()?.total(),
+            overload: vec![],
             packets: PacketsView {
                 xdp: counted(Counter::Xdp)?,
                 tc: counted(Counter::Tc)?,
@@ -51,6 +53,24 @@ impl Inspector {
                 punted: counted(Counter::Punted)?,
                 copied: counted(Counter::Copied)?,
             },
+        })
+    }
+
+    /// Everything that is measured; how many FTP sessions are open only the agent can tell.
+    ///
+    /// # Errors
+    /// See [`Inspector::status`].
+    pub fn metrics(&self, ftp_sessions: u64) -> Result<MetricsView> {
+        let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
+        let counter =
+            |counter: &Counter| Ok((counter.name().to_owned(), self.maps.counted(*counter)?));
+        Ok(MetricsView {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            heartbeat_age_s: (settings.heartbeat != 0)
+                .then(|| clock::now().since(settings.heartbeat).into()),
+            status: self.status(ftp_sessions)?,
+            drops: self.drops_view()?,
+            counters: Counter::ALL.iter().map(counter).collect::<Result<_>>()?,
         })
     }
 

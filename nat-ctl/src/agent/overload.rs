@@ -1,0 +1,92 @@
+//! Whether the gateway refuses new flows now, because a table or the public ports are full.
+//!
+//! Invariant: pure; what is told follows from the counters of drops, so that a state and its counter
+//! never disagree.
+
+use nat_common::reason::Reason;
+
+use crate::output::OverloadView;
+
+/// The reasons for which new flows are refused.
+const REASONS: [Reason; 2] = [Reason::TableFull, Reason::PortsExhausted];
+
+/// Seconds after the last refusal for which the state holds.
+const HOLDS: u32 = 10;
+
+/// What was refused, and when last.
+#[derive(Debug, Default)]
+pub struct Overload {
+    states: [Refusals; REASONS.len()],
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Refusals {
+    /// The counter, at the last look; none yet at the first one.
+    count: Option<u64>,
+    /// Since this state began.
+    refused: u64,
+    began: u32,
+    last: u32,
+}
+
+impl Overload {
+    /// Looks at the counters; once a second. Gives back the states that have begun.
+    pub fn look(&mut self, now: u32, mut count: impl FnMut(Reason) -> Option<u64>) -> Vec<Reason> {
+        let mut begun = vec![];
+        for (reason, state) in REASONS.into_iter().zip(&mut self.states) {
+            let Some(count) = count(reason) else { continue };
+            let before = state.count.replace(count).unwrap_or(count);
+            let more = count.saturating_sub(before);
+            if more == 0 {
+                continue;
+            }
+            if !state.holds(now) {
+                (state.began, state.refused) = (now, 0);
+                begun.push(reason);
+            }
+            state.refused += more;
+            state.last = now;
+        }
+        begun
+    }
+
+    /// The states that hold.
+    pub fn states(&self, now: u32) -> Vec<OverloadView> {
+        let held = REASONS.into_iter().zip(&self.states).filter(|(_, state)| state.holds(now));
+        held.map(|(reason, state)| OverloadView {
+            state: reason.name().to_owned(),
+            refused: state.refused,
+            for_s: now.saturating_sub(state.began).into(),
+        })
+        .collect()
+    }
+}
+
+impl Refusals {
+    fn holds(&self, now: u32) -> bool {
+        self.refused > 0 && now.saturating_sub(self.last) <= HOLDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_begins_with_a_refusal_and_ends_some_time_after_the_last_one() {
+        let mut overload = Overload::default();
+        let mut look = |now, full: u64| {
+            let begun =
+                overload.look(now, |reason| Some(u64::from(reason == Reason::TableFull) * full));
+            (begun, overload.states(now))
+        };
+        let full = |refused, for_s| OverloadView { state: "table-full".to_owned(), refused, for_s };
+        // What an earlier agent has seen is no news.
+        assert_eq!(look(100, 7), (vec![], vec![]));
+        assert_eq!(look(101, 9), (vec![Reason::TableFull], vec![full(2, 0)]));
+        assert_eq!(look(105, 10), (vec![], vec![full(3, 4)]));
+        assert_eq!(look(115, 10), (vec![], vec![full(3, 14)]));
+        assert_eq!(look(116, 10), (vec![], vec![]));
+        assert_eq!(look(120, 11), (vec![Reason::TableFull], vec![full(1, 0)]));
+    }
+}

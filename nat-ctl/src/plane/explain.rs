@@ -1,0 +1,115 @@
+//! What would become of a packet: the packet path itself, run over a copy of the live maps.
+//!
+//! Invariant: the decision is that of the code that runs in the kernel ([`nat_ebpf::path`], on its host
+//! in user space); here a packet is made for it, the maps are copied, and the outcome is put into
+//! words. Nothing is written to any map.
+//!
+//! ```text
+//!   maps, flows of these ends --copy--> State --+
+//!   routes, sockets ------------------> World --+--> tc_ingress (and the guard) --> verdict, new flow
+//!   question -------------------------> frame --+                                      |
+//!                                                     story: by which rule, what would change it
+//! ```
+
+mod copy;
+mod frame;
+mod story;
+mod world;
+
+use std::net::Ipv4Addr;
+
+use nat_common::{flow::Zone, interface::Role};
+use nat_ebpf::host::{HostPacket, Memory, Verdict, outside_egress, tc_ingress};
+use nix::net::if_::if_nametoindex;
+
+use super::error::{PlaneError, Result};
+use super::inspect::Inspector;
+use super::route::{self, Way};
+use crate::output::{ExplainView, PacketView, Question, VerdictView};
+
+impl Inspector {
+    /// What would become of a packet that comes in now.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotFound`] where it comes in by no interface of the gateway.
+    pub fn explain(&self, question: &Question) -> Result<ExplainView> {
+        let (name, index) = arrival(question)?;
+        let state = copy::state(self.maps(), &self.pins(), question)?;
+        let zone = match state.interfaces.get(&index).and_then(|interface| interface.role()) {
+            Some(Role::Lan) => Zone::Inside,
+            Some(Role::Wan) => Zone::Outside,
+            None => return Err(not_ours(&name)),
+        };
+        let key = frame::key(question, zone);
+        let world = world::of(&state, &key, index);
+        let memory = Memory::from(state.clone());
+        let mut packet = HostPacket::<true>::new(frame::of(question), index, &world);
+        let mut verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
+        let way = route::of_packet(Ipv4Addr::from(key.dst()), question.src, index);
+        if let (Verdict::Pass, Way::Forward { index: out, .. }) = (verdict, way)
+            && state.interfaces.get(&out).and_then(|interface| interface.role()) == Some(Role::Wan)
+        {
+            // What the kernel would forward to a WAN meets the guard there.
+            verdict = outside_egress(&mut packet, &mut memory.tables(), index, 0);
+        }
+        let leaves = match verdict {
+            Verdict::Forward(hop) => {
+                let mut leaves = frame::read(&packet.frame, question.protocol);
+                leaves.interface = route::name(hop.ifindex);
+                Some(leaves)
+            }
+            Verdict::Pass | Verdict::Punted | Verdict::Drop(_) => None,
+        };
+        let after = memory.state();
+        let story =
+            story::Story { before: &state, after: &after, key, way, names: self.rule_names() };
+        let told = story.tell(verdict);
+        Ok(ExplainView {
+            packet: PacketView { interface: Some(name), ..frame::packet(question) },
+            verdict: match (verdict, way) {
+                (Verdict::Forward(_), _) => VerdictView::Forwarded,
+                (Verdict::Punted, _) => VerdictView::Agent,
+                (Verdict::Drop(_), _) => VerdictView::Dropped,
+                (Verdict::Pass, Way::Local) => VerdictView::Gateway,
+                (Verdict::Pass, Way::Forward { .. } | Way::None) => VerdictView::Kernel,
+            },
+            reason: match verdict {
+                Verdict::Drop(reason) => Some(reason.name().to_owned()),
+                Verdict::Forward(_) | Verdict::Pass | Verdict::Punted => None,
+            },
+            rule: told.rule,
+            leaves,
+            because: told.because,
+            change: told.change,
+            note: told.note,
+        })
+    }
+}
+
+/// Name and number of the interface that the packet comes in by.
+fn arrival(question: &Question) -> Result<(String, u32)> {
+    let name = match &question.interface {
+        Some(name) => name.clone(),
+        None => route::interface_to(question.src).ok_or_else(|| {
+            PlaneError::NotFound(format!(
+                "explain a packet from {}: no route leads there, so it is not known where it comes \
+                 in: say --interface IF",
+                question.src
+            ))
+        })?,
+    };
+    match if_nametoindex(name.as_str()) {
+        Ok(index) => Ok((name, index)),
+        Err(_) => Err(PlaneError::NotFound(format!(
+            "explain a packet on '{name}': there is no such interface: 'ip link' shows those of this \
+             network namespace"
+        ))),
+    }
+}
+
+fn not_ours(name: &str) -> PlaneError {
+    PlaneError::NotFound(format!(
+        "explain a packet on '{name}': it is no interface of the gateway, and what comes in there is \
+         left to the kernel: 'nat-ctl status' shows those that are"
+    ))
+}

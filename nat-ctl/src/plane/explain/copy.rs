@@ -1,0 +1,92 @@
+//! A copy of the maps, as far as one packet can come to see them.
+//!
+//! Invariant: of the flows those are copied that have an end of the packet in one of their records:
+//! no other can be its flow, or be in the way of the one that it would make.
+
+use std::{ops::ControlFlow, path::Path};
+
+use aya::maps::MapError;
+use nat_common::{
+    layout,
+    port::{Endpoint, Port},
+    session::Side,
+    watch,
+};
+use nat_ebpf::host::{Limits, State};
+
+use crate::output::Question;
+use crate::plane::{
+    clock, dump,
+    error::{PlaneError, Result},
+    flow_memory::{self, FlowMemory},
+    maps::Maps,
+    pair::Record,
+};
+
+/// The state that the packet path sees.
+///
+/// # Errors
+/// Where a map can't be read.
+pub fn state(maps: &Maps, pins: &Path, question: &Question) -> Result<State> {
+    let limits = Limits { flows: usize::MAX, sessions: layout::SESSIONS };
+    let mut state = State::new(limits);
+    state.now = clock::now().seconds();
+    state.seeds = flow_memory::geometry(pins)?.seeds;
+    state.look_everywhere();
+    fill(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
+    let protocol = question.protocol.number();
+    let ends = [(question.src, question.sport), (question.dst, question.dport)]
+        .map(|(address, port)| Endpoint::new(protocol, address.octets(), Port::new(port)));
+    for table in [Some(&maps.flows), maps.before.as_ref()].into_iter().flatten() {
+        flows(&mut state, table, &ends);
+    }
+    Ok(state)
+}
+
+fn fill(state: &mut State, maps: &Maps) -> Result<(), MapError> {
+    state.settings = maps.settings.get(&0, 0)?;
+    state.interfaces = maps.interfaces.iter().collect::<Result<_, _>>()?;
+    state.addresses = maps.addresses.iter().collect::<Result<_, _>>()?;
+    state.ports = maps.ports.all()?.into_iter().collect();
+    state.expectations = maps.expectations.iter().collect::<Result<_, _>>()?;
+    state.forwards = maps.forwards.iter().collect::<Result<_, _>>()?;
+    state.encrypted = maps.encrypted.iter().collect::<Result<_, _>>()?;
+    state.one_to_one = maps.one_to_one.iter().collect::<Result<_, _>>()?;
+    for entry in maps.allowed.iter() {
+        let (key, _) = entry?;
+        let bits = key.prefix_len().saturating_sub(nat_common::rule::AllowedKey::FILTER_BITS);
+        state.allowed.push((key.data().filter(), key.data().remote(), bits));
+    }
+    for place in maps.sessions.taken() {
+        if let (Some(session), Some(slot)) =
+            (maps.sessions.get(place), state.sessions.get_mut(place as usize))
+        {
+            *slot = session;
+        }
+        for side in [Side::Originator, Side::Responder] {
+            let index = watch::index(place, side);
+            if let Some(slot) = state.watches.get_mut(index as usize) {
+                *slot = maps.watches.get(&index, 0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies the flows that have one of these ends.
+fn flows(state: &mut State, table: &FlowMemory, ends: &[Endpoint]) {
+    let about = |record: &Record| {
+        let key = record.key();
+        ends.contains(&key.source()) || ends.contains(&key.destination())
+    };
+    let _ = dump::flows(table, |pair| {
+        let records = [Some(pair.first), pair.answer];
+        if records.iter().flatten().any(about) {
+            for record in records.into_iter().flatten() {
+                // One that is in both tables while these grow is the same.
+                let _known = state.insert_flow(&record.key(), &record.flow());
+            }
+        }
+        ControlFlow::Continue(())
+    });
+}
