@@ -9,7 +9,7 @@ use crate::{
     api::{Gateway, Request, Response},
     error::Failure,
     options::Instance,
-    output::{FlowFilter, FtpSessionView, OverloadView, Question, StatusView},
+    output::{FlowFilter, FtpSessionView, OverloadView, PlanView, Question, StatusView},
     plane::Inspector,
 };
 
@@ -49,6 +49,8 @@ pub enum Job {
     },
     /// What would become of a packet.
     Explain(Question),
+    /// What a configuration would change, which lacks the flows by its rules.
+    Plan(PlanView),
     /// FTP sessions, which lack the bytes of their data connections.
     FtpSessions(Vec<FtpSessionView>),
 }
@@ -82,6 +84,17 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
         }
         Job::Explain(question) => Response::Explain(Box::new(inspector.explain(question)?)),
         Job::Drops => Response::Drops(inspector.drops_view()?),
+        Job::Plan(plan) => {
+            let mut plan = plan.clone();
+            for change in &mut plan.rules {
+                let filter = FlowFilter::of_rule(&change.name);
+                inspector.each_flow(&filter, &mut |_| {
+                    change.flows += 1;
+                    ControlFlow::Continue(())
+                });
+            }
+            Response::Plan(plan)
+        }
         Job::FtpSessions(sessions) => {
             let mut sessions = sessions.clone();
             let bytes = data_bytes(&inspector);

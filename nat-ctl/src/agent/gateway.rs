@@ -9,6 +9,7 @@ use super::{
     bridge::Bridge,
     ftp_view,
     overload::Overload,
+    reconfigure::Trial,
     world::World,
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Agent {
     pub bridge: Bridge,
     /// Whether new flows are refused.
     pub overload: Overload,
+    /// A configuration that waits to be confirmed.
+    pub trial: Option<Trial>,
 }
 
 impl Agent {
@@ -61,6 +64,21 @@ impl Agent {
                 overload: self.overload.states(clock::now().seconds()),
             },
             Request::Metrics => Job::Metrics { ftp_sessions: self.open_sessions() },
+            Request::PlanConfig { file } => match self.plan(file) {
+                Ok(plan) => Job::Plan(plan),
+                Err(failure) => return Answer::Ready(Err(failure).into()),
+            },
+            Request::ApplyConfig { file, confirm } => {
+                let applied = self.apply(file, *confirm, clock::now().seconds());
+                return Answer::Ready(applied.map(|()| Response::Done).into());
+            }
+            Request::ConfirmConfig => {
+                return Answer::Ready(self.confirm().map(|()| Response::Done).into());
+            }
+            Request::RollbackConfig => {
+                let back = self.roll_back(clock::now().seconds());
+                return Answer::Ready(back.map(|()| Response::Done).into());
+            }
             Request::Flows { filter } => Job::Flows(filter.clone()),
             Request::DeleteFlows { filter } => Job::DeleteFlows(filter.clone()),
             Request::Expectations => Job::Expectations,
@@ -80,42 +98,6 @@ impl Agent {
             }
         };
         Answer::Read(self.instance.clone(), job)
-    }
-
-    /// Reads the configuration file again. Its rules come into force at once; what is only read at
-    /// the start is named in the log. A file with a mistake changes nothing.
-    ///
-    /// # Errors
-    /// What is wrong with the file, or what the kernel says.
-    pub fn reload(&mut self) -> Result<(), Failure> {
-        let Some(file) = &self.config_file else {
-            tracing::info!("reload: no configuration file was named: nothing to read");
-            return Ok(());
-        };
-        let config = Config::load(file)?;
-        let path = self.rules.path().to_owned();
-        let resolve = |name: &str| self.world.plane.address_of(name);
-        let mut rules = RuleStore::open(path, &config.rules(), &resolve)?;
-        for kind in [RuleKind::Forward, RuleKind::OneToOne] {
-            for (rule, _) in self.rules.list(kind).filter(|(_, from)| *from == Origin::Runtime) {
-                rules.add(rule.clone(), Origin::Runtime, &resolve)?;
-            }
-        }
-        let before = std::mem::replace(&mut self.rules, rules);
-        if let Err(error) = self.put_in_force() {
-            self.rules = before;
-            self.put_in_force()?;
-            return Err(error);
-        }
-        if starts_differ(&self.config, &config) {
-            tracing::warn!(
-                "reload: changes of gateway, masquerade, ftp, timeouts and limits come into force \
-                 with the next start; --persist carries connections over it"
-            );
-        }
-        self.config = config;
-        tracing::info!("reload: {} rules are in force", self.rules.rules().iter().count());
-        Ok(())
     }
 
     fn rules(&self, kind: RuleKind) -> Vec<RuleView> {
@@ -167,7 +149,7 @@ impl Agent {
         Ok(numbers.number(rule.name()))
     }
 
-    fn put_in_force(&mut self) -> Result<(), Failure> {
+    pub(super) fn put_in_force(&mut self) -> Result<(), Failure> {
         for waiting in self.world.plane.apply(self.rules.rules())? {
             tracing::warn!(
                 "public port {}:{} is in use by a connection or a socket: the forward works, and \
@@ -219,15 +201,6 @@ pub fn policy(config: &Config) -> alg::Policy {
 /// Seconds that an expectation waits.
 pub fn expectation_seconds(timeouts: &config::Timeouts) -> u32 {
     u32::try_from(timeouts.expectation.as_secs()).unwrap_or(u32::MAX).max(1)
-}
-
-/// Whether something changed that is only read at the start.
-fn starts_differ(before: &Config, after: &Config) -> bool {
-    before.gateway != after.gateway
-        || before.masquerade != after.masquerade
-        || before.timeouts != after.timeouts
-        || before.limits != after.limits
-        || before.ftp != after.ftp
 }
 
 /// Flows of a rule that is gone are named by its number.

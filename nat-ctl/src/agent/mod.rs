@@ -32,6 +32,7 @@ mod overload;
 #[cfg(test)]
 mod packets;
 mod punts;
+mod reconfigure;
 mod report;
 mod reset;
 mod run;

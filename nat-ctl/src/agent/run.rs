@@ -78,6 +78,7 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
         world: World { plane, sender },
         bridge,
         overload: Overload::default(),
+        trial: None,
     };
     let ended = agent.work(&mut signals, metrics).await;
     notify::stopping();
@@ -195,6 +196,7 @@ impl Agent {
         let moment = clock::moment();
         self.bridge.tell(moment);
         self.bridge.history().give_up(moment).iter().for_each(report::transferred);
+        self.end_trial(now.seconds());
         let dropped = |reason| self.world.plane.maps().dropped(reason).ok();
         for reason in self.overload.look(now.seconds(), dropped) {
             tracing::warn!("overload: {reason}: new flows are refused; {}", reason.advice());

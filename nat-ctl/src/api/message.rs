@@ -3,6 +3,8 @@
 //! Invariant: every object carries the version; one of another version is refused with both
 //! numbers named.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -11,8 +13,8 @@ use crate::{
     error::{Exit, Failure},
     output::{
         DropsView, ExpectationView, ExplainView, FlowFilter, FlowView, FtpEventsView,
-        FtpRefusalsView, FtpSessionView, FtpTransferView, MetricsView, Question, RuleView,
-        StatusView,
+        FtpRefusalsView, FtpSessionView, FtpTransferView, MetricsView, PlanView, Question,
+        RuleView, StatusView,
     },
     rules::{Rule, RuleKind},
 };
@@ -74,6 +76,23 @@ pub enum Request {
     },
     /// The drops by reason; answered by [`Response::Drops`].
     Drops,
+    /// What a configuration would change; answered by [`Response::Plan`].
+    PlanConfig {
+        /// The file, its whole path.
+        file: PathBuf,
+    },
+    /// Puts a configuration in force; answered by [`Response::Done`].
+    ApplyConfig {
+        /// The file, its whole path.
+        file: PathBuf,
+        /// Seconds after which it is taken back unless it is confirmed.
+        #[serde(default)]
+        confirm: Option<u32>,
+    },
+    /// Keeps the configuration that is on trial; answered by [`Response::Done`].
+    ConfirmConfig,
+    /// Goes back to the configuration of before; answered by [`Response::Done`].
+    RollbackConfig,
     /// Everything that is measured; answered by [`Response::Metrics`].
     Metrics,
     /// What would become of a packet; answered by [`Response::Explain`].
@@ -87,7 +106,14 @@ impl Request {
     /// Whether it changes something, which is root's alone.
     pub fn changes(&self) -> bool {
         match self {
-            Self::AddRule { .. } | Self::RemoveRule { .. } | Self::DeleteFlows { .. } => true,
+            Self::AddRule { .. }
+            | Self::RemoveRule { .. }
+            | Self::DeleteFlows { .. }
+            | Self::ApplyConfig { .. }
+            | Self::ConfirmConfig
+            | Self::RollbackConfig => true,
+            // It changes nothing, but reads any file that is named.
+            Self::PlanConfig { .. } => true,
             Self::Status
             | Self::Rules { .. }
             | Self::Flows { .. }
@@ -129,6 +155,8 @@ pub enum Response {
     FtpEvents(FtpEventsView),
     /// Drops by reason.
     Drops(DropsView),
+    /// What a configuration would change.
+    Plan(PlanView),
     /// Everything that is measured.
     Metrics(Box<MetricsView>),
     /// What would become of a packet.

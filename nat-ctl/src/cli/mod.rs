@@ -2,6 +2,7 @@
 //!
 //! Invariant: text becomes a type while it is parsed; a command that runs has sound arguments.
 
+mod config;
 mod doctor;
 mod explain;
 mod ftp;
@@ -14,7 +15,6 @@ mod watch;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use nat_ctl::{
-    config::Config,
     error::{Exit, Failure},
     options::Instance,
     output::{Color, FlowFilter, Format, Printer},
@@ -93,7 +93,7 @@ enum Command {
     },
     /// The configuration file
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
     /// Everything that is measured, as Prometheus reads it
     Metrics,
     /// What would become of a packet, by which rule or flow, and what would change that
@@ -159,15 +159,6 @@ enum DropsCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Check a file without using it
-    Check {
-        /// The file
-        file: std::path::PathBuf,
-    },
-}
-
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> Result<(), End> {
@@ -216,10 +207,7 @@ impl Cli {
                     return Err(End::Told(Exit::Error));
                 }
             }
-            Command::Config(ConfigCommand::Check { file }) => {
-                Config::load(&file).map_err(Failure::from)?;
-                printer.note(&format!("{} is sound", file.display())).map_err(written)?;
-            }
+            Command::Config(command) => config::config(command, instance, &printer)?,
         }
         Ok(())
     }

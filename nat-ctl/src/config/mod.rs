@@ -243,7 +243,15 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config = Self::parse(&text).map_err(|mistake| ConfigError::Content {
+        Self::of_text(path, &text)
+    }
+
+    /// The same of the text that was read from `path`.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn of_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config = Self::parse(text).map_err(|mistake| ConfigError::Content {
             path: path.to_owned(),
             line: mistake.line,
             column: mistake.column,

@@ -11,6 +11,7 @@ mod flow_line;
 mod flow_list;
 mod ftp;
 mod metrics;
+mod plan;
 mod printer;
 mod rule_table;
 mod source;
@@ -31,6 +32,7 @@ pub use ftp::{
     FtpResult, FtpSide, FtpTransferView,
 };
 pub use metrics::{CONTENT_TYPE as METRICS_TYPE, MetricsView};
+pub use plan::{Change, PlanView, RuleChange};
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use view::{

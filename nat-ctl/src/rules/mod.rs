@@ -32,7 +32,7 @@ pub use one_to_one::{Inbound, OneToOne, OneToOneDraft};
 pub use ports::PortRange;
 pub use protocol::{Alg, InboundProtocol, Protocol, Protocols};
 pub use set::{Resolve, Rule, RuleKind, RuleSet};
-pub use store::{EditLock, Origin, RuleStore, StoreError};
+pub use store::{EditLock, Origin, RuleStore, StoreError, replace as replace_file};
 
 /// The control port of FTP (RFC 959, 5.2), where the ALG is on unless told otherwise.
 pub const FTP_CONTROL_PORT: u16 = 21;

@@ -205,7 +205,8 @@ impl RuleStore {
         let kept = |rule: &&Rule| self.origins.get(rule.name().as_str()) == Some(&Origin::Command);
         let rules = self.set.iter().filter(kept).cloned().collect();
         let write = || {
-            let text = serde_json::to_vec_pretty(&Kept { version: VERSION, rules })?;
+            let mut text = serde_json::to_vec_pretty(&Kept { version: VERSION, rules })?;
+            text.push(b'\n');
             replace(&self.path, &text)
         };
         write().map_err(|source| StoreError::File { what: "keep", path: self.path.clone(), source })
@@ -250,13 +251,17 @@ fn read(path: &Path) -> Result<Vec<Rule>, StoreError> {
 }
 
 /// Puts `text` at `path` such that a crash leaves the old file or the new one.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// Where the folder can't be written to.
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
-    let temporary = path.with_extension("json.new");
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
     let mut file = File::create(&temporary)?;
     file.write_all(text)?;
-    file.write_all(b"\n")?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
