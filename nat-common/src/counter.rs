@@ -28,7 +28,7 @@ counters! {
     Tc = 1, "tc";
     /// Packets that were given to the kernel's stack as they came.
     Stack = 2, "stack";
-    /// Segments of control connections that wait for the agent.
+    /// Packets handed to the agent, which sends them on: segments of control connections, fragments before their first one, packets to be cut.
     Punted = 3, "punted";
     /// Flows made.
     Flows = 4, "flows";

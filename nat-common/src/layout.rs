@@ -57,11 +57,21 @@ pub enum Stage {
     InsideRare = 11,
     /// Packets from outside that are not as most are.
     OutsideRare = 12,
+    /// TCP connections that open from inside, whose MSS may not fit the path.
+    InsideSyn = 13,
+    /// The same from outside.
+    OutsideSyn = 14,
+    /// Fragments from inside.
+    InsideFragment = 15,
+    /// Fragments from outside.
+    OutsideFragment = 16,
+    /// Packets from inside that cannot go on, unless they are cut.
+    InsideRefused = 17,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -75,6 +85,11 @@ impl Stage {
         Self::InsideLocal,
         Self::InsideRare,
         Self::OutsideRare,
+        Self::InsideSyn,
+        Self::OutsideSyn,
+        Self::InsideFragment,
+        Self::OutsideFragment,
+        Self::InsideRefused,
     ];
 
     /// Name of the XDP program.
@@ -94,7 +109,12 @@ impl Stage {
             | Self::OutsideError
             | Self::OutsideRefused
             | Self::EgressError
-            | Self::InsideLocal => None,
+            | Self::InsideLocal
+            | Self::InsideSyn
+            | Self::OutsideSyn
+            | Self::InsideFragment
+            | Self::OutsideFragment
+            | Self::InsideRefused => None,
         }
     }
 
@@ -114,6 +134,11 @@ impl Stage {
             Self::InsideLocal => "tc_inside_local",
             Self::InsideRare => "tc_inside_rare",
             Self::OutsideRare => "tc_outside_rare",
+            Self::InsideSyn => "tc_inside_syn",
+            Self::OutsideSyn => "tc_outside_syn",
+            Self::InsideFragment => "tc_inside_fragment",
+            Self::OutsideFragment => "tc_outside_fragment",
+            Self::InsideRefused => "tc_inside_refused",
         }
     }
 }
@@ -141,6 +166,10 @@ pub const RING_WAKES: u32 = 1 << 14;
 
 /// So much of the ring may be taken for a copy: the rest is left to what has to wait for the agent.
 pub const RING_COPIES: u32 = RING / 2;
+
+/// So much of the ring may be taken for fragments that wait for their first one, and for packets that are
+/// to be cut: however many come, FTP has the rest.
+pub const RING_FRAGMENTS: u32 = RING / 4;
 
 /// A heartbeat of the agent older than this (seconds) counts as no agent: XDP leaves everything to
 /// TC, whose next hops the kernel keeps true, and payload of control connections waits.

@@ -14,6 +14,7 @@ pub mod counter;
 pub mod expectation;
 pub mod flow;
 pub mod flow_table;
+pub mod fragment;
 pub mod harmless;
 pub mod hop;
 pub mod interface;

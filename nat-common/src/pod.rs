@@ -18,6 +18,8 @@ pod!(
     crate::expectation::Expectation,
     crate::expectation::ExpectationKey,
     crate::flow::FlowKey,
+    crate::fragment::FragmentKey,
+    crate::fragment::Fragmented,
     crate::hop::Hop,
     crate::interface::Interface,
     crate::journal::Journal,

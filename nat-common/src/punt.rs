@@ -1,9 +1,15 @@
 //! What the data plane hands to the agent: a record in the ring buffer `punts`.
 //!
-//! A header, then the packet as it arrived from its IPv4 header on, untranslated. The packet itself is
-//! dropped, and the agent sends it on; unless the record is a copy of a harmless line that has passed.
+//! A header, then the packet from its IPv4 header on. The packet itself is dropped, and the agent sends
+//! it on; unless the record is a copy of what has passed.
+//!
+//! Segments of control connections come as they arrived, and so do fragments whose first one has not
+//! come yet. A packet that is too long for its way out is translated, and to be cut.
 
-use crate::session::{SessionId, Side};
+use crate::{
+    flow::Zone,
+    session::{SessionId, Side},
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Largest packet that is handed over, in bytes from the IPv4 header on. GRO makes larger ones only
@@ -17,8 +23,9 @@ pub const MAX_PACKET: usize = 16384;
 #[repr(C)]
 pub struct PuntHeader {
     session: SessionId,
+    /// Who sent it; of a fragment the zone, of a long packet the longest that its way takes.
     side: u16,
-    /// Bits of [`AT_LINE`] and [`COPY`].
+    /// Bits of [`AT_LINE`], [`COPY`], [`FRAGMENT`] and [`LONG`].
     marks: u16,
     length: u32,
     ifindex: u32,
@@ -30,12 +37,61 @@ const _: () = assert!(size_of::<PuntHeader>() == 16);
 const AT_LINE: u16 = 1;
 /// The packet has passed, or will.
 const COPY: u16 = 2;
+/// It is a fragment whose first one has not come yet.
+const FRAGMENT: u16 = 4;
+/// It is translated, and too long for its way out.
+const LONG: u16 = 8;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// A segment of a control connection.
+    Segment,
+    /// A fragment from this zone whose first one has not come yet.
+    Fragment(Zone),
+    /// A translated packet that is to be cut to so many bytes.
+    Long(u16),
+}
 
 impl PuntHeader {
     /// `length` bytes of a packet that `side` of `session` sent, and that arrived on `ifindex`.
     #[inline(always)]
     pub const fn new(session: SessionId, side: Side, length: u32, ifindex: u32) -> Self {
         Self { session, side: side.index() as u16, marks: 0, length, ifindex }
+    }
+
+    /// `length` bytes of a fragment that arrived from `zone` on `ifindex`.
+    #[inline(always)]
+    pub const fn fragment(zone: Zone, length: u32, ifindex: u32) -> Self {
+        let side = match zone {
+            Zone::Inside => 1,
+            Zone::Outside => 2,
+        };
+        Self { session: SessionId::NONE, side, marks: FRAGMENT, length, ifindex }
+    }
+
+    /// `length` bytes of a packet that leaves by `ifindex`, which takes packets of up to `mtu`.
+    #[inline(always)]
+    pub const fn long(mtu: u16, length: u32, ifindex: u32) -> Self {
+        Self { session: SessionId::NONE, side: mtu, marks: LONG, length, ifindex }
+    }
+
+    /// The same of a fragment that has passed: it may be the gateway's own.
+    #[inline(always)]
+    pub const fn passed(self) -> Self {
+        Self { marks: self.marks | COPY, ..self }
+    }
+
+    /// What it is.
+    #[inline(always)]
+    pub const fn kind(&self) -> Punt {
+        if self.marks & FRAGMENT != 0 {
+            Punt::Fragment(if self.side == 1 { Zone::Inside } else { Zone::Outside })
+        } else if self.marks & LONG != 0 {
+            Punt::Long(self.side)
+        } else {
+            Punt::Segment
+        }
     }
 
     /// The same of a segment that starts a line, up to which the agent has vouched for the stream.
@@ -77,7 +133,7 @@ impl PuntHeader {
         self.length as usize
     }
 
-    /// The interface it arrived on.
+    /// The interface it arrived on; of a long packet the one that it leaves by.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
     }

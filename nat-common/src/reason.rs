@@ -45,8 +45,8 @@ reasons! {
     NotAllowed = 3, "not-allowed", "If the sender is wanted, add its network to `--allow` of the rule or to the `@CIDR` of its inbound entry. For a passive range see `nat-ctl ftp sessions`.";
     /// A TCP packet without SYN from inside that belongs to no flow: the connection began before the gateway did, or has expired.
     NoSyn = 4, "no-syn", "Connections that were open before the gateway started have to be opened again. If idle ones are lost, raise `timeouts.tcp_established`.";
-    /// A fragment that would have to be translated; fragments are not supported yet.
-    Fragment = 5, "fragment", "Lower the MTU or the datagram size of the sender so that it does not fragment.";
+    /// A fragment of a control connection, of what cannot be translated as a whole either, or one that would overwrite the flags of a TCP header (RFC 3128).
+    Fragment = 5, "fragment", "Harmless when rare. Many: somebody tries to get round a filter; `tcpdump -vv` shows from where.";
     /// An IP protocol other than TCP, UDP and ICMP.
     Protocol = 6, "protocol", "Only TCP, UDP and ICMP echo are translated.";
     /// An ICMP message other than echo and errors that would have to be translated.
@@ -109,6 +109,12 @@ reasons! {
     TcpWindow = 35, "tcp-window", "A few come late. Many to one connection: somebody tries to break it.";
     /// A segment of a control connection that the agent has ended by RST: one that broke a rule of strict mode, or whose rewritten lines nobody knows any more.
     AlgReset = 36, "alg-reset", "See `nat-ctl ftp refusals` and the log of the agent.";
+    /// A later fragment whose first one did not come in time, or whose flow has ended.
+    FragmentAlone = 37, "fragment-alone", "Loss on the network, or a flood of forged ones. Without an agent none waits for its first one.";
+    /// A fragment that came before its first one, or a packet that has to be cut, with too many of them there already.
+    FragmentsFull = 38, "fragments-full", "A flood of fragments; `tcpdump -n 'ip[6:2]&0x3fff!=0'` shows from where.";
+    /// The agent could not send a fragment on, or the pieces of a packet that it has cut.
+    FragmentSend = 39, "fragment-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -45,15 +45,26 @@ pub struct Settings {
     pub mapping: u16,
     /// A [`Filtering`].
     pub filtering: u16,
+    /// The largest MSS that a TCP connection may announce, however wide its path is; 0 leaves each as
+    /// it is.
+    pub mss_most: u16,
+    /// An MSS up to this fits every interface of the gateway.
+    pub mss_fits: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
 }
 
-const _: () = assert!(size_of::<Settings>() == 48);
+const _: () = assert!(size_of::<Settings>() == 52);
 
 impl Settings {
+    /// The largest MSS that fits packets of `mtu` bytes (RFC 6691 section 2).
+    pub const fn mss_of(mtu: u32) -> u16 {
+        let mss = mtu.saturating_sub(40);
+        if mss > u16::MAX as u32 { u16::MAX } else { mss as u16 }
+    }
+
     /// Whether outbound TCP to `port` is an FTP control connection.
     #[inline(always)]
     pub const fn is_control_port(&self, port: Port) -> bool {

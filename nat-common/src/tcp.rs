@@ -83,6 +83,12 @@ pub const fn outlived(seen: u8, last: u32, other: u32) -> u8 {
     if other > last.saturating_add(AFTER_RESET) { seen & !RST } else { seen }
 }
 
+/// Whether a header with `flags` has the options of one that opens a connection: SYN or SYN-ACK.
+#[inline(always)]
+pub const fn is_syn(flags: u8) -> bool {
+    flags & wire::SYN != 0
+}
+
 /// Whether a connection in which these were seen has come to an end in at least one direction, so
 /// that a new SYN with the same tuple is a new connection (RFC 9293 section 3.10.7.4, TIME-WAIT).
 #[inline(always)]

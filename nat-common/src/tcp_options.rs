@@ -72,17 +72,24 @@ fn find(buffer: &[u8; BUFFER], length: usize, kind: u8) -> Option<Found> {
     None
 }
 
-/// Lowers the MSS of a SYN by `by`, not below `floor`. Returns the MSS that now stands there; `None`
-/// when the option is missing.
+/// Lowers the MSS of a SYN to at most `most`, which fits the path, and then by `by`, not below `floor`.
+/// Returns the MSS that now stands there; `None` when the option is missing.
 #[inline(always)]
-pub fn lower_mss(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) -> Option<u16> {
+pub fn lower_mss(
+    buffer: &mut [u8; BUFFER],
+    length: usize,
+    most: u16,
+    by: u16,
+    floor: u16,
+) -> Option<u16> {
     let found = find(buffer, length, MSS)?;
     if found.length != 4 {
         return None;
     }
     let old = u16::from_be_bytes([byte(buffer, found.at + 2), byte(buffer, found.at + 3)]);
-    let lowered = old.saturating_sub(by);
-    let new = if lowered < floor { if old < floor { old } else { floor } } else { lowered };
+    let fits = if old < most { old } else { most };
+    let lowered = fits.saturating_sub(by);
+    let new = if lowered < floor { if fits < floor { fits } else { floor } } else { lowered };
     let [high, low] = new.to_be_bytes();
     buffer[index(found.at + 2)] = high;
     buffer[index(found.at + 3)] = low;
@@ -110,12 +117,21 @@ pub fn remove_mptcp(buffer: &mut [u8; BUFFER], length: usize) {
     }
 }
 
-/// Edits the options of a SYN: removes MPTCP and lowers the MSS as [`lower_mss`] does. Returns the MSS
-/// that now stands there, or 0.
+/// Edits the options of a SYN of a control connection: removes MPTCP and lowers the MSS as
+/// [`lower_mss`] does. Returns the MSS that now stands there, or 0.
 #[inline(always)]
-pub fn edit_syn(buffer: &mut [u8; BUFFER], length: usize, by: u16, floor: u16) -> u16 {
+pub fn edit_syn(buffer: &mut [u8; BUFFER], length: usize, most: u16, by: u16, floor: u16) -> u16 {
     remove_mptcp(buffer, length);
-    lower_mss(buffer, length, by, floor).unwrap_or(0)
+    lower_mss(buffer, length, most, by, floor).unwrap_or(0)
+}
+
+/// The MSS, where that is the first option, as nearly every sender has it; else `None`.
+#[inline(always)]
+pub const fn first_mss(option: [u8; 4]) -> Option<u16> {
+    match option {
+        [MSS, 4, high, low] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
 }
 
 /// Maps the edges of all SACK blocks with the corrections of the stream that they acknowledge: left
@@ -167,7 +183,7 @@ mod tests {
     fn the_mss_of_a_linux_syn_is_lowered_and_nothing_else_changes() {
         let syn = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
         let (mut area, length) = buffer(&syn);
-        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(1420));
+        assert_eq!(lower_mss(&mut area, length, u16::MAX, 40, 64), Some(1420));
         let mut wanted = syn;
         wanted[2..4].copy_from_slice(&1420u16.to_be_bytes());
         assert_eq!(area[..length], wanted);
@@ -176,11 +192,23 @@ mod tests {
     #[test]
     fn an_mss_is_never_lowered_below_the_floor_nor_raised() {
         let (mut area, length) = buffer(&[2, 4, 0, 90]);
-        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(64));
+        assert_eq!(lower_mss(&mut area, length, u16::MAX, 40, 64), Some(64));
         let (mut area, length) = buffer(&[2, 4, 0, 50]);
-        assert_eq!(lower_mss(&mut area, length, 40, 64), Some(50));
+        assert_eq!(lower_mss(&mut area, length, u16::MAX, 40, 64), Some(50));
         let (mut area, length) = buffer(&[1, 1, 1, 1]);
-        assert_eq!(lower_mss(&mut area, length, 40, 64), None);
+        assert_eq!(lower_mss(&mut area, length, u16::MAX, 40, 64), None);
+    }
+
+    #[test]
+    fn an_mss_is_lowered_to_what_fits_and_no_further() {
+        for (announced, wanted) in [(1460u16, 1360), (1361, 1360), (1360, 1360), (536, 536), (0, 0)]
+        {
+            let [high, low] = announced.to_be_bytes();
+            let (mut area, length) = buffer(&[1, 2, 4, high, low, 1]);
+            assert_eq!(lower_mss(&mut area, length, 1360, 0, 0), Some(wanted));
+            assert_eq!(first_mss([2, 4, high, low]), Some(announced));
+        }
+        assert_eq!(first_mss([1, 2, 4, 5]), None);
     }
 
     #[test]
@@ -229,7 +257,7 @@ mod tests {
             options in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..6, Just(30)], 0..=40)
         ) {
             let (mut area, length) = buffer(&options);
-            lower_mss(&mut area, length, 40, 64);
+            lower_mss(&mut area, length, u16::MAX, 40, 64);
             remove_mptcp(&mut area, length);
             let mut corrections = Corrections::default();
             corrections.push(5, 3, 4).unwrap();

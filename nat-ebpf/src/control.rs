@@ -8,6 +8,7 @@
 
 use crate::{
     headers::{Headers, TcpFields},
+    mss,
     packet::{NextHop, OptionsEdit, Packet},
     path::Outcome,
     rewrite::{self, Numbers},
@@ -84,7 +85,8 @@ pub fn pass<P: Packet, T: Tables>(
     let mut delta = nat_common::checksum::Delta::NONE;
     if options > 0 {
         delta = if flags & wire::SYN != 0 {
-            let mut syn = Syn { tables: &*tables, mss: 0 };
+            let most = mss::most(packet, tables, headers, flow);
+            let mut syn = Syn { tables: &*tables, most, mss: 0 };
             let delta = packet.edit_options(at, options, &mut syn)?;
             let mss = syn.mss;
             if mss != 0 {
@@ -131,16 +133,17 @@ fn is_read<P: Packet, T: Tables>(
     true
 }
 
-/// The edit of a SYN; `mss` is what it announces afterwards.
+/// The edit of a SYN; an MSS of `most` fits, `mss` is what it announces afterwards.
 struct Syn<'a, T> {
     tables: &'a T,
+    most: u16,
     mss: u16,
 }
 
 impl<T: Tables> OptionsEdit for &mut Syn<'_, T> {
     #[inline(always)]
     fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize) {
-        self.mss = self.tables.edit_syn(area, length);
+        self.mss = self.tables.edit_syn(area, length, self.most);
     }
 }
 

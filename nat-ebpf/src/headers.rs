@@ -3,6 +3,7 @@
 use crate::packet::Packet;
 use nat_common::{
     flow::{FlowKey, ICMP, TCP, UDP, Zone},
+    fragment::Fragmented,
     port::Port,
     reason::Reason,
 };
@@ -301,6 +302,32 @@ impl Headers {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Those of a first fragment as of the whole that it begins, where that could be translated.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`] and [`Reason::BadHeader`].
+    #[inline(always)]
+    pub fn begun<P: Packet>(self, packet: &P) -> Result<Self, Reason> {
+        if self.kind != Transport::FirstFragment {
+            return Ok(self);
+        }
+        let mut begun = self;
+        begun.read_transport(packet)?;
+        Ok(match begun.kind {
+            Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
+                begun
+            }
+            _ => self,
+        })
+    }
+
+    /// Those of a later fragment, with the ports of its datagram.
+    #[inline(always)]
+    pub const fn of(self, datagram: &Fragmented) -> Self {
+        let [sport, dport] = datagram.ports();
+        Self { sport, dport, ..self }
     }
 
     #[inline(always)]

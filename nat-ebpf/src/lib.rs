@@ -12,6 +12,8 @@
 pub mod bpf;
 pub mod closing;
 pub mod control;
+pub mod cut;
+pub mod fragment;
 pub mod guard;
 pub mod hairpin;
 pub mod headers;
@@ -19,6 +21,7 @@ pub mod headers;
 pub mod host;
 pub mod icmp_error;
 pub mod inbound;
+pub mod mss;
 pub mod outbound;
 pub mod packet;
 pub mod pair;

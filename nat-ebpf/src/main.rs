@@ -88,6 +88,36 @@ mod programs {
         bpf::tc::control(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, packets that open a connection.
+    #[classifier]
+    pub fn tc_inside_syn(context: TcContext) -> i32 {
+        bpf::tc::syn(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, packets that open a connection.
+    #[classifier]
+    pub fn tc_outside_syn(context: TcContext) -> i32 {
+        bpf::tc::syn(context, Zone::Outside)
+    }
+
+    /// TC ingress of an inside interface, fragments.
+    #[classifier]
+    pub fn tc_inside_fragment(context: TcContext) -> i32 {
+        bpf::tc::fragment(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, fragments.
+    #[classifier]
+    pub fn tc_outside_fragment(context: TcContext) -> i32 {
+        bpf::tc::fragment(context, Zone::Outside)
+    }
+
+    /// TC ingress of an inside interface, packets that cannot go on.
+    #[classifier]
+    pub fn tc_inside_refused(context: TcContext) -> i32 {
+        bpf::tc::refused(context, Zone::Inside)
+    }
+
     /// TC ingress of an inside interface, packets for the gateway.
     #[classifier]
     pub fn tc_inside_local(context: TcContext) -> i32 {
@@ -109,7 +139,7 @@ mod programs {
     /// TC ingress of a way out, packets that cannot go on.
     #[classifier]
     pub fn tc_outside_refused(context: TcContext) -> i32 {
-        bpf::tc::refused(context)
+        bpf::tc::refused(context, Zone::Outside)
     }
 
     /// TC egress of a way out, ICMP errors of the gateway itself.

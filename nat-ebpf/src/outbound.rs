@@ -1,6 +1,7 @@
 //! New flows from inside: which public address and port they leave with.
 
 use crate::{
+    cut,
     headers::{Headers, Transport},
     packet::{Packet, Route},
     pair::{self, Kin},
@@ -41,6 +42,13 @@ pub fn admit<P: Packet, T: Tables>(
     let (hop, mtu) = match packet.route(headers, headers.src, headers.dst) {
         Route::Forward(hop, mtu) => (hop, mtu),
         Route::Local => return Ok(Admission::Local),
+        // The flow is made, and then it is cut.
+        Route::TooBig if cut::may_cut(packet, headers)? => {
+            match packet.narrow_way(headers, headers.src, headers.dst) {
+                Some(way) => way,
+                None => return Ok(Admission::Stack),
+            }
+        }
         Route::TooBig | Route::Unreachable => return Ok(Admission::Stack),
     };
     let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };

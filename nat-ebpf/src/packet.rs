@@ -63,6 +63,10 @@ pub trait Packet {
     /// Where the kernel's routing sends a packet from `src` to `dst` that arrives as this one does.
     fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route;
 
+    /// The way of a packet from `src` to `dst` that is too long for it, and the longest that it takes;
+    /// `None` where there is none, or it is not known.
+    fn narrow_way(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)>;
+
     /// Bytes from the IP header on of the longest packet that will leave for this one; the segments
     /// that a super-packet will be cut to count alone.
     fn longest(&self, headers: &Headers) -> u32;
@@ -84,7 +88,7 @@ pub trait Packet {
     /// ring, and is none where there is not: gives back whether it is.
     ///
     /// # Errors
-    /// [`Reason::AlgTooLong`] or [`Reason::AlgRingFull`].
+    /// [`Reason::AlgTooLong`], [`Reason::AlgRingFull`] or [`Reason::FragmentsFull`].
     fn punt(&mut self, header: PuntHeader, at: usize) -> Result<bool, Reason>;
 
     /// The scale of windows that a SYN announces; 0 where it announces none, and 0 where the hook does
@@ -125,7 +129,8 @@ pub struct NextHop {
 /// What the kernel's routing says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Forward it; on that route packets of up to so many bytes are taken.
+    /// Forward it; on that route packets of up to so many bytes are taken, 0 where the kernel does not
+    /// say so while the neighbour is not resolved.
     Forward(NextHop, u32),
     /// It is for the gateway itself, or a broadcast.
     Local,

@@ -11,6 +11,8 @@
 //!             |               +-> admit           |     of a control connection (TC only): control
 //!             |                     |             |       payload to the agent, the rest shifted
 //!             +---------------------|-------------+--> rare: any packet, by the kernel's routing
+//!                                   |                    |      SYN with an MSS that may not fit: mss
+//!                                   |                    |      fragment; too long for its way: cut
 //!                                   |                    |
 //!                                   | made <-------------+ no flow
 //!                                   +-> rare
@@ -23,9 +25,9 @@
 
 use crate::{
     closing::{self, Noted},
-    control, hairpin,
+    control, cut, hairpin,
     headers::{Headers, Transport},
-    inbound, outbound,
+    inbound, mss, outbound,
     packet::{NextHop, Packet, Route},
     pair,
     rewrite::{self, Numbers},
@@ -54,7 +56,12 @@ pub enum Outcome {
     Unknown,
     /// It is of a control connection. Untouched; [`control`] goes on.
     Control,
-    /// It cannot go on, and its sender outside is to be told. Untouched; [`refuse`] goes on.
+    /// It opens a connection, with an MSS that may not fit. Untouched; [`open`] goes on.
+    Opens,
+    /// It is a fragment: a later one, or the first one of a flow. Untouched; [`crate::fragment::pass`]
+    /// goes on.
+    Fragment,
+    /// It cannot go on. Untouched; [`refuse`] goes on.
     Refused,
 }
 
@@ -87,6 +94,7 @@ pub fn admit<P: Packet, T: Tables>(
     if headers.kind == Transport::IcmpError {
         return Ok(Admission::Error);
     }
+    let headers = headers.begun(packet)?;
     let now = tables.now();
     let key = headers.key(zone);
     match zone {
@@ -104,6 +112,7 @@ pub fn turn<P: Packet, T: Tables>(packet: &P, tables: &mut T) -> Result<Admissio
     let Some(headers) = Headers::read(packet)? else {
         return Ok(Admission::Stack);
     };
+    let headers = headers.begun(packet)?;
     let now = tables.now();
     hairpin::admit(packet, tables, &headers, &headers.key(Zone::Inside), now)
 }
@@ -157,6 +166,10 @@ pub fn rare<P: Packet, T: Tables>(
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
+    if tcp::is_syn(arrival.headers.tcp.flags) && mss::may_exceed(packet, tables, &arrival.headers)?
+    {
+        return Ok(Outcome::Opens);
+    }
     if !packet.can_finish(&arrival.headers, &arrival.hop) {
         return Ok(Outcome::Stack);
     }
@@ -165,6 +178,27 @@ pub fn rare<P: Packet, T: Tables>(
     arrival.touch(noted)?;
     rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
     Ok(Outcome::Forward(arrival.hop))
+}
+
+/// A packet arrives from `zone` that [`rare`] found to open a connection, with an MSS that may not
+/// fit its path.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn open<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    let arrival = match arrive::<P, T, false>(packet, tables, zone)? {
+        Ok(arrival) => arrival,
+        Err(outcome) => return Ok(outcome),
+    };
+    let Arrival { headers, slot, flow, .. } = &arrival;
+    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
+    arrival.touch(noted)?;
+    mss::pass(packet, tables, &arrival.headers, &arrival.flow, arrival.hop)
 }
 
 /// A packet arrives from `zone` that was found to belong to a control connection. One hook
@@ -191,15 +225,23 @@ pub fn control<P: Packet, T: Tables>(
     control::pass(packet, tables, &headers, &flow, session, hop, now)
 }
 
-/// A packet arrives from outside that [`rare`] has found a flow for, and no way on. It goes to the
-/// kernel as the inside host would get it: the kernel sees why it cannot be forwarded and tells its
-/// sender, at a rate of its own, and [`crate::icmp_error::leave`] puts the public address back into
-/// what it quotes. One that may be cut the kernel cuts and forwards.
+/// A packet arrives from `zone` that [`rare`] has found a flow for, and no way on. The kernel sees why
+/// it cannot be forwarded and tells its sender, at a rate of its own: an inside host from the packet as it
+/// is, unless that may be cut ([`cut`]); one outside from the packet as the inside host would get it, and
+/// [`crate::icmp_error::leave`] puts the public address back into what it quotes. One from outside that
+/// may be cut the kernel cuts and forwards.
 ///
 /// # Errors
 /// The reason to drop it.
 #[inline(always)]
-pub fn refuse<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outcome, Reason> {
+pub fn refuse<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Outcome, Reason> {
+    if zone == Zone::Inside {
+        return cut::pass(packet, tables);
+    }
     let Some(headers) = Headers::read(packet)? else { return Ok(Outcome::Stack) };
     let slot = tables.flow(&headers.key(Zone::Outside)).ok_or(Reason::FlowBusy)?;
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
@@ -248,9 +290,15 @@ fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
         return Ok(Err(Outcome::Stack));
     }
     let Some(slot) = find(tables, &headers.key(zone), &headers) else {
-        return Ok(Err(Outcome::Unknown));
+        return Ok(Err(match headers.kind {
+            Transport::LaterFragment => Outcome::Fragment,
+            _ => Outcome::Unknown,
+        }));
     };
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
+    if headers.kind == Transport::FirstFragment {
+        return Ok(Err(Outcome::Fragment));
+    }
     headers.translatable()?;
     if !CONTROL && flow.control_session().is_some() {
         return Ok(Err(Outcome::Control));
@@ -259,10 +307,7 @@ fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
     let epoch = if alive { Some(settings.epoch) } else { None };
     match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {
         Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
-        None => Ok(Err(match zone {
-            Zone::Inside => Outcome::Stack,
-            Zone::Outside => Outcome::Refused,
-        })),
+        None => Ok(Err(Outcome::Refused)),
     }
 }
 

@@ -52,6 +52,20 @@ pub fn keep_ttl<P: Packet>(packet: &mut P, headers: &Headers, flow: &Flow) -> Re
     translate(packet, headers, flow, Numbers::Kept, headers.ttl)
 }
 
+/// The same with this time to live.
+///
+/// # Errors
+/// [`Reason::WriteFailed`].
+#[inline(always)]
+pub fn with_ttl<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    flow: &Flow,
+    ttl: u8,
+) -> Result<(), Reason> {
+    translate(packet, headers, flow, Numbers::Kept, ttl)
+}
+
 /// Writes addresses and time to live into the IPv4 header alone.
 ///
 /// # Errors

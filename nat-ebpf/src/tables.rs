@@ -13,6 +13,7 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    fragment::{FragmentKey, Fragmented},
     hop::{Hop, HopReference},
     interface::Interface,
     port::{Endpoint, Pool, Port, PortOwner},
@@ -58,7 +59,7 @@ pub trait Slot: Copy {
 pub struct KnownHop {
     /// Where it leads.
     pub hop: NextHop,
-    /// Longest packet from the IP header on.
+    /// Longest packet from the IP header on; 0 where that is not known.
     pub mtu: u32,
 }
 
@@ -190,6 +191,13 @@ pub trait Tables {
         shared_port::of(self, key, public, number)
     }
 
+    /// What is known of a datagram in fragments.
+    fn fragmented(&self, key: &FragmentKey) -> Option<Fragmented>;
+    /// Notes that, in place of what was known.
+    fn note_fragmented(&mut self, key: &FragmentKey, value: &Fragmented);
+    /// An identification for a datagram from `src` to `dst` that no other one has now.
+    fn identification(&mut self, src: [u8; 4], dst: [u8; 4], protocol: u8) -> u16;
+
     /// Takes an expectation out; of two packets that ask, one gets it.
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation>;
 
@@ -244,10 +252,17 @@ pub trait Tables {
         length: usize,
     );
 
-    /// Edits the options of a SYN of a control connection; the MSS that it then announces, or 0.
+    /// Edits the options of a SYN of a control connection on whose path an MSS of `most` fits; the MSS
+    /// that it then announces, or 0.
     #[inline(always)]
-    fn edit_syn(&self, area: &mut [u8; tcp_options::BUFFER], length: usize) -> u16 {
-        tcp_options::edit_syn(area, length, MSS_HEADROOM, MSS_FLOOR)
+    fn edit_syn(&self, area: &mut [u8; tcp_options::BUFFER], length: usize, most: u16) -> u16 {
+        tcp_options::edit_syn(area, length, most, MSS_HEADROOM, MSS_FLOOR)
+    }
+
+    /// Lowers the MSS in the options of any other SYN to `most`.
+    #[inline(always)]
+    fn lower_mss(&self, area: &mut [u8; tcp_options::BUFFER], length: usize, most: u16) {
+        tcp_options::lower_mss(area, length, most, 0, 0);
     }
 
     /// Runs up to `turns` turns of `body`.

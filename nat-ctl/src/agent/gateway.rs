@@ -7,6 +7,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use super::{
     answer::{Answer, Job},
     bridge::Bridge,
+    fragments::Fragments,
     ftp_view,
     overload::Overload,
     reconfigure::Trial,
@@ -41,6 +42,8 @@ pub struct Agent {
     pub overload: Overload,
     /// A configuration that waits to be confirmed.
     pub trial: Option<Trial>,
+    /// Fragments that wait, and packets that are cut.
+    pub fragments: Fragments,
 }
 
 impl Agent {

@@ -10,6 +10,8 @@
 //!        |     (rules, API)
 //!        v
 //!      bridge <----> alg (the engine, sans I/O)
+//!        |
+//!        |  fragments: those before their first one, and packets that are cut
 //!        |  segment, control, journal: from bytes and records to the engine's words and back
 //!        v
 //!      kernel (what is written, in order) = world: maps, claim (ports), send (raw socket)
@@ -20,6 +22,7 @@ mod bridge;
 mod claim;
 mod control;
 mod error;
+mod fragments;
 mod ftp_view;
 mod gateway;
 mod history;

@@ -12,6 +12,7 @@
 
 use std::{io, time::Duration};
 
+use nat_common::punt::{Punt, PuntHeader};
 use socket2::Socket;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -22,6 +23,7 @@ use super::{
     answer::Answer,
     bridge::Bridge,
     error::AgentError,
+    fragments::{self, Fragments},
     gateway::{Agent, expectation_seconds, policy},
     log, notify,
     overload::Overload,
@@ -61,8 +63,9 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
     let metrics = metrics.map_err(AgentError::system("listen for --metrics"))?;
     let plane = Plane::start(&options).await?;
     let persist = options.persist;
-    let sender = match RawSender::open() {
-        Ok(sender) => sender,
+    let sockets = RawSender::open().and_then(|sender| Ok((sender, Fragments::open()?)));
+    let (sender, fragments) = match sockets {
+        Ok(sockets) => sockets,
         Err(error) => {
             plane.stop(persist)?;
             return Err(AgentError::system("open a raw socket")(error));
@@ -79,6 +82,7 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
         bridge,
         overload: Overload::default(),
         trial: None,
+        fragments,
     };
     let ended = agent.work(&mut signals, metrics).await;
     notify::stopping();
@@ -103,6 +107,7 @@ impl Agent {
         let _scrape = scrape.map_err(AgentError::system("serve --metrics"))?;
         let mut beats = beats();
         let mut looks = every(LOOK);
+        let mut fragment_looks = every(fragments::LOOK);
         self.introduce();
         notify::ready();
         loop {
@@ -118,9 +123,7 @@ impl Agent {
                 ready = punts.wait() => {
                     let ready = ready.map_err(AgentError::system("wait for segments"))?;
                     let now = clock::moment();
-                    ready.read(|header, packet| {
-                        self.bridge.on_punt(&mut self.world, header, packet, now);
-                    });
+                    ready.read(|header, packet| self.on_punt(header, packet, now));
                     self.bridge.settle(&mut self.world);
                 }
                 call = server.next() => {
@@ -135,6 +138,9 @@ impl Agent {
                     self.read_copies(&mut punts);
                     self.grow();
                 }
+                _ = fragment_looks.tick(), if self.fragments.wait() => {
+                    self.fragments.look(self.world.plane.maps_mut());
+                }
                 event = self.world.plane.event() => {
                     match self.world.plane.handle(event).await {
                         Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
@@ -148,8 +154,17 @@ impl Agent {
     /// Reads the lines that nobody was woken for.
     fn read_copies(&mut self, punts: &mut Punts) {
         let now = clock::moment();
-        punts.read(|header, packet| self.bridge.on_punt(&mut self.world, header, packet, now));
+        punts.read(|header, packet| self.on_punt(header, packet, now));
         self.bridge.settle(&mut self.world);
+    }
+
+    fn on_punt(&mut self, header: &PuntHeader, packet: &[u8], now: Duration) {
+        match header.kind() {
+            Punt::Segment => self.bridge.on_punt(&mut self.world, header, packet, now),
+            Punt::Fragment(_) | Punt::Long(_) => {
+                self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);
+            }
+        }
     }
 
     fn introduce(&self) {

@@ -16,6 +16,8 @@ use crate::alg::pinhole::PINHOLES;
 
 /// Other addresses of a server: each takes an expectation for each PORT.
 const DATA_ADDRESSES: usize = 4;
+/// What fits the least MTU of IPv4, 68 bytes (RFC 791 section 3.2).
+const LEAST_MSS: u16 = 28;
 
 /// When a host keeps its public port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,17 @@ pub enum Filtering {
     AddressAndPortDependent,
     /// Anybody.
     EndpointIndependent,
+}
+
+/// Which MSS TCP connections through the gateway may announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClampMss {
+    /// What fits their path.
+    Auto,
+    /// What fits their path, and no more than this.
+    Most(u16),
+    /// Any.
+    Off,
 }
 
 /// What becomes of a PORT or 227 that names a third host.
@@ -80,6 +93,46 @@ impl<'de> Deserialize<'de> for Filtering {
                 "filtering '{word}' is not a choice: 'address-and-port-dependent' or \
                  'endpoint-independent'"
             ))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ClampMss {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "clamp_mss is 'auto', 'off' or a number of bytes")]
+        enum Given {
+            Word(String),
+            Number(i64),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Word(word) => match word.as_str() {
+                "auto" => Ok(Self::Auto),
+                "off" => Ok(Self::Off),
+                _ => Err(D::Error::custom(format_args!(
+                    "clamp_mss '{word}' is not a choice: 'auto', 'off' or a number of bytes"
+                ))),
+            },
+            Given::Number(number) => u16::try_from(number)
+                .ok()
+                .filter(|most| *most >= LEAST_MSS)
+                .map(Self::Most)
+                .ok_or_else(|| {
+                    D::Error::custom(format_args!(
+                        "clamp_mss = {number}: an MSS is a number from {LEAST_MSS} to 65535"
+                    ))
+                }),
+        }
+    }
+}
+
+impl From<ClampMss> for u16 {
+    /// As the data plane is told.
+    fn from(clamp: ClampMss) -> Self {
+        match clamp {
+            ClampMss::Auto => Self::MAX,
+            ClampMss::Most(most) => most,
+            ClampMss::Off => 0,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use serde::Deserialize;
 
-pub use choice::{Filtering, ForeignAddress, Mapping, PerHost};
+pub use choice::{ClampMss, Filtering, ForeignAddress, Mapping, PerHost};
 pub use pool::Pool;
 
 use crate::{
@@ -72,6 +72,8 @@ pub struct Masquerade {
     pub mapping: Mapping,
     /// Who may answer on it (RFC 4787, 5).
     pub filtering: Filtering,
+    /// Which MSS TCP connections through the gateway may announce.
+    pub clamp_mss: ClampMss,
 }
 
 impl Default for Masquerade {
@@ -81,6 +83,7 @@ impl Default for Masquerade {
             ports: Pool::default(),
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::AddressAndPortDependent,
+            clamp_mss: ClampMss::Auto,
         }
     }
 }

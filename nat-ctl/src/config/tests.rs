@@ -24,6 +24,7 @@ mode = "auto"
 ports = "auto"
 mapping = "endpoint-independent"
 filtering = "address-and-port-dependent"
+clamp_mss = "auto"
 
 [[forward]]
 name = "ftp"
@@ -233,5 +234,21 @@ fn other_addresses_of_a_server_are_told_apart_and_few() {
         let (_, _, why) =
             mistake(&format!("[ftp.data_addresses]\n\"198.51.100.7\" = [{others}]\n"));
         assert!(why.contains(wanted), "{why}");
+    }
+}
+
+#[test]
+fn an_mss_is_clamped_to_the_path_unless_it_says_otherwise() {
+    let clamped = |value: &str| parse(&format!("[masquerade]\nclamp_mss = {value}\n"));
+    for (value, wanted) in
+        [("\"auto\"", u16::MAX), ("\"off\"", 0), ("28", 28), ("1452", 1452), ("65535", u16::MAX)]
+    {
+        assert_eq!(u16::from(clamped(value).masquerade.clamp_mss), wanted, "{value}");
+    }
+    assert_eq!(parse("").masquerade.clamp_mss, ClampMss::Auto);
+    for value in ["27", "65536", "-1", "true", "\"on\"", "\"1452\""] {
+        let (line, _, why) = mistake(&format!("[masquerade]\nclamp_mss = {value}\n"));
+        assert_eq!(line, 2);
+        assert!(why.contains("clamp_mss"), "{why}");
     }
 }

@@ -89,6 +89,11 @@ impl Hops {
         self.keeper.epoch().number()
     }
 
+    /// The MTU of an interface, as the kernel has said last.
+    pub fn mtu(&self, index: u32) -> Option<u32> {
+        self.keeper.mtu(index)
+    }
+
     /// Something that no message tells of leads packets elsewhere: the interfaces of the gateway.
     pub fn void(&mut self) {
         self.keeper.void();

@@ -12,6 +12,7 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::FlowKey,
+    fragment::{FragmentKey, Fragmented},
     interface::Interface,
     journal::Journal,
     layout::Geometry,
@@ -44,6 +45,8 @@ pub const NAMES: &[&str] = &[
     "stages",
     "xdp_stages",
     "expectations",
+    "fragments",
+    "fragment_ids",
     "forwards",
     "encrypted",
     "one_to_one",
@@ -81,6 +84,8 @@ pub struct Maps {
     pub ports: Owners,
     /// Announced connections.
     pub expectations: Hash<ExpectationKey, Expectation>,
+    /// Datagrams that come in fragments.
+    pub fragments: Hash<FragmentKey, Fragmented>,
     /// Forwards by public endpoint.
     pub forwards: Hash<Endpoint, Forward>,
     /// Clients that hold an encrypted control session through a rule.
@@ -128,6 +133,7 @@ impl Maps {
             before: FlowMemory::before(pins)?,
             ports: Owners::open(pins)?,
             expectations: open(pins, "expectations", Map::HashMap)?,
+            fragments: open(pins, "fragments", Map::LruHashMap)?,
             forwards: open(pins, "forwards", Map::HashMap)?,
             encrypted: open(pins, "encrypted", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,

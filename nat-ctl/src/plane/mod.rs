@@ -206,6 +206,8 @@ impl Plane {
     }
 
     fn write_settings(&mut self) -> Result<()> {
+        let mtus = self.state.interfaces.iter().filter_map(|it| self.hops.mtu(it.index));
+        self.settings.mss_fits = Settings::mss_of(mtus.min().unwrap_or_default());
         self.maps
             .settings
             .set(0, self.settings, 0)

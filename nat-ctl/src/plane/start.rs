@@ -345,6 +345,9 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         epoch: 0,
         mapping: config.masquerade.mapping.into(),
         filtering: config.masquerade.filtering.into(),
+        mss_most: config.masquerade.clamp_mss.into(),
+        // That of the interfaces, which are looked at as it is written.
+        mss_fits: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })

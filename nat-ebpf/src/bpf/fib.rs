@@ -61,6 +61,12 @@ impl FibLookup {
         }
     }
 
+    /// What stands in place of the length after an answer.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        self.length as u32
+    }
+
     /// Asks the kernel.
     ///
     /// # Safety
@@ -81,10 +87,11 @@ impl FibLookup {
                 },
                 self.length as u32,
             ),
-            // The helper has put the router, or the destination itself, in place of the destination.
+            // The helper has put the router, or the destination itself, in place of the destination;
+            // the length is still that of the packet.
             NO_NEIGHBOUR => {
                 let hop = NextHop { ifindex: self.ifindex, neighbour: self.dst, link: None };
-                Route::Forward(hop, self.length as u32)
+                Route::Forward(hop, 0)
             }
             NOT_FORWARDED => Route::Local,
             FRAGMENTATION_NEEDED => Route::TooBig,

@@ -10,13 +10,14 @@ use super::{
 use crate::{
     control::{MSS_FLOOR, MSS_HEADROOM},
     public_port, shared_port,
+    tables::Tables as _,
 };
 use core::ptr;
 use nat_common::{
     checksum::Sum,
     flow::FlowKey,
-    flow_table::{self, Hashed, Lies},
-    harmless,
+    flow_table::{self, Hashed, LOCK_TRIES, Lies},
+    fragment, harmless,
     port::Endpoint,
     reason::Reason,
     record::FlowRecord,
@@ -166,6 +167,24 @@ pub extern "C" fn nat_refer(who: u64, mtu: u32, epoch: u32) -> u64 {
     hops::refer(who, mtu, epoch).half() as u64
 }
 
+/// An identification for a datagram between these addresses that no other one has now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_identification(src: u32, dst: u32, protocol: u32) -> u32 {
+    let (src, dst) = (src.to_ne_bytes(), dst.to_ne_bytes());
+    let place = fragment::counter(src, dst, protocol as u8, memory::seeds());
+    let Some(count) = maps::FRAGMENT_IDS.get_ptr_mut(place) else { return 1 };
+    for _try in 0..LOCK_TRIES {
+        // SAFETY: a value of an array map, one word.
+        let old = unsafe { ptr::read_volatile(count) };
+        if memory::swap(count, old, old.wrapping_add(1)) {
+            return fragment::identification(old) as u32;
+        }
+    }
+    // Others take them faster than one can look.
+    fragment::identification(Maps.random() as u64) as u32
+}
+
 /// Maps a sequence number with the corrections of the side number `side` of a session.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -223,14 +242,25 @@ pub extern "C" fn nat_harmless(side: u32, length: u32) -> u32 {
     harmless::is_harmless(self::side(side), unsafe { &*line }, length as usize) as u32
 }
 
-/// Lowers the MSS in the options and removes MPTCP; the MSS that now stands there, or 0.
+/// Lowers the MSS in the options of a control connection to `most` and by some more, and removes MPTCP;
+/// the MSS that now stands there, or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_syn(length: u32) -> u32 {
+pub extern "C" fn nat_syn(length: u32, most: u32) -> u32 {
     let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own area.
     let area = unsafe { &mut *area };
-    tcp_options::edit_syn(area, length as usize, MSS_HEADROOM, MSS_FLOOR) as u32
+    tcp_options::edit_syn(area, length as usize, most as u16, MSS_HEADROOM, MSS_FLOOR) as u32
+}
+
+/// Lowers the MSS in the options to `most`; the MSS that now stands there, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_lower_mss(length: u32, most: u32) -> u32 {
+    let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own area.
+    let area = unsafe { &mut *area };
+    tcp_options::lower_mss(area, length as usize, most as u16, 0, 0).unwrap_or(0) as u32
 }
 
 /// The scale of windows that is announced in the options, or 0.

@@ -3,13 +3,16 @@
 use super::fib::FibLookup;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{
+        Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+    },
     macros::btf_map,
 };
 use nat_common::{
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
     flow_table::STRIPES,
+    fragment::{FRAGMENTED, FragmentKey, Fragmented, IDENTIFICATIONS},
     harmless,
     hop::{HOPS, Hop},
     interface::Interface,
@@ -102,6 +105,13 @@ pub static XDP_STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 /// Announced connections. Sized at load.
 #[btf_map(name = "expectations")]
 pub static EXPECTATIONS: HashMap<ExpectationKey, Expectation, 65536> = HashMap::new();
+/// Datagrams that come in fragments.
+#[btf_map(name = "fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragmented, { FRAGMENTED as usize }> =
+    LruHashMap::new();
+/// How many identifications were given out, by [`nat_common::fragment::counter`].
+#[btf_map(name = "fragment_ids")]
+pub static FRAGMENT_IDS: Array<u64, { IDENTIFICATIONS as usize }> = Array::new();
 /// Forwards by public endpoint.
 #[btf_map(name = "forwards")]
 pub static FORWARDS: HashMap<Endpoint, Forward, 131072, ON_DEMAND> = HashMap::new();

@@ -28,7 +28,7 @@ use nat_common::{
     checksum::Delta,
     flow::Rewrite,
     harmless, layout,
-    punt::{MAX_PACKET, PuntHeader},
+    punt::{MAX_PACKET, Punt, PuntHeader},
     reason::Reason,
     session::Side,
     tcp_options,
@@ -43,6 +43,8 @@ const VLAN_ID: u32 = 0x0fff;
 // include/uapi/linux/if_packet.h; 2 is multicast.
 const PACKET_BROADCAST: u32 = 1;
 const PACKET_OTHERHOST: u32 = 3;
+/// What every interface takes (RFC 791 section 3.2).
+const LEAST_MTU: u16 = 68;
 /// `BPF_F_CURRENT_NETNS` of include/uapi/linux/bpf.h.
 const CURRENT_NETNS: u64 = -1i64 as u64;
 /// `BPF_TCP_ESTABLISHED` of include/uapi/linux/bpf.h.
@@ -312,6 +314,25 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn narrow_way(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)> {
+        let lookup = maps::FIB_SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own value, and the program's context.
+        unsafe {
+            // The helper says how long is not too long where the length is, and where it leads to where
+            // it is not.
+            let length = self.longest(headers) as u16;
+            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
+            let Route::TooBig = (*lookup).ask(self.0.as_ptr()) else { return None };
+            let mtu = (*lookup).length();
+            *lookup = FibLookup::new(headers, LEAST_MTU, self.ifindex(), src, dst);
+            match (*lookup).ask(self.0.as_ptr()) {
+                Route::Forward(hop, _) => Some((NextHop { link: None, ..hop }, mtu)),
+                Route::Local | Route::TooBig | Route::Unreachable => None,
+            }
+        }
+    }
+
+    #[inline(always)]
     fn can_finish(&mut self, _headers: &Headers, _hop: &NextHop) -> bool {
         true
     }
@@ -353,9 +374,16 @@ impl Packet for TcPacket {
         // By itself the ring wakes only a reader that has read everything, which one that leaves
         // copies where they are has not.
         let mut wake = BPF_RB_FORCE_WAKEUP;
-        if header.is_copy() {
-            // SAFETY: reads a number.
-            let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA as u64) };
+        // SAFETY: reads a number.
+        let waiting = || unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA as u64) };
+        let is_segment = matches!(header.kind(), Punt::Segment);
+        let full = if is_segment { Reason::AlgRingFull } else { Reason::FragmentsFull };
+        if !is_segment {
+            if waiting() > layout::RING_FRAGMENTS as u64 {
+                return Err(full);
+            }
+        } else if header.is_copy() {
+            let waiting = waiting();
             if waiting > layout::RING_COPIES as u64 {
                 header = header.at_line();
             } else if waiting < layout::RING_WAKES as u64 {
@@ -373,7 +401,7 @@ impl Packet for TcPacket {
             let size = HEADER as u64 + length as u64;
             match bpf_ringbuf_output(ring, record.cast(), size, wake as u64) {
                 0 => Ok(header.is_copy()),
-                _ => Err(Reason::AlgRingFull),
+                _ => Err(full),
             }
         }
     }

@@ -7,6 +7,9 @@
 //!             --of a control connection--> tc_inside_control
 //!   tc_inside_rare --no flow--> tc_inside_new
 //!                  --of a control connection--> tc_inside_control
+//!                  --SYN whose MSS may not fit--> tc_inside_syn
+//!                  --fragment--> tc_inside_fragment
+//!                  --its sender is to be told, or it is to be cut--> tc_inside_refused
 //!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside_rare
 //!                 --ICMP error--> tc_inside_error
 //!   tc_outside_rare --its sender is to be told--> tc_outside_refused
@@ -62,6 +65,33 @@ pub const fn control(zone: Zone) -> Stage {
     match zone {
         Zone::Inside => Stage::InsideControl,
         Zone::Outside => Stage::OutsideControl,
+    }
+}
+
+/// The program for packets that open a connection.
+#[inline(always)]
+pub const fn syn(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideSyn,
+        Zone::Outside => Stage::OutsideSyn,
+    }
+}
+
+/// The program for fragments.
+#[inline(always)]
+pub const fn fragment(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideFragment,
+        Zone::Outside => Stage::OutsideFragment,
+    }
+}
+
+/// The program for packets that cannot go on.
+#[inline(always)]
+pub const fn refused(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideRefused,
+        Zone::Outside => Stage::OutsideRefused,
     }
 }
 

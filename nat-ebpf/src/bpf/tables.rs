@@ -22,6 +22,7 @@ use nat_common::{
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    fragment::{FragmentKey, Fragmented},
     hop::{Hop, HopReference},
     interface::Interface,
     port::{Endpoint, Pool, Port, PortOwner},
@@ -219,6 +220,24 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn fragmented(&self, key: &FragmentKey) -> Option<Fragmented> {
+        // SAFETY: copied at once; a value is written over only by a first fragment with the same key.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn note_fragmented(&mut self, key: &FragmentKey, value: &Fragmented) {
+        // Where it fails, later fragments wait in vain: that is counted.
+        let _ = maps::FRAGMENTS.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn identification(&mut self, src: [u8; 4], dst: [u8; 4], protocol: u8) -> u16 {
+        let (src, dst) = (u32::from_ne_bytes(src), u32::from_ne_bytes(dst));
+        global::nat_identification(src, dst, protocol.into()) as u16
+    }
+
+    #[inline(always)]
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {
         // SAFETY: copied before the removal; only who removes it uses the copy.
         let expectation = *unsafe { maps::EXPECTATIONS.get(key) }?;
@@ -357,8 +376,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn edit_syn(&self, _area: &mut [u8; tcp_options::BUFFER], length: usize) -> u16 {
-        global::nat_syn(length as u32) as u16
+    fn edit_syn(&self, _area: &mut [u8; tcp_options::BUFFER], length: usize, most: u16) -> u16 {
+        global::nat_syn(length as u32, most.into()) as u16
+    }
+
+    #[inline(always)]
+    fn lower_mss(&self, _area: &mut [u8; tcp_options::BUFFER], length: usize, most: u16) {
+        global::nat_lower_mss(length as u32, most.into());
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use super::{Maps, skb::TcPacket, stages};
 use crate::{
+    fragment,
     guard::{self, Exit},
     icmp_error,
     path::{self, Admission, Outcome},
@@ -42,6 +43,22 @@ pub fn control(context: TcContext, zone: Zone) -> i32 {
     finish(packet, outcome, zone)
 }
 
+/// The program for packets that open a connection.
+#[inline(always)]
+pub fn syn(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket::new(context);
+    let outcome = path::open(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
+/// The program for fragments.
+#[inline(always)]
+pub fn fragment(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket::new(context);
+    let outcome = fragment::pass(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
+}
+
 /// The program for ICMP errors.
 #[inline(always)]
 pub fn error(context: TcContext, zone: Zone) -> i32 {
@@ -50,12 +67,12 @@ pub fn error(context: TcContext, zone: Zone) -> i32 {
     finish(packet, outcome, zone)
 }
 
-/// The program for packets from outside that cannot go on.
+/// The program for packets that cannot go on.
 #[inline(always)]
-pub fn refused(context: TcContext) -> i32 {
+pub fn refused(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
-    let outcome = path::refuse(&mut packet, &mut Maps);
-    finish(packet, outcome, Zone::Outside)
+    let outcome = path::refuse(&mut packet, &mut Maps, zone);
+    finish(packet, outcome, zone)
 }
 
 #[inline(always)]
@@ -68,7 +85,9 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
         Ok(Outcome::Rare) => stages::go(packet.context(), stages::rare(zone)),
         Ok(Outcome::Unknown) => stages::go(packet.context(), stages::new(zone)),
         Ok(Outcome::Control) => stages::go(packet.context(), stages::control(zone)),
-        Ok(Outcome::Refused) => stages::go(packet.context(), Stage::OutsideRefused),
+        Ok(Outcome::Opens) => stages::go(packet.context(), stages::syn(zone)),
+        Ok(Outcome::Fragment) => stages::go(packet.context(), stages::fragment(zone)),
+        Ok(Outcome::Refused) => stages::go(packet.context(), stages::refused(zone)),
         Ok(Outcome::Forward(hop)) => {
             Maps.count(Counter::Tc);
             packet.send(&hop)

@@ -88,7 +88,14 @@ fn finish<const SUMS: bool>(
             Zone::Outside => XDP_PASS,
         },
         // TC counts what it does with it.
-        Ok(Outcome::Stack | Outcome::Punted | Outcome::Control | Outcome::Refused) => XDP_PASS,
+        Ok(
+            Outcome::Stack
+            | Outcome::Punted
+            | Outcome::Control
+            | Outcome::Opens
+            | Outcome::Fragment
+            | Outcome::Refused,
+        ) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP
@@ -256,6 +263,17 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
             *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
             (*lookup).ask(self.context.as_ptr())
         }
+    }
+
+    #[inline(always)]
+    fn narrow_way(
+        &self,
+        _headers: &Headers,
+        _src: [u8; 4],
+        _dst: [u8; 4],
+    ) -> Option<(NextHop, u32)> {
+        // What is to be cut is left to TC.
+        None
     }
 
     #[inline(always)]

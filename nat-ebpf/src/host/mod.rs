@@ -13,6 +13,7 @@ pub use state::{Drops, Limits, State};
 pub use tables::{HostSlot, HostTables, Memory, Operation, Schedule};
 
 use crate::{
+    fragment,
     guard::{self, Exit},
     icmp_error,
     packet::NextHop,
@@ -55,7 +56,9 @@ pub fn tc_ingress(
             },
             Ok(Outcome::Rare) => path::rare(packet, tables, zone),
             Ok(Outcome::Control) => path::control(packet, tables, zone),
-            Ok(Outcome::Refused) => path::refuse(packet, tables),
+            Ok(Outcome::Opens) => path::open(packet, tables, zone),
+            Ok(Outcome::Fragment) => fragment::pass(packet, tables, zone),
+            Ok(Outcome::Refused) => path::refuse(packet, tables, zone),
             Ok(Outcome::Stack) => return pass(tables),
             Ok(Outcome::Forward(hop)) => {
                 tables.count(Counter::Tc);
@@ -109,6 +112,8 @@ pub fn xdp_ingress(
                 | Outcome::Punted
                 | Outcome::Unknown
                 | Outcome::Control
+                | Outcome::Opens
+                | Outcome::Fragment
                 | Outcome::Refused,
             ) => Verdict::Pass,
             Err(reason) => drop(tables, reason),

@@ -9,7 +9,7 @@ use nat_common::{
     flow::Rewrite,
     harmless,
     port::Endpoint,
-    punt::{MAX_PACKET, PuntHeader},
+    punt::{MAX_PACKET, Punt, PuntHeader},
     reason::Reason,
     session::Side,
     tcp_options,
@@ -270,6 +270,16 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         }
     }
 
+    fn narrow_way(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)> {
+        let Route::TooBig = self.world.route(dst, self.longest(headers) as usize) else {
+            return None;
+        };
+        match self.world.route(dst, 0) {
+            Route::Forward(hop, mtu) if COMPLETE => Some((NextHop { link: None, ..hop }, mtu)),
+            _ => None,
+        }
+    }
+
     fn can_finish(&mut self, headers: &Headers, hop: &NextHop) -> bool {
         if COMPLETE {
             return true;
@@ -314,8 +324,9 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
             return Err(Reason::AlgTooLong);
         }
         let packet = self.frame.get(at..at + header.length()).ok_or(Reason::Truncated)?;
-        if self.world.ring_full {
-            return Err(Reason::AlgRingFull);
+        let is_segment = header.kind() == Punt::Segment;
+        if self.world.ring_full || self.world.ring_fills && !is_segment {
+            return Err(if is_segment { Reason::AlgRingFull } else { Reason::FragmentsFull });
         }
         let header = match header.is_copy() && self.world.ring_fills {
             true => header.at_line(),

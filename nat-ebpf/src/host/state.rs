@@ -6,6 +6,7 @@ use nat_common::{
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
+    fragment::{FragmentKey, Fragmented},
     hop::Hop,
     interface::Interface,
     port::{Endpoint, PortOwner},
@@ -81,6 +82,10 @@ pub struct State {
     pub hops: HashMap<u32, Hop>,
     /// Announced connections.
     pub expectations: HashMap<ExpectationKey, Expectation>,
+    /// Datagrams that come in fragments.
+    pub fragments: HashMap<FragmentKey, Fragmented>,
+    /// How many identifications were given out, as in the map of that name.
+    pub fragment_ids: HashMap<u32, u64>,
     /// Forwards by public endpoint.
     pub forwards: HashMap<Endpoint, Forward>,
     /// Remote networks by number of the filter: network and bits of its prefix.

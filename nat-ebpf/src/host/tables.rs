@@ -15,6 +15,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
     flow_table::{self, LOCK_TRIES},
+    fragment::{self, FragmentKey, Fragmented},
     hop::{self, HOP_PROBES, Hop, HopReference, WORDS},
     interface::Interface,
     port::{Endpoint, PortOwner},
@@ -273,6 +274,22 @@ impl<'a> Tables for HostTables<'a> {
 
     fn lot(&self, inside: &Endpoint, more: u64) -> u32 {
         flow_table::hash([inside.word(), more], self.still().seeds) as u32
+    }
+
+    fn fragmented(&self, key: &FragmentKey) -> Option<Fragmented> {
+        self.still().fragments.get(key).copied()
+    }
+
+    fn note_fragmented(&mut self, key: &FragmentKey, value: &Fragmented) {
+        self.still().fragments.insert(*key, *value);
+    }
+
+    fn identification(&mut self, src: [u8; 4], dst: [u8; 4], protocol: u8) -> u16 {
+        let mut state = self.still();
+        let place = fragment::counter(src, dst, protocol, state.seeds);
+        let count = state.fragment_ids.entry(place).or_default();
+        *count += 1;
+        fragment::identification(*count - 1)
     }
 
     fn take_expectation(&mut self, key: &ExpectationKey) -> Option<Expectation> {

@@ -80,6 +80,8 @@ pub struct Spec {
     pub src: [u8; 4],
     pub dst: [u8; 4],
     pub ttl: u8,
+    /// Identification.
+    pub id: u16,
     /// Flags and offset of the fragment.
     pub fragment: u16,
     /// Words of IPv4 options.
@@ -111,7 +113,18 @@ impl Spec {
 
     pub fn of(src: [u8; 4], dst: [u8; 4], body: Body) -> Self {
         let payload = Vec::new();
-        Self { src, dst, ttl: 64, fragment: DONT, options: 0, body, payload, trailer: 0, damage: 0 }
+        Self {
+            src,
+            dst,
+            ttl: 64,
+            id: 0x1234,
+            fragment: DONT,
+            options: 0,
+            body,
+            payload,
+            trailer: 0,
+            damage: 0,
+        }
     }
 
     pub fn with(mut self, payload: &[u8]) -> Self {
@@ -146,7 +159,7 @@ impl Spec {
         let segment = self.segment();
         let mut ip = vec![0x45 + self.options, 0x10];
         ip.extend((self.length() as u16).to_be_bytes());
-        ip.extend([0x12, 0x34]);
+        ip.extend(self.id.to_be_bytes());
         ip.extend(self.fragment.to_be_bytes());
         ip.extend([self.ttl, self.protocol(), 0, 0]);
         ip.extend(self.src);
@@ -209,7 +222,8 @@ impl Spec {
                 None
             }
         };
-        if let Some(at) = at {
+        // What a later fragment holds is in the middle of something.
+        if let Some(at) = at.filter(|_| !self.is_later_fragment()) {
             let base = match self.protocol() {
                 ICMP => 0,
                 protocol => sums::pseudo(self.src, self.dst, protocol, bytes.len()),

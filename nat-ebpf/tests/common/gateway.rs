@@ -114,6 +114,8 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         epoch: EPOCH,
         mapping: Mapping::EndpointIndependent as u16,
         filtering: Filtering::AddressAndPortDependent as u16,
+        mss_most: u16::MAX,
+        mss_fits: Settings::mss_of(MTU),
         pool: pool(),
         control_ports,
     };

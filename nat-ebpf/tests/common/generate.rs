@@ -128,20 +128,24 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
 /// A packet that arrives from `zone`, most often between hosts that know each other.
 pub fn packet(zone: Zone) -> BoxedStrategy<Spec> {
     let fragment = prop_oneof![
-        12 => Just(DONT), 6 => Just(0), 1 => Just(MORE), 1 => Just(MORE | 1), 1 => Just(0x1fff),
+        20 => Just(DONT), 12 => Just(0), 4 => Just(MORE), 1 => Just(MORE | 1), 1 => Just(0x1fff),
+        2 => Just(MORE | 185), 3 => Just(370), 1 => Just(DONT | MORE),
     ];
+    let id = prop::sample::select(vec![0x1234u16, 0x1234, 0, 7]);
     let ttl =
         prop_oneof![8 => Just(64u8), 1 => Just(0), 1 => Just(1), 2 => Just(2), 1 => Just(255)];
     let words = prop_oneof![12 => Just(0u8), 1 => Just(1), 1 => Just(10)];
     let damage = prop_oneof![8 => Just(0u16), 1 => Just(1), 1 => Just(0xffff), 1 => Just(0x8000)];
     let trailer = prop_oneof![Just(0usize), Just(6)];
-    (address(zone), destination(zone), ttl, fragment, words, body(), payload(), trailer, damage)
-        .prop_map(|(src, dst, ttl, fragment, options, body, payload, trailer, damage)| Spec {
+    let numbers = (ttl, id, fragment, words);
+    (address(zone), destination(zone), numbers, body(), payload(), trailer, damage)
+        .prop_map(|(src, dst, (ttl, id, fragment, options), body, payload, trailer, damage)| Spec {
             // Short packets are filled up to the least length of a frame.
             trailer: if payload.len() < 24 { trailer } else { 0 },
             src,
             dst,
             ttl,
+            id,
             fragment,
             options,
             body,

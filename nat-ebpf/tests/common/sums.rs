@@ -34,7 +34,7 @@ pub struct Residues {
     pub transport: Option<u16>,
 }
 
-/// The residues of a whole IPv4 frame that is not a fragment.
+/// The residues of a whole IPv4 frame; of a later fragment only that of its header.
 pub fn residues(frame: &[u8]) -> Residues {
     let ip = &frame[ETHERNET..];
     let header = usize::from(ip[0] & 15) * 4;
@@ -48,10 +48,11 @@ pub fn residues(frame: &[u8]) -> Residues {
         total.extend((segment.len() as u16).to_be_bytes());
     }
     total.extend(segment);
-    let unsummed = protocol == UDP && segment[6..8] == [0, 0];
+    let is_later = ip[6] & 0x1f != 0 || ip[7] != 0;
+    let unsummed = protocol == UDP && segment.get(6..8) == Some(&[0, 0]);
     Residues {
         network: sum(&ip[..header]) % 0xffff,
-        transport: (!unsummed).then(|| sum(&total) % 0xffff),
+        transport: (!unsummed && !is_later).then(|| sum(&total) % 0xffff),
     }
 }
 

@@ -18,6 +18,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Zone},
     flow_table::{self, Hashed, Memory as _, homes, host::HostMemory},
+    fragment::{FragmentKey, Fragmented, IDENTIFICATIONS},
     hop::{HOPS, Hop},
     layout::{Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, Port, PortOwner, place},
@@ -168,6 +169,7 @@ impl Object {
         self.write_hops(&state.hops);
         self.write("expectations", &state.expectations);
         self.write("forwards", &state.forwards);
+        self.write_identifications(&state.fragment_ids);
         self.write("one_to_one", &state.one_to_one);
         let mut allowed: LpmTrie<_, AllowedKey, u32> =
             LpmTrie::try_from(self.ebpf.map_mut("allowed").unwrap()).unwrap();
@@ -256,6 +258,22 @@ impl Object {
     pub fn hops_taken(&mut self) -> usize {
         let map: Array<_, Hop> = Array::try_from(self.ebpf.map("hops").unwrap()).unwrap();
         (0..HOPS).filter(|index| map.get(index, 0).unwrap().is_taken()).count()
+    }
+
+    fn write_identifications(&mut self, counts: &Table<u32, u64>) {
+        let mut map = Array::try_from(self.ebpf.map_mut("fragment_ids").unwrap()).unwrap();
+        for place in 0..IDENTIFICATIONS {
+            map.set(place, counts.get(&place).copied().unwrap_or_default(), 0).unwrap();
+        }
+        let mut fragments = self.hash::<FragmentKey, Fragmented>("fragments");
+        let old: Vec<FragmentKey> = fragments.keys().map(Result::unwrap).collect();
+        for key in old {
+            fragments.remove(&key).unwrap();
+        }
+    }
+
+    pub fn fragments(&mut self) -> Table<FragmentKey, Fragmented> {
+        self.read("fragments")
     }
 
     fn write_ports(&mut self, ports: &Table<Endpoint, PortOwner>) {

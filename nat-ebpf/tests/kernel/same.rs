@@ -17,6 +17,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Zone},
     flow_table::{SPAN, WINDOW},
+    fragment::{FragmentKey, Fragmented},
     harmless,
     hop::{self, Hop},
     layout,
@@ -92,6 +93,7 @@ fn dial(port: u16, number: u16) -> Spec {
         src: REMOTE,
         dst: PUBLIC,
         ttl: 64,
+        id: 1,
         fragment: 0,
         options: 0,
         body: Body::Tcp {
@@ -222,6 +224,7 @@ impl Both {
             Verdict::Forward(_) => (object::TC_REDIRECT, layout::MARK),
             Verdict::Drop(_) | Verdict::Punted => (object::TC_SHOT, 0),
         };
+        assert_eq!(sums::residues(&answer.frame).network, sums::residues(frame).network);
         if matches!(verdict, Verdict::Forward(_)) {
             assert_eq!(sums::residues(&answer.frame), sums::residues(frame), "checksums");
         }
@@ -334,6 +337,7 @@ impl Both {
         assert_eq!(self.object.ports(), state.ports);
         assert_eq!(self.object.hops(state.hops.keys().copied()), state.hops);
         assert_eq!(self.object.expectations(), state.expectations);
+        assert_eq!(datagrams(&self.object.fragments()), datagrams(&state.fragments));
         assert_eq!(self.object.counters(), state.counters);
         assert_eq!(self.object.drops(), *state.drops);
         for record in wanted.values() {
@@ -347,6 +351,15 @@ impl Both {
             }
         }
     }
+}
+
+/// What is known of datagrams, but for when that ends.
+fn datagrams(
+    known: &HashMap<FragmentKey, Fragmented>,
+) -> HashMap<FragmentKey, impl Debug + PartialEq> {
+    let fields =
+        |it: &Fragmented| (it.ports(), it.identification(), it.addresses(), it.ifindex(), it.mtu());
+    known.iter().map(|(key, it)| (*key, fields(it))).collect()
 }
 
 /// The fields of flow records; times are only checked to be of this run.

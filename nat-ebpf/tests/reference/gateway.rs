@@ -4,7 +4,7 @@ pub use crate::common::gateway::*;
 use crate::model::{self, Forward, Holder, Model, Owned, Place};
 use nat_common::{
     flow::{TCP, UDP},
-    settings::{Filtering, Mapping},
+    settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::host::{Limits, Memory, World};
 
@@ -65,7 +65,12 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         numbered: vec![PUBLIC],
         epoch: EPOCH,
         hops: Vec::new(),
+        datagrams: Vec::new(),
+        identified: 0,
+        copied: false,
         named: 0,
+        narrow: usize::MAX,
+        inside_mtu: MTU as usize,
         capacity: flows,
         made: false,
         used: false,
@@ -74,6 +79,15 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
 }
 
 impl Gateway {
+    /// The inside takes no longer packets than this.
+    pub fn narrow_inside(&mut self, mtu: usize) {
+        for route in self.world.routes.iter_mut().filter(|it| it.network == ([10, 0, 1, 0], 24)) {
+            route.mtu = mtu;
+        }
+        self.memory.state().settings.mss_fits = Settings::mss_of(mtu as u32);
+        self.model.inside_mtu = mtu;
+    }
+
     /// The same with another behaviour.
     pub fn behaving(mut self, mapping: Mapping, filtering: Filtering) -> Self {
         let mut state = self.memory.state();

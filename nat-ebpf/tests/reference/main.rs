@@ -6,6 +6,7 @@
 mod common;
 mod compare;
 mod copies;
+mod fragments;
 mod gateway;
 mod hairpin;
 mod icmp_errors;

@@ -37,6 +37,8 @@ pub enum Expected {
     /// Translated, to the kernel, which tells its sender why it cannot go on.
     Told(Box<Spec>),
     Forward(Box<Spec>, Way),
+    /// Translated, to the agent, which cuts it.
+    Cut(Box<Spec>),
 }
 
 /// Which way a packet leaves.
@@ -129,6 +131,19 @@ pub struct Owned {
     pub idle: bool,
 }
 
+/// A datagram of which the first fragment was seen.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    pub zone: Zone,
+    pub protocol: u8,
+    pub src: End,
+    pub dst: End,
+    pub id: u16,
+    /// Whom it is from and for as it leaves, and its identification then.
+    pub leaves: (Address, Address, u16),
+    pub expires: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Expectation {
     pub zone: Zone,
@@ -178,6 +193,15 @@ pub struct Model {
     pub hops: Vec<Hop>,
     /// Hops that there ever were.
     pub named: usize,
+    pub datagrams: Vec<Datagram>,
+    /// The identification that the last packet has now.
+    pub identified: u16,
+    /// The agent has got a copy of the last packet.
+    pub copied: bool,
+    /// Longest packet of which an MSS may be announced, whatever fits.
+    pub narrow: usize,
+    /// Longest packet that the inside takes.
+    pub inside_mtu: usize,
     pub capacity: usize,
     /// Connections made, and expectations used, by the last packet.
     pub made: bool,
@@ -292,9 +316,9 @@ impl Model {
 
     /// Where a packet of the size of `spec` goes that is for `address`.
     fn route(&self, spec: &Spec, address: Address) -> Place {
-        let fits = spec.length() <= 1500;
         match self.place(address) {
-            Place::Inside | Place::Wan | Place::Elsewhere if !fits => Place::TooBig,
+            Place::Inside if spec.length() > self.inside_mtu => Place::TooBig,
+            Place::Wan | Place::Elsewhere if spec.length() > 1500 => Place::TooBig,
             place => place,
         }
     }
@@ -305,7 +329,7 @@ impl Model {
 
     /// What must become of a packet from `zone`; `chosen` is the source port that it left with.
     pub fn packet(&mut self, zone: Zone, spec: &Spec, chosen: Option<u16>) -> Expected {
-        (self.made, self.used) = (false, false);
+        (self.made, self.used, self.copied) = (false, false, false);
         match self.decide(zone, spec, chosen) {
             Ok(expected) => expected,
             Err(reason) => Expected::Drop(reason),
@@ -321,6 +345,16 @@ impl Model {
         {
             return self.error(zone, spec);
         }
+        if spec.is_later_fragment() {
+            return self.later_fragment(zone, spec);
+        }
+        // It has no identifier, but one could think so.
+        if spec.is_fragment()
+            && let Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body
+            && self.find_by(zone, ICMP, ((spec.src, 0), (spec.dst, 0))).is_some()
+        {
+            return Err(Fragment);
+        }
         let found = match self.find(zone, spec) {
             Some(found) => Some(found),
             None => match zone {
@@ -330,7 +364,7 @@ impl Model {
         };
         let Some((index, direction)) = found else { return Ok(Expected::Pass) };
         if spec.is_fragment() {
-            return Err(Fragment);
+            return self.fragment(zone, spec, (index, direction), ports(&spec.body), None);
         }
         let connection = self.connections[index].clone();
         let (src, dst) = match direction {
@@ -340,7 +374,19 @@ impl Model {
         let way = match self.leaves_by(index, direction, zone, spec, dst.0) {
             Ok(way) => way,
             Err(Some(refused)) => return Err(refused),
-            Err(None) if zone == Zone::Inside => return Ok(Expected::Pass),
+            Err(None) if zone == Zone::Inside => {
+                let fits = spec.length() <= 1500 || self.place(dst.0) != Place::Wan;
+                let may = spec.fragment & DONT == 0 && spec.ttl > 1 && self.is_alive();
+                if fits || !may || connection.kin == Kin::Control {
+                    return Ok(Expected::Pass);
+                }
+                self.closes(index, direction, spec)?;
+                self.count(index, direction, spec);
+                let mut out = rewritten(spec, src, dst);
+                out.ttl -= 1;
+                out.id = self.identify(spec.protocol(), src.0, dst.0);
+                return Ok(Expected::Cut(Box::new(out)));
+            }
             Err(None) => {
                 let cut = spec.fragment & DONT == 0 && spec.ttl > 1;
                 if connection.kin == Kin::Control && cut {
@@ -348,6 +394,14 @@ impl Model {
                 }
                 return Ok(Expected::Told(Box::new(rewritten(spec, src, dst))));
             }
+        };
+        // A SYN that may announce too much is looked at anew, after it was led.
+        let way = match connection.kin != Kin::Control && self.may_announce_too_much(spec) {
+            true => match self.leaves_by(index, direction, zone, spec, dst.0) {
+                Ok(way) => way,
+                Err(refused) => panic!("led once and then {refused:?}"),
+            },
+            false => way,
         };
         self.closes(index, direction, spec)?;
         self.count(index, direction, spec);
@@ -361,13 +415,186 @@ impl Model {
             if self.is_alive() && (!spec.payload.is_empty() || flags & (FIN | RST) != 0) {
                 return Ok(Expected::Punt);
             }
-            if flags & SYN != 0
-                && let Body::Tcp { options, .. } = &mut out.body
-            {
+        }
+        if flags(&spec.body) & SYN != 0
+            && let Body::Tcp { options, .. } = &mut out.body
+        {
+            let most = self.largest_mss(spec, dst.0);
+            for option in options.iter_mut() {
+                if let Opt::Mss(mss) = option {
+                    *mss = (*mss).min(most);
+                }
+            }
+            if connection.kin == Kin::Control {
                 *options = options.iter().flat_map(|option| for_inspection(*option)).collect();
             }
         }
         Ok(Expected::Forward(Box::new(out), way))
+    }
+
+    /// An identification that nobody else uses now.
+    fn identify(&self, protocol: u8, src: Address, dst: Address) -> u16 {
+        let is_used = self
+            .datagrams
+            .iter()
+            .any(|it| it.protocol == protocol && it.leaves == (src, dst, self.identified));
+        assert!(!is_used && self.identified != 0, "an identification of its own");
+        self.identified
+    }
+
+    /// A fragment that is not the first one: its ports are those of its datagram.
+    fn later_fragment(&mut self, zone: Zone, spec: &Spec) -> Result<Expected, Reason> {
+        let protocol = spec.protocol();
+        if protocol == TCP && spec.fragment & 0x1fff == 1 {
+            return Err(Fragment);
+        }
+        let Some(datagram) = self.datagram(zone, spec) else { return self.alone(zone, spec) };
+        let datagram = datagram.clone();
+        let (src, dst) = (datagram.src, datagram.dst);
+        let found = self.find_by(zone, protocol, (src, dst)).ok_or(FragmentAlone)?;
+        self.fragment(zone, spec, found, (src.1, dst.1), Some(datagram.leaves.2))
+    }
+
+    fn datagram(&self, zone: Zone, spec: &Spec) -> Option<&Datagram> {
+        let who = (zone, spec.protocol(), spec.src, spec.dst, spec.id);
+        let is_it = |it: &&Datagram| (it.zone, it.protocol, it.src.0, it.dst.0, it.id) == who;
+        self.datagrams.iter().find(is_it).filter(|it| self.now < it.expires)
+    }
+
+    /// A fragment whose first one has not come.
+    fn alone(&mut self, zone: Zone, spec: &Spec) -> Result<Expected, Reason> {
+        let leads_out = self.place(spec.dst) == Place::Wan;
+        match (zone, self.route(spec, spec.dst)) {
+            (Zone::Inside, Place::Gateway) if within(spec.dst, [10, 0, 1, 0], 24) => {
+                Ok(Expected::Pass)
+            }
+            (_, Place::Gateway) => {
+                self.copied = self.is_alive();
+                Ok(Expected::Pass)
+            }
+            (Zone::Inside, _) if !leads_out || spec.ttl <= 1 => Ok(Expected::Pass),
+            (Zone::Inside, _) if self.is_alive() => Ok(Expected::Punt),
+            (Zone::Inside, _) => Err(FragmentAlone),
+            (Zone::Outside, Place::Wan | Place::Elsewhere) => Ok(Expected::Pass),
+            (Zone::Outside, Place::Inside | Place::Nowhere | Place::TooBig) => Err(Unsolicited),
+        }
+    }
+
+    /// A fragment of a connection, with the ports of its datagram; and what a later one leaves with.
+    fn fragment(
+        &mut self,
+        zone: Zone,
+        spec: &Spec,
+        (index, direction): (usize, usize),
+        ports: (u16, u16),
+        identified: Option<u16>,
+    ) -> Result<Expected, Reason> {
+        let connection = self.connections[index].clone();
+        if connection.kin == Kin::Control {
+            return Err(Fragment);
+        }
+        let (src, dst) = match direction {
+            0 => connection.leaves,
+            _ => (connection.arrives.1, connection.arrives.0),
+        };
+        let wanted = match zone {
+            Zone::Inside if !connection.turns_back() => Place::Wan,
+            _ => Place::Inside,
+        };
+        let may_cut = spec.fragment & DONT == 0
+            && self.place(dst.0) == wanted
+            && (zone == Zone::Outside || wanted == Place::Wan);
+        let (is_whole, refused) = match self.route(spec, dst.0) {
+            _ if spec.ttl <= 1 => (false, Some(TtlExpired)),
+            place if place == wanted => (true, None),
+            Place::TooBig if may_cut => (false, None),
+            Place::TooBig => (false, Some(TooBig)),
+            Place::Nowhere => (false, Some(NoRoute)),
+            _ if zone == Zone::Outside => return Err(NoRoute),
+            _ => (false, Some(NoRoute)),
+        };
+        if let Some(reason) = refused
+            && zone == Zone::Inside
+        {
+            return if connection.turns_back() { Err(reason) } else { Ok(Expected::Pass) };
+        }
+        if !spec.is_later_fragment() {
+            self.closes(index, direction, spec)?;
+        }
+        let mut out = spec.clone();
+        (out.src, out.dst) = (src.0, dst.0);
+        out.id = match identified {
+            Some(identified) => identified,
+            None => {
+                out = rewritten(spec, src, dst);
+                self.note(zone, spec, ports, (src.0, dst.0))
+            }
+        };
+        let told = zone == Zone::Outside && !is_whole;
+        if !told {
+            out.ttl -= 1;
+        }
+        self.count_fragment(index, direction, spec);
+        let out = Box::new(out);
+        if told {
+            return Ok(Expected::Told(out));
+        }
+        if !is_whole {
+            return Ok(Expected::Cut(out));
+        }
+        let neighbour = Self::neighbour(wanted, dst.0);
+        Ok(Expected::Forward(out, Way { place: wanted, neighbour, by_agent: None }))
+    }
+
+    /// Remembers the datagram of a first fragment; the identification that it leaves with.
+    fn note(
+        &mut self,
+        zone: Zone,
+        spec: &Spec,
+        (sport, dport): (u16, u16),
+        (src, dst): (Address, Address),
+    ) -> u16 {
+        let ends = ((spec.src, sport), (spec.dst, dport));
+        let known = self.datagram(zone, spec).cloned();
+        let id = match known {
+            Some(known) if (known.src, known.dst) == ends => known.leaves.2,
+            _ if src == spec.src => spec.id,
+            _ => self.identify(spec.protocol(), src, dst),
+        };
+        let protocol = spec.protocol();
+        let who = (zone, protocol, spec.src, spec.dst, spec.id);
+        self.datagrams.retain(|it| (it.zone, it.protocol, it.src.0, it.dst.0, it.id) != who);
+        self.datagrams.push(Datagram {
+            zone,
+            protocol,
+            src: ends.0,
+            dst: ends.1,
+            id: spec.id,
+            leaves: (src, dst, id),
+            expires: self.now + 30,
+        });
+        id
+    }
+
+    /// Whether the first option does not say that all is well.
+    fn may_announce_too_much(&self, spec: &Spec) -> bool {
+        let Body::Tcp { flags, options, .. } = &spec.body else { return false };
+        let widest = self.inside_mtu.min(1500).min(self.narrow) - 40;
+        match options.first() {
+            _ if flags & SYN == 0 => false,
+            None => false,
+            Some(Opt::Mss(mss)) => usize::from(*mss) > widest,
+            Some(_) => true,
+        }
+    }
+
+    /// What a SYN to `dst` may announce: what its sender takes comes back the other way.
+    fn largest_mss(&self, spec: &Spec, dst: Address) -> u16 {
+        let width = |address| match self.place(address) {
+            Place::Inside => self.inside_mtu,
+            _ => 1500,
+        };
+        (width(dst).min(width(spec.src)).min(self.narrow) - 40) as u16
     }
 
     /// What becomes of an ICMP error.
@@ -507,7 +734,8 @@ impl Model {
             self.named += 1;
         }
         hop.epoch = epoch;
-        hop.filled.filter(|filled| filled.mtu <= 1500).map(|_| (hop.name, epoch))
+        let most = if place == Place::Inside { self.inside_mtu } else { 1500 };
+        hop.filled.filter(|filled| filled.mtu <= most).map(|_| (hop.name, epoch))
     }
 
     /// The connection of a packet, and the direction it goes: 0 the initiator's.
@@ -520,8 +748,17 @@ impl Model {
         }
         let (sport, dport) = ports(&spec.body);
         let tuple = ((spec.src, sport), (spec.dst, dport));
-        let protocol = spec.protocol();
-        let found = self.connections.iter().enumerate().find_map(|(index, connection)| {
+        let found = self.find_by(zone, spec.protocol(), tuple)?;
+        let [a, b] = self.connections[found.0].seen;
+        if is_only_syn(flags(&spec.body)) && (a | b) & 12 != 0 {
+            self.connections.remove(found.0);
+            return None;
+        }
+        Some(found)
+    }
+
+    fn find_by(&self, zone: Zone, protocol: u8, tuple: (End, End)) -> Option<(usize, usize)> {
+        self.connections.iter().enumerate().find_map(|(index, connection)| {
             if connection.protocol != protocol {
                 None
             } else if connection.from == zone && connection.arrives == tuple {
@@ -532,13 +769,7 @@ impl Model {
             } else {
                 None
             }
-        })?;
-        let [a, b] = self.connections[found.0].seen;
-        if is_only_syn(flags(&spec.body)) && (a | b) & 12 != 0 {
-            self.connections.remove(found.0);
-            return None;
-        }
-        Some(found)
+        })
     }
 
     /// How many hops to the same neighbour came up before this one.
@@ -547,8 +778,21 @@ impl Model {
         before.filter(|o| (o.place, o.neighbour) == (hop.place, hop.neighbour)).count()
     }
 
+    /// The same of a fragment.
+    fn count_fragment(&mut self, index: usize, direction: usize, spec: &Spec) {
+        match spec.is_later_fragment() {
+            // It has nothing to say of the connection.
+            true if spec.protocol() == TCP => {}
+            true => self.count_with(index, direction, spec, 0),
+            false => self.count(index, direction, spec),
+        }
+    }
+
     fn count(&mut self, index: usize, direction: usize, spec: &Spec) {
-        let flags = flags(&spec.body);
+        self.count_with(index, direction, spec, flags(&spec.body));
+    }
+
+    fn count_with(&mut self, index: usize, direction: usize, spec: &Spec, flags: u8) {
         let mut seen = 0;
         if flags & SYN != 0 {
             seen |= 1;
@@ -615,7 +859,12 @@ impl Model {
 
     /// Stray packets begin nothing.
     fn may_begin(spec: &Spec) -> Result<(), Reason> {
-        if spec.is_fragment() {
+        // A first fragment has ports as the whole has, where that could be translated.
+        let begins = matches!(
+            spec.body,
+            Body::Tcp { .. } | Body::Udp { .. } | Body::Icmp { kind: 0 | ECHO, .. }
+        );
+        if spec.is_fragment() && !begins {
             return Err(Fragment);
         }
         match &spec.body {
@@ -635,7 +884,13 @@ impl Model {
         if self.route(spec, spec.dst) == Place::Gateway {
             return self.turns_back(spec, chosen);
         }
-        if self.route(spec, spec.dst) != Place::Wan || spec.ttl <= 1 {
+        let may_cut = spec.fragment & DONT == 0 && self.place(spec.dst) == Place::Wan;
+        let leads_out = match self.route(spec, spec.dst) {
+            Place::Wan => true,
+            Place::TooBig => may_cut,
+            _ => false,
+        };
+        if !leads_out || spec.ttl <= 1 {
             return Ok(None);
         }
         Self::may_begin(spec)?;
@@ -688,7 +943,7 @@ impl Model {
         let protocol = spec.protocol();
         let (sport, dport) = ports(&spec.body);
         let (src, dst) = ((spec.src, sport), (spec.dst, dport));
-        let begins = !spec.is_fragment() && is_only_syn(flags(&spec.body));
+        let begins = is_only_syn(flags(&spec.body));
         let expected =
             if begins { self.expected(Zone::Outside, protocol, address, dst) } else { None };
         let (to, rule, kin) = if let Some(expected) = expected {
@@ -733,7 +988,6 @@ impl Model {
         let known = !spec.is_later_fragment();
         let (src, dst) = ((spec.src, sport), (spec.dst, dport));
         if protocol == TCP
-            && !spec.is_fragment()
             && is_only_syn(flags(&spec.body))
             && let Some(expected) = self.expected(Zone::Outside, protocol, spec.src, dst)
         {
@@ -758,7 +1012,7 @@ impl Model {
             Body::Udp { .. } => true,
             Body::Icmp { .. } | Body::Other { .. } => false,
         };
-        let may_enter = self.anybody && opens && !spec.is_fragment();
+        let may_enter = self.anybody && opens;
         let is_owner = |o: &&mut Owned| {
             (o.protocol, o.public) == (protocol, dst) && o.holder == Holder::Masquerade
         };
@@ -771,7 +1025,7 @@ impl Model {
         }
         match self.route(spec, spec.dst) {
             Place::Gateway => match &spec.body {
-                Body::Tcp { .. } | Body::Udp { .. } if !spec.is_fragment() => {
+                Body::Tcp { .. } | Body::Udp { .. } => {
                     let listens = self.sockets.contains(&(protocol, dst));
                     if listens { Ok(None) } else { Err(Unsolicited) }
                 }

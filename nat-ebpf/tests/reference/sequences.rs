@@ -17,6 +17,7 @@ use nat_common::{
     flow::{FlowKey, Zone},
     hop::{self, Hop, HopReference, Link},
     port::{Endpoint, Owner, Port, PortOwner},
+    punt::Punt,
     record::FlowRecord,
     rule::RuleId,
     session::{Session, SessionId},
@@ -137,12 +138,10 @@ fn unsummed(spec: &Spec, frame: &[u8]) -> Vec<u8> {
 
 /// Checksums are as right as they were, quoted ones too.
 fn same_residues(spec: &Spec, frame: &[u8], out: &[u8]) {
-    if !spec.is_fragment() {
-        let (was, is) = (sums::residues(frame), sums::residues(out));
-        assert_eq!(was.network, is.network);
-        assert_eq!(was.transport, is.transport, "a checksum is as right as it was");
-        assert_eq!(sums::quoted(frame), sums::quoted(out), "a quoted one too");
-    }
+    let (was, is) = (sums::residues(frame), sums::residues(out));
+    assert_eq!(was.network, is.network, "{spec:?}");
+    assert_eq!(was.transport, is.transport, "a checksum is as right as it was");
+    assert_eq!(sums::quoted(frame), sums::quoted(out), "a quoted one too");
 }
 
 /// Runs one packet through path and model.
@@ -156,9 +155,22 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
     let mut packet = HostPacket::new(frame.clone(), ifindex, &gateway.world);
     let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), zone);
     let after = gateway.memory.state().clone();
+    gateway.model.identified =
+        u16::from_be_bytes([packet.frame[ETHERNET + 4], packet.frame[ETHERNET + 5]]);
     let expected = gateway.model.packet(zone, spec, mapped(&before, &after, spec));
     match (&expected, verdict) {
-        (Expected::Pass, Verdict::Pass) => assert_eq!(packet.frame, frame),
+        (Expected::Pass, Verdict::Pass) => {
+            assert_eq!(packet.frame, frame);
+            assert_eq!(packet.punted.len(), usize::from(gateway.model.copied));
+            assert!(packet.punted.iter().all(|(header, _)| header.is_copy()));
+        }
+        (Expected::Cut(out), Verdict::Punted) => {
+            assert_eq!(unsummed(out, &packet.frame), unsummed(out, &out.build()));
+            same_residues(spec, &frame, &packet.frame);
+            let [(header, bytes)] = &packet.punted[..] else { panic!("one record is punted") };
+            assert_eq!(*bytes, packet.frame[ETHERNET..ETHERNET + spec.length()]);
+            assert_eq!((header.kind(), header.ifindex()), (Punt::Long(1500), WAN));
+        }
         (Expected::Drop(wanted), Verdict::Drop(reason)) => assert_eq!(*wanted, reason),
         (Expected::Punt, Verdict::Punted) => {
             assert_eq!(packet.frame, frame);
@@ -207,7 +219,9 @@ fn kernel_link(ifindex: u32) -> Link {
 
 /// A packet whose checksum was left to a device still needs one, and only that.
 fn left_to_device(gateway: &Gateway, memory: &Memory, zone: Zone, spec: &Spec, out: &Spec) {
-    if !matches!(spec.body, Body::Tcp { .. } | Body::Udp { summed: true, .. }) {
+    if !matches!(spec.body, Body::Tcp { .. } | Body::Udp { summed: true, .. })
+        || spec.is_later_fragment()
+    {
         return;
     }
     let ifindex = if zone == Zone::Inside { LAN } else { WAN };
@@ -284,6 +298,7 @@ fn early_hook(
     }
     assert_eq!(ours.ports, theirs.ports);
     assert_eq!(ours.expectations, theirs.expectations);
+    assert_eq!(ours.fragments, theirs.fragments);
     assert_eq!(ours.drops, theirs.drops);
     let mut counters = theirs.counters;
     counters[Counter::Tc as usize] -= by_early;
@@ -488,6 +503,27 @@ proptest! {
             false => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
         };
         play(gateway::gateway(64, true, Some(PUBLIC)).behaving(mapping, filtering), &steps);
+    }
+
+    #[test]
+    fn no_connection_announces_more_than_the_inside_takes(
+        steps in prop::collection::vec(step(), 1..30),
+        mtu in prop::sample::select(vec![576usize, 1400]),
+    ) {
+        let mut gateway = gateway::gateway(64, true, Some(PUBLIC));
+        gateway.narrow_inside(mtu);
+        play(gateway, &steps);
+    }
+
+    #[test]
+    fn no_connection_announces_more_than_was_set(
+        steps in prop::collection::vec(step(), 1..30),
+        most in prop::sample::select(vec![28u16, 255, 1000, 1459, 1461]),
+    ) {
+        let mut gateway = gateway::gateway(64, true, Some(PUBLIC));
+        gateway.memory.state().settings.mss_most = most;
+        gateway.model.narrow = usize::from(most) + 40;
+        play(gateway, &steps);
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Keeper {
         &self.epoch
     }
 
+    /// The MTU of an interface.
+    pub fn mtu(&self, index: u32) -> Option<u32> {
+        self.devices.get(&index).map(|device| device.mtu)
+    }
+
     /// Routing has changed.
     pub fn void(&mut self) {
         self.epoch.void();

@@ -1,0 +1,152 @@
+//! TCP over a WAN that is narrower than what both ends know of, where nobody hears of it by ICMP.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use nat_tests::{
+    capture::Capture,
+    chain::{Chain, DEEP, FAR},
+    frame::Frame,
+    gateway::{Mode, NatCtl},
+    lab::{OUTSIDE_DEVICE, WAN_DEVICE, WAN_SECOND},
+    netns::Namespace,
+    process, requirements,
+    session::{accept, connect},
+};
+
+/// The MTU of the WAN.
+const NARROW: u16 = 1400;
+/// More than a first flight of segments that fit anyway.
+const SIZE: usize = 300_000;
+/// Within this a transfer has come to its end, or will not for a long time.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A chain whose WAN is narrow, and where no host hears of it.
+fn narrow_and_deaf() -> Chain {
+    let chain = Chain::new().expect("a chain");
+    let lab = &chain.lab;
+    for (namespace, device) in [(&lab.gateway, WAN_DEVICE), (&lab.outside, OUTSIDE_DEVICE)] {
+        namespace.ip(&format!("link set {device} mtu {NARROW}")).expect("a narrow link");
+    }
+    for host in [&chain.deep, &chain.far] {
+        let rules = "add table ip deaf\n\
+                     add chain ip deaf input { type filter hook input priority 0; }\n\
+                     add rule ip deaf input icmp type destination-unreachable drop\n";
+        let mut command = host.command("nft");
+        process::must(command.arg(rules)).expect("a deaf host");
+    }
+    chain
+}
+
+fn open(gateway: &NatCtl) {
+    let (public, to) = (WAN_SECOND.to_string(), DEEP.to_string());
+    let words = ["one-to-one", "add", "--name", "deep", "--public", &public, "--to", &to];
+    let added = gateway.call(&[&words[..], &["--inbound", "any"]].concat()).expect("a call");
+    added.checked("one-to-one add").expect("a rule");
+}
+
+/// Whether much of what one end sends arrives at the other within [`PATIENCE`].
+fn arrives(mut from: TcpStream, to: &mut TcpStream) -> bool {
+    let sender = thread::spawn(move || {
+        from.set_write_timeout(Some(PATIENCE)).expect("a limit");
+        // What does not arrive is seen at the other end.
+        let _ = from.write_all(&vec![7; SIZE]);
+        thread::sleep(PATIENCE);
+    });
+    to.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let all = to.read_exact(&mut vec![0; SIZE]).is_ok();
+    if !all {
+        sender.join().expect("a sender");
+    }
+    all
+}
+
+/// Whether a transfer works each way over a connection of `client` to `server` at `at`.
+fn transfers(client: &Namespace, server: &Namespace, at: Ipv4Addr) -> [bool; 2] {
+    [false, true].map(|to_client| {
+        let listener = server
+            .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))
+            .expect("a namespace")
+            .expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let mut near = connect(client, SocketAddrV4::new(at, port)).expect("a connection");
+        let mut far = accept(&listener).expect("a connection");
+        if to_client { arrives(far, &mut near) } else { arrives(near, &mut far) }
+    })
+}
+
+/// What each SYN and SYN-ACK announces; Linux has the MSS first.
+fn announced(frames: &[Frame]) -> Vec<u16> {
+    let option = |frame: &Frame| match frame.bytes.get(54..58) {
+        Some([2, 4, high, low]) => u16::from_be_bytes([*high, *low]),
+        other => panic!("no MSS in {other:?}"),
+    };
+    frames.iter().map(option).collect()
+}
+
+/// The gateway in each mode with this setting.
+fn in_each_mode(name: &str, setting: &str, test: impl Fn(&Chain, &NatCtl)) {
+    let Some(binary) = requirements::met_with_tools(name, &["nft"]) else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let chain = narrow_and_deaf();
+        let mut gateway = NatCtl::prepare(&chain.lab, mode, &binary).expect("a gateway");
+        gateway.configure(&format!("[masquerade]\nclamp_mss = {setting}\n")).expect("a file");
+        gateway.run(&[]).expect("a gateway");
+        println!("mode {mode}");
+        open(&gateway);
+        test(&chain, &gateway);
+        gateway.stop().expect("an end");
+    }
+}
+
+/// What ends announce at the far side of the gateway, for connections from inside and from outside.
+fn both_ways(chain: &Chain, gateway: &NatCtl) -> ([bool; 2], [bool; 2], Vec<u16>) {
+    let folder = chain.lab.folder("capture").expect("a folder");
+    let filter = "tcp[tcpflags]&tcp-syn!=0";
+    let start = |namespace, device| Capture::start(namespace, device, filter, &folder);
+    let captures = [start(&chain.deep, "deep0"), start(&chain.far, "far0")];
+    let captures = captures.map(|capture| capture.expect("a capture"));
+    let out = transfers(&chain.deep, &chain.far, FAR);
+    let into = transfers(&chain.far, &chain.deep, WAN_SECOND);
+    let mut all = vec![];
+    for (capture, host) in captures.into_iter().zip([DEEP, FAR]) {
+        let mut frames = capture.finish().expect("frames");
+        // As they arrive.
+        frames.retain(|frame| frame.ipv4.as_ref().is_some_and(|ip| ip.destination == host));
+        all.extend(announced(&frames));
+    }
+    assert!(all.len() >= 8, "two of each connection: {all:?}: {}", gateway.diagnosis());
+    (out, into, all)
+}
+
+#[test]
+fn connections_fit_a_narrow_way_out_that_nobody_hears_of() {
+    in_each_mode("MSS clamped", "\"auto\"", |chain, gateway| {
+        let (out, into, announced) = both_ways(chain, gateway);
+        assert_eq!((out, into), ([true; 2], [true; 2]), "{}", gateway.diagnosis());
+        assert!(announced.iter().all(|mss| *mss == NARROW - 40), "{announced:?}");
+    });
+}
+
+#[test]
+fn connections_announce_no_more_than_was_set() {
+    in_each_mode("MSS set", "900", |chain, gateway| {
+        let (out, into, announced) = both_ways(chain, gateway);
+        assert_eq!((out, into), ([true; 2], [true; 2]), "{}", gateway.diagnosis());
+        assert!(announced.iter().all(|mss| *mss == 900), "{announced:?}");
+    });
+}
+
+#[test]
+fn what_is_not_to_be_clamped_is_as_it_was_and_goes_nowhere() {
+    in_each_mode("MSS kept", "\"off\"", |chain, gateway| {
+        let (out, into, announced) = both_ways(chain, gateway);
+        assert!(announced.iter().all(|mss| *mss == 1460), "{announced:?}");
+        // So it is for a reason that the other tests see transfers end.
+        assert_eq!((out, into), ([false; 2], [false; 2]), "{}", gateway.diagnosis());
+    });
+}
