@@ -1,7 +1,9 @@
 //! `explain` says beforehand what the data plane then does, and does nothing itself.
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener},
+    os::unix::net::UnixStream,
     time::Duration,
 };
 
@@ -21,7 +23,7 @@ use nat_tests::{
     session::{Session, accept},
     traffic, wait,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const SYN: u8 = 2;
@@ -128,6 +130,16 @@ impl<'lab> Bench<'lab> {
             words.push("--ack");
         }
         self.gateway.json(&words).expect("an answer")
+    }
+
+    /// A request on the agent's socket, as it is written there.
+    fn ask_agent(&self, request: &Value) -> Value {
+        let path = format!("/run/nat-ctl/{}.sock", self.gateway.instance());
+        let mut stream = UnixStream::connect(path).expect("an agent");
+        writeln!(stream, "{request}").expect("a request");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        serde_json::from_str(&line).expect("JSON")
     }
 
     /// Everything that a packet could change, and how many were left to the kernel.
@@ -266,7 +278,16 @@ fn explained(mode: Mode, name: &str) {
     let turned = bench.holds(tcp(Inside, (HOST, 40_004), (WAN, 21)), "forwarded", "rule 'ftp'");
     assert_eq!(turned["leaves"]["interface"], LAN_DEVICE);
 
-    // What root sees in the maps the agent tells the others.
+    // What root sees in the maps the agent tells those who may only ask it.
+    let question = json!({
+        "protocol": "tcp", "src": OUTSIDE, "sport": 5002, "dst": WAN, "dport": 80,
+        "interface": WAN_DEVICE,
+    });
+    let told = bench.ask_agent(&json!({"version": 1, "request": "explain", "question": question}));
+    assert_eq!(told["response"], "explain", "{told}");
+    let mut seen = bench.explain(&tcp(Outside, (OUTSIDE, 5002), (WAN, 80)));
+    seen.as_object_mut().expect("an object").remove("version");
+    assert_eq!(told["data"], seen);
     let missing = bench.gateway.call(&["explain", "--protocol", "tcp", "10.0.1.2", "10.0.1.1:1"]);
     assert_eq!(missing.expect("a call").status.code(), Some(2));
     let words = ["explain", "--protocol", "tcp", "10.0.1.2:1", "10.0.1.1:1", "--interface", "lo"];
