@@ -122,8 +122,7 @@ impl Agent {
                 },
                 ready = punts.wait() => {
                     let ready = ready.map_err(AgentError::system("wait for segments"))?;
-                    let now = clock::moment();
-                    ready.read(|header, packet| self.on_punt(header, packet, now));
+                    ready.read(|header, packet| self.on_punt(header, packet));
                     self.bridge.settle(&mut self.world);
                 }
                 call = server.next() => {
@@ -153,14 +152,17 @@ impl Agent {
 
     /// Reads the lines that nobody was woken for.
     fn read_copies(&mut self, punts: &mut Punts) {
-        let now = clock::moment();
-        punts.read(|header, packet| self.on_punt(header, packet, now));
+        punts.read(|header, packet| self.on_punt(header, packet));
         self.bridge.settle(&mut self.world);
     }
 
-    fn on_punt(&mut self, header: &PuntHeader, packet: &[u8], now: Duration) {
+    /// The time is that of each record: an agent that is stopped in the middle of many must not make
+    /// expectations that are over.
+    fn on_punt(&mut self, header: &PuntHeader, packet: &[u8]) {
         match header.kind() {
-            Punt::Segment => self.bridge.on_punt(&mut self.world, header, packet, now),
+            Punt::Segment => {
+                self.bridge.on_punt(&mut self.world, header, packet, clock::moment());
+            }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);
             }

@@ -67,6 +67,8 @@ pub struct Dialogue {
     spoken: bool,
     logged_in: bool,
     transferring: bool,
+    /// What the client has asked last may not be known, and be a passive command.
+    missed: bool,
     /// The reply of several lines that has not ended (RFC 959, 4.2).
     several: Option<u16>,
     user: Option<String>,
@@ -131,8 +133,14 @@ impl Dialogue {
         (self.unlisted, self.several, self.transferring) = (0, None, false);
     }
 
+    /// A line of the client has passed that is not known. Until its next one a reply may announce.
+    pub fn miss(&mut self) {
+        self.missed = true;
+    }
+
     /// Notes a command. `pinhole` is what its announcement has made.
     pub fn command(&mut self, command: &Command<'_>, pinhole: Option<PinholeId>) {
+        self.missed = false;
         let waiting = match command.verb {
             // Answered twice, or once, or not: to wait for it would shift all that follow.
             Verb::Abort => None,
@@ -202,7 +210,7 @@ impl Dialogue {
         let passive = self.waiting.contains(&Waiting::Passive);
         match by {
             _ if self.unlisted > 0 => Some(Refusal::TooManyCommands),
-            super::flow::Side::Server if !passive => Some(Refusal::Unsolicited),
+            super::flow::Side::Server if !passive && !self.missed => Some(Refusal::Unsolicited),
             _ => None,
         }
     }
@@ -251,6 +259,7 @@ impl Dialogue {
             // Whatever stands before it was never answered.
             self.waiting.drain(..at);
         }
+        self.missed &= !announces;
         let answered = self.waiting.pop_front();
         if answered.is_none() {
             self.unlisted = self.unlisted.saturating_sub(1);

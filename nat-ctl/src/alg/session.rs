@@ -189,6 +189,14 @@ impl Session {
         missed
     }
 
+    /// Lines of the client up to `seq` have passed, and some may not be known: then one of them may be a
+    /// passive command, whose reply must not count as one that nobody has asked for.
+    pub fn passed_without(&mut self, seq: u32) {
+        if !self.has_read(Side::Client, seq) {
+            self.dialogue.miss();
+        }
+    }
+
     /// The control flow is over. What it has announced and nobody has used goes with it.
     pub fn on_flow_end(&mut self, gateway: &mut dyn Gateway) -> Vec<Command> {
         if let Some(promise) = self.promise.take() {

@@ -571,3 +571,22 @@ fn a_server_that_is_picked_up_is_read_from_its_next_line_on() {
     let commands = say(Side::Server, 20, "227 (10,0,2,2,9,9)\r\n");
     assert_eq!(outside(&commands), "227 (203,0,113,1,9,9)\r\n");
 }
+
+#[test]
+fn a_reply_to_what_a_dead_agent_has_read_alone_announces_once() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client("NOOP\r\n");
+    lab.server("200 ok\r\n");
+    let refused = |lab: &mut Lab| refusals(&lab.server("227 x (10,0,2,2,9,9)\r\n"));
+    assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
+    // PASV has passed, and whoever has read it is gone.
+    let passed = lab.next(Side::Client).wrapping_add(6);
+    lab.session.passed_without(passed);
+    assert_eq!(refused(&mut lab), []);
+    assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
+    lab.session.passed_without(passed);
+    lab.client("NOOP\r\n");
+    assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
+    lab.session.passed_without(lab.next(Side::Client));
+    assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
+}

@@ -179,7 +179,12 @@ impl Bridge {
         else {
             return;
         };
+        let [before, _] = tracked.resumed;
         let Some(resumed) = tracked.resumed.get_mut(side.index()) else { return };
+        let [client, _] = record.vouched.map(|word| Vouched::from_word(word).number());
+        if let Some(passed) = client.filter(|_| side == Side::Responder && before) {
+            session.passed_without(passed);
+        }
         let (side, sequence) = (alg::Side::from(side), segment.sequence());
         let word = record.vouched.get(passing.side.index()).copied().unwrap_or_default();
         let vouched = Vouched::from_word(word).number();
