@@ -156,7 +156,7 @@ struct Phases<'lab> {
 }
 
 impl<'lab> Phases<'lab> {
-    fn new(lab: &'lab Lab, inside: End) -> Self {
+    fn new(lab: &'lab Lab, gateway: &NatCtl<'_>, inside: End) -> Self {
         let [mut before, mut at, mut after] = [(); 3].map(|()| Announcing::open(lab, inside));
         before.ask();
         at.ask();
@@ -166,6 +166,8 @@ impl<'lab> Phases<'lab> {
         let mut data = after.data(lab, to);
         data.carries("before");
         after.settle();
+        // Before it answers, the agent has read and kept what was said so far.
+        gateway.json(&["ftp", "sessions"]).expect("sessions");
         Self { lab, before, at, after, data }
     }
 
@@ -237,7 +239,7 @@ fn with_each_end(name: &str, modes: &[Mode], check: impl Fn(&Lab, &mut NatCtl<'_
             let folder = lab.folder("capture").expect("a folder");
             let capture =
                 Capture::start(&lab.outside, OUTSIDE_DEVICE, "tcp", &folder).expect("a capture");
-            let phases = Phases::new(&lab, inside);
+            let phases = Phases::new(&lab, &gateway, inside);
             check(&lab, &mut gateway, phases);
             let [a, b, c, d] = INSIDE.octets();
             let private = format!("{a},{b},{c},{d}");
@@ -262,7 +264,6 @@ fn agent_that_is_killed_costs_no_byte_in_any_phase() {
         phases.data.carries("long dead");
         gateway.run(&["--persist"]).expect("a successor");
         phases.go_on(gateway);
-        assert!(dropped(gateway, "alg-no-agent") > 0, "{}", gateway.diagnosis());
     });
 }
 
@@ -392,7 +393,7 @@ fn state_that_is_lost_ends_a_shifted_session_at_both_ends_and_no_other() {
     for mode in [Mode::Tc, Mode::Xdp] {
         let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
         let mut gateway = start(&lab, mode, &binary, End::Client, "");
-        let mut phases = Phases::new(&lab, End::Client);
+        let mut phases = Phases::new(&lab, &gateway, End::Client);
         let sessions = gateway.json(&["ftp", "sessions"]).expect("sessions");
         gateway.end(Signal::SIGKILL).expect("a kill");
         let ids = sessions.as_array().expect("a list").iter().map(|it| it["id"].as_u64());
@@ -424,7 +425,7 @@ fn another_address_ends_what_it_cannot_carry_and_corrupts_nothing() {
     let Some(binary) = requirements::met_with_binary("another address") else { return };
     let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
     let gateway = start(&lab, Mode::Tc, &binary, End::Client, "");
-    let mut phases = Phases::new(&lab, End::Client);
+    let mut phases = Phases::new(&lab, &gateway, End::Client);
     let other = Ipv4Addr::new(203, 0, 113, 77);
     lab.gateway.ip(&format!("address del {WAN}/24 dev {WAN_DEVICE}")).expect("no address");
     lab.gateway.ip(&format!("address add {other}/24 dev {WAN_DEVICE}")).expect("another");
