@@ -84,7 +84,7 @@ pub fn noted<P: Packet, T: Tables>(
 /// What is known of the end that a packet with `key` goes to; of a line that has lost its pair nothing.
 #[inline(always)]
 fn receiver<T: Tables>(tables: &T, key: &FlowKey, flow: &Flow) -> Receiver {
-    if let Some(slot) = tables.flow(&key.answer(flow.rewrite()))
+    if let Some(slot) = tables.flow_in_place(&key.answer(flow.rewrite()))
         && let Some(answer) = slot.load()
     {
         return Receiver { seen: answer.seen, receiving: slot.receiving() };

@@ -39,7 +39,7 @@ pub fn pass<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outc
     if headers.ttl <= 1 || !may_cut(packet, &headers)? || !tables.settings().agent_alive(now) {
         return Ok(Outcome::Stack);
     }
-    let slot = tables.flow(&headers.key(Zone::Inside)).ok_or(Reason::FlowBusy)?;
+    let slot = tables.flow_in_place(&headers.key(Zone::Inside)).ok_or(Reason::FlowBusy)?;
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
     if flow.control_session().is_some() || headers.kind == Transport::FirstFragment {
         return Ok(Outcome::Stack);

@@ -70,7 +70,7 @@ pub fn pass<P: Packet, T: Tables>(
             None => return alone(packet, tables, &headers, zone, now),
         }
     };
-    let Some(slot) = tables.flow(&headers.key(zone)) else { return Err(Reason::FragmentAlone) };
+    let slot = tables.flow_in_place(&headers.key(zone)).ok_or(Reason::FragmentAlone)?;
     let flow = slot.load().ok_or(Reason::FragmentAlone)?;
     if flow.control_session().is_some() {
         return Err(Reason::Fragment);

@@ -103,7 +103,7 @@ fn about<T: Tables>(tables: &T, headers: &Headers, quote: &Quote, zone: Zone) ->
     if headers.dst != quote.src {
         return None;
     }
-    tables.flow_hint(&quote.answer(zone))?.load()
+    tables.flow_in_place(&quote.answer(zone))?.load()
 }
 
 /// The sequence number that the sender of a quoted segment has given it, where it was shifted.

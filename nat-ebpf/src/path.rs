@@ -162,7 +162,7 @@ pub fn rare<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive::<P, T, false>(packet, tables, zone)? {
+    let arrival = match arrive::<P, T, false, false>(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
@@ -191,7 +191,7 @@ pub fn open<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive::<P, T, false>(packet, tables, zone)? {
+    let arrival = match arrive::<P, T, false, true>(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
@@ -212,7 +212,7 @@ pub fn control<P: Packet, T: Tables>(
     tables: &mut T,
     zone: Zone,
 ) -> Result<Outcome, Reason> {
-    let arrival = match arrive::<P, T, true>(packet, tables, zone)? {
+    let arrival = match arrive::<P, T, true, true>(packet, tables, zone)? {
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
@@ -272,9 +272,10 @@ impl<S: Slot> Arrival<S> {
 }
 
 /// Everything that has to be known before a packet with a flow is written to; or what becomes of it
-/// else. `CONTROL`: the packet is known to be of a control connection.
+/// else. `CONTROL`: the packet is known to be of a control connection. `AGAIN`: another stage has found
+/// its flow.
 #[inline(always)]
-fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
+fn arrive<P: Packet, T: Tables, const CONTROL: bool, const AGAIN: bool>(
     packet: &P,
     tables: &mut T,
     zone: Zone,
@@ -289,7 +290,7 @@ fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
     if !P::COMPLETE && (!alive || headers.tcp.flags & wire::SYN != 0) {
         return Ok(Err(Outcome::Stack));
     }
-    let Some(slot) = find(tables, &headers.key(zone), &headers) else {
+    let Some(slot) = find::<T, AGAIN>(tables, &headers.key(zone), &headers) else {
         return Ok(Err(match headers.kind {
             Transport::LaterFragment => Outcome::Fragment,
             _ => Outcome::Unknown,
@@ -313,20 +314,24 @@ fn arrive<P: Packet, T: Tables, const CONTROL: bool>(
 
 /// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.
 #[inline(always)]
-fn find<T: Tables>(tables: &mut T, key: &FlowKey, headers: &Headers) -> Option<T::Slot> {
+fn find<T: Tables, const AGAIN: bool>(
+    tables: &mut T,
+    key: &FlowKey,
+    headers: &Headers,
+) -> Option<T::Slot> {
     if matches!(
         headers.kind,
         Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther | Transport::Other
     ) {
         return None;
     }
-    let slot = tables.flow(key)?;
+    let slot = if AGAIN { tables.flow_in_place(key)? } else { tables.flow(key)? };
     if tcp::opens(headers.tcp.flags)
         && let Some(flow) = slot.load()
     {
         let rewrite = *flow.rewrite();
         // A record that has lost its pair gets both anew.
-        let answer = tables.flow(&key.answer(&rewrite)).and_then(|slot| slot.load());
+        let answer = tables.flow_in_place(&key.answer(&rewrite)).and_then(|slot| slot.load());
         let answered = answer.map_or(tcp::RST, |answer| answer.seen);
         if tcp::ends(flow.seen | answered) {
             pair::remove(tables, key, &rewrite);

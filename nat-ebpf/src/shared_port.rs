@@ -95,7 +95,7 @@ impl Walk {
     #[inline(always)]
     fn is_free<T: Tables>(&self, tables: &T, port: Port) -> bool {
         let answer = self.key.answer(&Rewrite::source(&self.key, self.public, port));
-        match tables.flow_hint(&answer).and_then(|slot| slot.load()) {
+        match tables.flow_in_place(&answer).and_then(|slot| slot.load()) {
             Some(other) => *other.rewrite() == Rewrite::answer(&self.key),
             None => true,
         }

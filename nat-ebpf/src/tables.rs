@@ -118,9 +118,10 @@ pub trait Tables {
     fn flow_often(&self, key: &FlowKey) -> Option<Self::Slot> {
         self.flow(key)
     }
-    /// The same for a hint: a record that moves at this moment may be missed.
+    /// The same, wherever it lies: for a hint, and in a stage behind one that has found it. It takes less of
+    /// the stack; a record that moves at this moment may be missed.
     #[inline(always)]
-    fn flow_hint(&self, key: &FlowKey) -> Option<Self::Slot> {
+    fn flow_in_place(&self, key: &FlowKey) -> Option<Self::Slot> {
         self.flow(key)
     }
     /// Adds a record.

@@ -99,7 +99,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow_hint(&self, key: &FlowKey) -> Option<FlowSlot> {
+    fn flow_in_place(&self, key: &FlowKey) -> Option<FlowSlot> {
         flows::find_in_place(key)
     }
 
