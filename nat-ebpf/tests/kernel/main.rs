@@ -13,4 +13,5 @@ mod instructions;
 mod lab;
 mod object;
 mod same;
+mod stack;
 mod verifier;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Rounds of a measure: an odd number, so that a median is one of them.
 const fn rounds(options: &Options) -> u32 {
-    if options.quick { 5 } else { 15 }
+    if options.quick { 3 } else { 11 }
 }
 
 /// A value of one player, as a sample.

@@ -118,6 +118,24 @@ impl Instruction {
         offset.min(0) as i16
     }
 
+    /// How far below the frame pointer it reaches for sure: by an access, or by a copy of the frame
+    /// pointer that is among `copies`, registers as bits; these are brought up to date.
+    pub fn reaches(self, copies: &mut Registers) -> i16 {
+        let is_copy = *copies & bit(self.dst) != 0;
+        let offset = match self.class() {
+            LDX if self.src == FRAME => self.off.into(),
+            ST | STX if self.dst == FRAME => self.off.into(),
+            ALU64 if self.code == ALU64 && is_copy => self.imm,
+            _ => 0,
+        };
+        if self.code == ALU64 | MOV | X && self.src == FRAME {
+            *copies |= bit(self.dst);
+        } else {
+            *copies &= !self.writes();
+        }
+        offset.min(0) as i16
+    }
+
     fn class(self) -> u8 {
         self.code & 7
     }

@@ -45,6 +45,54 @@ pub fn rewrite(
     elf.bytes
 }
 
+/// A function: its name, instructions, and which functions it calls or gives to a helper, by their
+/// numbers.
+#[derive(Debug)]
+pub struct Function {
+    pub name: String,
+    pub code: Vec<Instruction>,
+    pub calls: Vec<usize>,
+}
+
+/// All functions of an object.
+pub fn functions(object: &[u8]) -> Vec<Function> {
+    let elf = Elf { bytes: object.to_vec() };
+    let is_function = |symbol: &Symbol| symbol.kind == STT_FUNC && elf.is_code(symbol.section);
+    let symbols: Vec<Symbol> = elf.symbols().into_iter().filter(is_function).collect();
+    let number = |section: usize, place: usize| {
+        symbols.iter().position(|symbol| (symbol.section, symbol.start) == (section, place))
+    };
+    let function = |symbol: &Symbol| {
+        let places = symbol.start..symbol.start + symbol.places;
+        let code = elf.content(symbol.section).chunks(Instruction::SIZE).map(Instruction::decode);
+        let code: Vec<_> = code.collect();
+        let mut calls = BTreeMap::new();
+        for at in places.clone().filter(|at| code[*at].is_local_call()) {
+            let target = (at + 1).strict_add_signed(code[at].imm as isize);
+            calls.insert(at, number(symbol.section, target));
+        }
+        for at in elf.relocations(symbol.section) {
+            let (place, named, kind) = elf.relocation(at);
+            if !places.contains(&place) || !elf.is_code(named.section) {
+                continue;
+            }
+            let imm = code[place].imm;
+            let start = match (named.kind, kind) {
+                (STT_SECTION, R_BPF_64_64) => imm as usize / Instruction::SIZE,
+                (STT_SECTION, _) => (imm + 1) as usize,
+                _ => named.start,
+            };
+            calls.insert(place, number(named.section, start));
+        }
+        Function {
+            name: elf.symbol_name(symbol).to_owned(),
+            code: code[places].to_vec(),
+            calls: calls.into_values().map(|call| call.expect("a function")).collect(),
+        }
+    };
+    symbols.iter().map(function).collect()
+}
+
 struct Elf {
     bytes: Vec<u8>,
 }
@@ -174,6 +222,12 @@ impl Elf {
         let place = |field: usize| self.u64(at + field) as usize / Instruction::SIZE;
         let (start, places) = (place(8), place(16));
         Symbol { at, kind: self.bytes[at + 4] & 15, section: self.u16(at + 6), start, places }
+    }
+
+    fn symbol_name(&self, symbol: &Symbol) -> &str {
+        let symbols = self.of_type(SHT_SYMTAB).next().expect("a table of symbols");
+        let names = self.u32(self.header(symbols) + 40);
+        self.text(self.offset(names) + self.u32(symbol.at))
     }
 
     /// Where the relocations of a section lie.

@@ -16,8 +16,8 @@
 //! own address, and a word that is seven times its address was added to seven times. There is a word
 //! for each size of a run.
 
-mod code;
-mod elf;
+pub mod code;
+pub mod elf;
 mod insert;
 
 use nix::{
