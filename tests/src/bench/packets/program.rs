@@ -141,8 +141,8 @@ fn time(
         Hook::Tc => TC_REDIRECT,
     };
     ensure!(answer == redirect, "the program answered {answer}, it was to redirect");
-    ensure!(whole > making, "a program took {whole} ns, and {making} ns without it");
-    Ok(whole - making)
+    // A floor of a few nanoseconds may drown in what the machine does meanwhile.
+    Ok((whole - making).max(0.0))
 }
 
 /// The program on a device of the namespace of this thread.

@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<Vec<Sample>> {
             samples.extend(memory::of_connections(field, MILLION)?);
             Ok(())
         })?;
-        with_field(options, &Contender::Ours(Mode::Xdp), MANY, |field| {
+        with_field(options, &Contender::Ours(Mode::Xdp), MANY + MANY / 10, |field| {
             field.open(MANY)?;
             samples.extend(program::cost(field, Mode::Xdp, rounds, &options.object)?);
             Ok(())
