@@ -19,13 +19,22 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     netns::Namespace,
     payload::{Payload, file_digest},
-    process,
+    process::{self, Process},
     server::{FILE, Server, UPLOADS, find},
 };
 
 mod curl;
 mod ftplib;
 mod lftp;
+
+/// A curl in `namespace` that takes its time over a file of `server`, over TLS; it logs to `log`.
+pub fn slow_over_tls(namespace: &Namespace, server: Ipv4Addr, log: &Path) -> Result<Process> {
+    let mut curl = namespace.command("curl");
+    curl.args(["--disable", "--silent", "--insecure", "--ssl-reqd", "--limit-rate", "200K"]);
+    curl.args(["--output", "/dev/null", "--user", "anonymous:x"]);
+    curl.arg(format!("ftp://{server}/{FILE}"));
+    Process::spawn(&mut curl, "curl", log)
+}
 
 /// The clients that the lab knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -132,6 +132,17 @@ pub fn connect(namespace: &Namespace, to: SocketAddrV4) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// Both ends of a connection from `client` to a listener of `server` that is reached at `at`: the
+/// client's end, then the server's.
+pub fn pair(client: &Namespace, server: &Namespace, at: Ipv4Addr) -> Result<[TcpStream; 2]> {
+    let listener = server
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))?
+        .with_context(|| format!("listen in {}", server.name()))?;
+    let port = listener.local_addr().context("ask a listener for its port")?.port();
+    let near = connect(client, SocketAddrV4::new(at, port))?;
+    Ok([near, accept(&listener)?])
+}
+
 /// Waits for the connection that a listener was made for.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
     listener.set_nonblocking(true).context("make a listener non-blocking")?;

@@ -10,6 +10,7 @@ use std::{
 use nat_common::checksum::Sum;
 use nat_tests::{
     capture::Capture,
+    client,
     frame::Frame,
     gateway::{Mode, NatCtl},
     lab::{
@@ -17,7 +18,6 @@ use nat_tests::{
         WAN_SECOND,
     },
     netns::{Lifetime, Namespace},
-    process::Process,
     requirements,
     server::{Encryption, FILE, Kind, Server, Settings},
     session::{Session, accept},
@@ -343,17 +343,9 @@ fn what_an_encrypted_session_announces_is_explained_with_the_words_of_ftp_sessio
     let folder = lab.folder("server").expect("a folder");
     let _server = Server::start(&lab.outside, &settings, &lab.payload, &folder).expect("a server");
     let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
-    let mut slow = lab.inside.command("curl");
-    slow.args(["--disable", "--silent", "--insecure", "--ssl-reqd", "--limit-rate", "200K"]);
-    slow.args(["--output", "/dev/null", "--user", "anonymous:x"]);
-    slow.arg(format!("ftp://{OUTSIDE}/{FILE}"));
-    let _slow = Process::spawn(&mut slow, "curl", &folder.join("log")).expect("curl");
-    let session = wait::until(LIMIT, "an encrypted session", || {
-        let sessions = gateway.json(&["ftp", "sessions"])?;
-        let mut found = sessions.as_array().into_iter().flatten();
-        Ok(found.find(|session| session["state"] == "encrypted").cloned())
-    })
-    .expect("a session");
+    let log = folder.join("log");
+    let _slow = client::slow_over_tls(&lab.inside, OUTSIDE, &log).expect("curl");
+    let session = gateway.encrypted_session(LIMIT).expect("a session");
     let (from, to) = (format!("{OUTSIDE}:20"), format!("{WAN}:50000"));
     let answer = gateway.json(&["explain", "--protocol", "tcp", &from, &to]).expect("an answer");
     assert_eq!(answer["reason"], "unsolicited", "{answer}");

@@ -201,10 +201,6 @@ impl<'lab> Phases<'lab> {
     }
 }
 
-fn dropped(gateway: &NatCtl<'_>, reason: &str) -> u64 {
-    gateway.json(&["drops"]).expect("drops")[reason].as_u64().unwrap_or(0)
-}
-
 /// The log is written by a thread of its own.
 fn is_logged(gateway: &NatCtl<'_>, text: &str) {
     wait::until_true(SHORT, text, || Ok(gateway.output().contains(text)))
@@ -278,7 +274,7 @@ fn agent_that_is_stopped_for_three_seconds_costs_no_byte_in_any_phase() {
         thread::sleep(Duration::from_secs(3));
         gateway.signal(Signal::SIGCONT).expect("an end of the stop");
         phases.go_on(gateway);
-        assert_eq!(dropped(gateway, "alg-no-agent"), 0, "{}", gateway.diagnosis());
+        assert_eq!(gateway.dropped("alg-no-agent").expect("drops"), 0, "{}", gateway.diagnosis());
     });
 }
 
@@ -295,7 +291,7 @@ fn agent_that_is_stopped_for_thirty_seconds_costs_no_byte_in_any_phase() {
         phases.data.carries("still stopped");
         gateway.signal(Signal::SIGCONT).expect("an end of the stop");
         phases.go_on(gateway);
-        assert!(dropped(gateway, "alg-no-agent") > 0, "{}", gateway.diagnosis());
+        assert!(gateway.dropped("alg-no-agent").expect("drops") > 0, "{}", gateway.diagnosis());
     });
 }
 
@@ -346,14 +342,18 @@ fn ring_that_is_full_costs_no_byte_in_any_phase() {
         gateway.signal(Signal::SIGSTOP).expect("a stop");
         // A capture keeps 512 bytes of a frame; the ring holds a mebibyte.
         traffic::send_frames(host, device, &frame.bytes, 4000).expect("a flood");
-        assert!(dropped(gateway, "alg-ring-full") > 100, "{}", gateway.diagnosis());
-        let before = dropped(gateway, "alg-ring-full");
+        assert!(gateway.dropped("alg-ring-full").expect("drops") > 100, "{}", gateway.diagnosis());
+        let before = gateway.dropped("alg-ring-full").expect("drops");
         phases.at.announce();
         phases.before.announce();
         phases.talk();
         phases.data.carries("full");
         thread::sleep(Duration::from_millis(700));
-        assert!(dropped(gateway, "alg-ring-full") > before, "{}", gateway.diagnosis());
+        assert!(
+            gateway.dropped("alg-ring-full").expect("drops") > before,
+            "{}",
+            gateway.diagnosis()
+        );
         gateway.signal(Signal::SIGCONT).expect("an end of the stop");
         phases.go_on(gateway);
     });
@@ -380,7 +380,7 @@ fn expectations_that_are_full_cost_a_data_connection_and_no_byte() {
             .enter(|| TcpStream::connect_timeout(&places[2].into(), Duration::from_secs(2)))
             .expect("the namespace");
         assert!(refused.is_err(), "there was no room for it");
-        assert!(dropped(&gateway, "unsolicited") > 0, "{}", gateway.diagnosis());
+        assert!(gateway.dropped("unsolicited").expect("drops") > 0, "{}", gateway.diagnosis());
         // One is used: there is room for one.
         first.data(&lab, places[0]).carries("room");
         third.announces_again(&lab);
@@ -409,7 +409,7 @@ fn state_that_is_lost_ends_a_shifted_session_at_both_ends_and_no_other() {
             let error = phases.after.dialogue.line(end, SHORT).expect_err("no byte");
             assert!(format!("{error:#}").contains("reset by peer"), "the {end:?}: {error:#}");
         }
-        assert!(dropped(&gateway, "alg-reset") > 0, "{}", gateway.diagnosis());
+        assert!(gateway.dropped("alg-reset").expect("drops") > 0, "{}", gateway.diagnosis());
         is_logged(&gateway, "both its ends are reset");
         phases.data.carries("after");
         // Of this one nothing was rewritten: it is read from its next line on.

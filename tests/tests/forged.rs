@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::TcpStream,
     time::Duration,
 };
 
@@ -12,9 +12,7 @@ use nat_tests::{
     gateway::{Mode, NatCtl},
     lab::{Lab, OUTSIDE, OUTSIDE_DEVICE},
     netns::Lifetime,
-    requirements,
-    session::{accept, connect},
-    traffic, wait,
+    requirements, session, traffic, wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -81,14 +79,8 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
         let folder = lab.folder("capture").expect("a folder");
         let capture =
             Capture::start(&lab.outside, OUTSIDE_DEVICE, "tcp", &folder).expect("a capture");
-        let listener = lab
-            .outside
-            .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7000)))
-            .expect("a namespace")
-            .expect("a listener");
-        let mut near =
-            connect(&lab.inside, SocketAddrV4::new(OUTSIDE, 7000)).expect("a connection");
-        let mut far = accept(&listener).expect("a connection");
+        let [mut near, mut far] =
+            session::pair(&lab.inside, &lab.outside, OUTSIDE).expect("a connection");
         say(&mut near, &mut far, b"question");
         say(&mut far, &mut near, b"answered");
         let answer = |frame: &Frame| match frame.ipv4.as_ref()?.tcp.as_ref()? {
@@ -113,8 +105,7 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
             traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
         }
         wait::until_true(LIMIT, "six drops", || {
-            let drops = gateway.json(&["drops"])?;
-            Ok((drops["tcp-window"].as_u64(), drops["tcp-flags"].as_u64()) == (Some(4), Some(2)))
+            Ok((gateway.dropped("tcp-window")?, gateway.dropped("tcp-flags")?) == (4, 2))
         })
         .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
         assert_eq!(state(&gateway), "established", "{mode}");

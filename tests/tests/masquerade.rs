@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    net::Ipv4Addr,
     time::Duration,
 };
 
@@ -14,8 +14,7 @@ use nat_tests::{
     lab::{INSIDE, LAN, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
     link::{self, End, Offloads},
     netns::{Lifetime, Namespace},
-    requirements,
-    session::{accept, connect},
+    requirements, session,
     traffic::{self, udp_socket},
     wait,
 };
@@ -40,13 +39,7 @@ fn datagram_and_answer(lab: &Lab, size: usize) {
 }
 
 fn connection_and_answer(client: &Namespace, server: &Namespace, at: Ipv4Addr, seen_as: Ipv4Addr) {
-    let listener = server
-        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))
-        .expect("a namespace")
-        .expect("a listener");
-    let port = listener.local_addr().expect("an address").port();
-    let mut near = connect(client, SocketAddrV4::new(at, port)).expect("a connection");
-    let mut far = accept(&listener).expect("a connection");
+    let [mut near, mut far] = session::pair(client, server, at).expect("a connection");
     assert_eq!(far.peer_addr().expect("a peer").ip(), seen_as);
     near.write_all(b"question").expect("a write");
     let mut buffer = [0; 8];

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     thread,
     time::Duration,
 };
@@ -14,8 +14,7 @@ use nat_tests::{
     gateway::{Mode, NatCtl},
     lab::{OUTSIDE_DEVICE, WAN_DEVICE, WAN_SECOND},
     netns::Namespace,
-    process, requirements,
-    session::{accept, connect},
+    process, requirements, session,
 };
 
 /// The MTU of the WAN.
@@ -68,13 +67,7 @@ fn arrives(mut from: TcpStream, to: &mut TcpStream) -> bool {
 /// Whether a transfer works each way over a connection of `client` to `server` at `at`.
 fn transfers(client: &Namespace, server: &Namespace, at: Ipv4Addr) -> [bool; 2] {
     [false, true].map(|to_client| {
-        let listener = server
-            .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))
-            .expect("a namespace")
-            .expect("a listener");
-        let port = listener.local_addr().expect("an address").port();
-        let mut near = connect(client, SocketAddrV4::new(at, port)).expect("a connection");
-        let mut far = accept(&listener).expect("a connection");
+        let [mut near, mut far] = session::pair(client, server, at).expect("a connection");
         if to_client { arrives(far, &mut near) } else { arrives(near, &mut far) }
     })
 }

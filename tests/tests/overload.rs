@@ -23,10 +23,6 @@ fn gateway<'a>(lab: &'a Lab, mode: Mode, pool: &str) -> Option<NatCtl<'a>> {
     Some(gateway)
 }
 
-fn dropped(gateway: &NatCtl<'_>, reason: &str) -> anyhow::Result<u64> {
-    Ok(gateway.json(&["drops"])?[reason].as_u64().unwrap_or(0))
-}
-
 /// The text that arrives, and the public port that it comes from; it is sent back.
 fn echo(outside: &UdpSocket) -> (String, u16) {
     let mut buffer = [0; 100];
@@ -66,12 +62,12 @@ fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
                 assert_eq!(answer(host), text, "{mode}: the answer is for who asked");
             }
         }
-        let before = dropped(&gateway, "ports-exhausted").expect("counters");
+        let before = gateway.dropped("ports-exhausted").expect("counters");
         assert_eq!(before, 0, "{mode}");
         for (at, host) in [(0u16, 3usize), (1, 0)] {
             hosts[host].send_to(b"one too many", (OUTSIDE, 7000 + at)).expect("a datagram");
         }
-        wait::until_true(LIMIT, "two refusals", || Ok(dropped(&gateway, "ports-exhausted")? == 2))
+        wait::until_true(LIMIT, "two refusals", || Ok(gateway.dropped("ports-exhausted")? == 2))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
         for frame in capture.finish().expect("a capture") {
             assert!(!frame.names(is_inside), "{mode}: an inside address outside: {frame:?}");
@@ -116,6 +112,6 @@ fn seventy_thousand_flows_have_one_public_address() {
     let flows = gateway.json(&["flows", "count"]).expect("flows");
     let wanted = u64::from(REMOTES) * DIALLED_BY as u64;
     assert_eq!(flows["count"].as_u64(), Some(wanted), "{flows}");
-    assert_eq!(dropped(&gateway, "ports-exhausted").expect("counters"), 0);
+    assert_eq!(gateway.dropped("ports-exhausted").expect("counters"), 0);
     gateway.stop().expect("an end");
 }

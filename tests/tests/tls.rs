@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use nat_tests::{
+    client,
     gateway::{Mode, NatCtl, Rule},
     lab::{INSIDE, Lab, OUTSIDE, WAN},
     netns::Namespace,
@@ -181,17 +182,9 @@ fn an_encrypted_session_is_explained_and_its_records_pass_without_the_agent() {
 
     // One that stays.
     let folder = lab.folder("client").expect("a folder");
-    let mut slow = lab.inside.command("curl");
-    slow.args(["--disable", "--silent", "--insecure", "--ssl-reqd", "--limit-rate", "200K"]);
-    slow.args(["--output", "/dev/null", "--user", "anonymous:x"]);
-    slow.arg(format!("ftp://{OUTSIDE}/{FILE}"));
-    let _slow = Process::spawn(&mut slow, "curl", &folder.join("log")).expect("curl");
-    let session = wait::until(LIMIT, "an encrypted session", || {
-        let sessions = gateway.json(&["ftp", "sessions"])?;
-        let mut found = sessions.as_array().into_iter().flatten();
-        Ok(found.find(|session| session["state"] == "encrypted").cloned())
-    })
-    .expect("a session");
+    let log = folder.join("log");
+    let _slow = client::slow_over_tls(&lab.inside, OUTSIDE, &log).expect("curl");
+    let session = gateway.encrypted_session(LIMIT).expect("a session");
     assert_eq!(session["encrypted"], true, "{session}");
     let note = session["note"].as_str().expect("a sentence");
     assert!(note.contains("encrypted") && note.contains("declared passive range"), "{note}");

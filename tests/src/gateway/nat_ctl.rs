@@ -18,6 +18,7 @@ use crate::{
     link,
     netns::{self, Namespace},
     process::{self, Finished, Process},
+    wait,
 };
 
 /// Loading and verifying the programs is most of it.
@@ -119,6 +120,20 @@ impl<'lab> NatCtl<'lab> {
         all.extend(["-o", "json"]);
         let text = self.call(&all)?.checked(&what)?.stdout;
         serde_json::from_str(&text).with_context(|| format!("{what} is no JSON: {text}"))
+    }
+
+    /// Packets dropped for this reason.
+    pub fn dropped(&self, reason: &str) -> Result<u64> {
+        Ok(self.json(&["drops"])?[reason].as_u64().unwrap_or(0))
+    }
+
+    /// Waits until it follows a session that is encrypted; gives that.
+    pub fn encrypted_session(&self, limit: Duration) -> Result<Value> {
+        wait::until(limit, "an encrypted session", || {
+            let sessions = self.json(&["ftp", "sessions"])?;
+            let mut found = sessions.as_array().into_iter().flatten();
+            Ok(found.find(|session| session["state"] == "encrypted").cloned())
+        })
     }
 
     /// Name of the instance.
