@@ -13,6 +13,7 @@ use crate::{
 use nat_common::{
     flow::{Flow, FlowKey},
     reason::Reason,
+    record::Use,
     tcp::{self, wire},
     tcp_window::{self, Receiver, Receiving, SHIFTED},
 };
@@ -20,10 +21,8 @@ use nat_common::{
 /// What a packet adds to what is known of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noted {
-    /// Bits of [`nat_common::tcp`].
-    pub seen: u8,
-    /// What it is ready to receive.
-    pub receiving: Receiving,
+    seen: u8,
+    receiving: Receiving,
 }
 
 impl Noted {
@@ -36,14 +35,45 @@ impl Noted {
             receiving: Receiving { acknowledged: acknowledgement, window },
         }
     }
+
+    /// Notes it in the line `slot`, from which `flow` was loaded, for a packet with these headers.
+    ///
+    /// # Errors
+    /// [`Reason::FlowBusy`].
+    #[inline(always)]
+    pub fn note<S: Slot>(
+        self,
+        slot: &S,
+        flow: &Flow,
+        headers: &Headers,
+        now: u32,
+    ) -> Result<(), Reason> {
+        let Self { seen, receiving } = self;
+        let by = Use { now, bytes: headers.length as u32, seen, receiving };
+        if slot.touch(flow, by) { Ok(()) } else { Err(Reason::FlowBusy) }
+    }
 }
 
-/// What any packet with `key` of the flow that was loaded from `slot` adds.
+/// Notes any packet with `key` in the line `slot`, from which `flow` was loaded.
 ///
 /// # Errors
-/// [`Reason::TcpFlags`] and [`Reason::TcpWindow`].
+/// [`Reason::TcpFlags`] and [`Reason::TcpWindow`], and those of [`Noted::note`].
 #[inline(always)]
-pub fn noted<P: Packet, T: Tables>(
+pub fn note<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    key: &FlowKey,
+    slot: &T::Slot,
+    flow: &Flow,
+    now: u32,
+) -> Result<(), Reason> {
+    noted(packet, tables, headers, key, slot, flow)?.note(slot, flow, headers, now)
+}
+
+/// What the packet adds.
+#[inline(always)]
+fn noted<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
@@ -59,7 +89,7 @@ pub fn noted<P: Packet, T: Tables>(
     if !tcp::is_possible(flags) {
         return Err(Reason::TcpFlags);
     }
-    if flags & wire::SYN != 0 {
+    if tcp::is_syn(flags) {
         let seen = plain.seen | tcp_window::scale_bits(packet.window_scale(headers));
         // Of who has nothing to acknowledge yet, what acknowledges its SYN.
         let acknowledged =

@@ -7,7 +7,7 @@
 //! agent gets a copy. The SYNs lose MPTCP and some of their MSS, so that a line that grows still fits.
 
 use crate::{
-    headers::{Headers, TcpFields},
+    headers::{Headers, TCP_FIXED, TcpFields},
     mss,
     packet::{NextHop, OptionsEdit, Packet},
     path::Outcome,
@@ -31,7 +31,6 @@ use nat_common::{
 pub const MSS_HEADROOM: u16 = 40;
 /// No MSS is lowered below this: half of what every host must take (RFC 9293 section 3.7.1).
 pub const MSS_FLOOR: u16 = 256;
-const FIXED_TCP: usize = 20;
 /// Records that are followed in one segment; one with more goes to the agent.
 const RECORDS: u32 = 8;
 
@@ -80,8 +79,8 @@ pub fn pass<P: Packet, T: Tables>(
         tables.vouch(session, side, sequence, sequence.wrapping_add(headers.payload() as u32));
         tables.count(Counter::Copied);
     }
-    let options = headers.tcp.length - FIXED_TCP;
-    let at = headers.transport + FIXED_TCP;
+    let options = headers.tcp.length - TCP_FIXED;
+    let at = headers.transport + TCP_FIXED;
     let mut delta = nat_common::checksum::Delta::NONE;
     if options > 0 {
         delta = if flags & wire::SYN != 0 {

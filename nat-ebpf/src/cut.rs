@@ -5,16 +5,14 @@
 //! translated packet is like any other.)
 
 use crate::{
-    closing, fragment,
+    arrival, closing, fragment,
     headers::{Headers, Transport},
     packet::{NextHop, Packet},
-    path::{self, Outcome},
+    path::Outcome,
     rewrite,
     tables::{Slot, Tables},
 };
 use nat_common::{flow::Zone, interface::Role, punt::PuntHeader, reason::Reason};
-
-const IDENTIFICATION: usize = 4;
 
 /// Whether a packet may be cut: without DF, and no super-packet, whose segments would be.
 ///
@@ -48,13 +46,12 @@ pub fn pass<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outc
     let Some((hop, mtu)) = packet.narrow_way(&headers, headers.src, rewrite.dst()) else {
         return Ok(Outcome::Stack);
     };
-    if !path::leads(tables, &hop, Role::Wan) {
+    if !arrival::leads(tables, &hop, Role::Wan) {
         return Ok(Outcome::Stack);
     }
     let key = headers.key(Zone::Inside);
-    let noted = closing::noted(packet, tables, &headers, &key, &slot, &flow)?;
-    fragment::touch(&slot, &flow, &headers, now, noted)?;
-    let old = u16::from_be_bytes(packet.read(headers.network + IDENTIFICATION)?);
+    closing::note(packet, tables, &headers, &key, &slot, &flow, now)?;
+    let old = u16::from_be_bytes(packet.read(headers.network + fragment::IDENTIFICATION)?);
     let new = tables.identification(rewrite.src(), rewrite.dst(), headers.protocol);
     let headers = fragment::identify(packet, headers, old, new)?;
     rewrite::with_ttl(packet, &headers, &flow, headers.ttl - 1)?;

@@ -15,12 +15,13 @@
 //! and a later one of TCP starts behind the flags (RFC 3128 section 3).
 
 use crate::{
+    arrival,
     closing::{self, Noted},
     cut,
     headers::{FRAGMENT_OFFSET, Headers, Transport},
     inbound,
     packet::{NextHop, Packet, Route},
-    path::{self, Outcome},
+    path::Outcome,
     rewrite,
     tables::{Slot, Tables},
 };
@@ -31,11 +32,10 @@ use nat_common::{
     interface::Role,
     punt::PuntHeader,
     reason::Reason,
-    record::Use,
 };
 
 /// Where identification, flags and offset are in the IPv4 header.
-const IDENTIFICATION: usize = 4;
+pub const IDENTIFICATION: usize = 4;
 /// Offset, in units of 8 bytes, at which a fragment would begin with the flags of TCP (RFC 3128).
 const AT_FLAGS: u16 = 1;
 
@@ -85,13 +85,12 @@ pub fn pass<P: Packet, T: Tables>(
     let leaves = if headers.kind == Transport::LaterFragment {
         // One of TCP has nothing to say of the connection.
         if headers.protocol != TCP {
-            touch(&slot, &flow, &headers, now, Noted::plain(&headers.tcp))?;
+            Noted::plain(&headers.tcp).note(&slot, &flow, &headers, now)?;
         }
         known.map_or(identification, |known| known.identification())
     } else {
         let key = headers.key(zone);
-        let noted = closing::noted(packet, tables, &headers, &key, &slot, &flow)?;
-        touch(&slot, &flow, &headers, now, noted)?;
+        closing::note(packet, tables, &headers, &key, &slot, &flow, now)?;
         note(tables, &datagram, &headers, &flow, known, &way, now)
     };
     let ttl = match way {
@@ -115,22 +114,6 @@ pub fn pass<P: Packet, T: Tables>(
     }
 }
 
-/// Uses a flow for a packet with these headers.
-///
-/// # Errors
-/// [`Reason::FlowBusy`].
-#[inline(always)]
-pub fn touch<S: Slot>(
-    slot: &S,
-    flow: &Flow,
-    headers: &Headers,
-    now: u32,
-    Noted { seen, receiving }: Noted,
-) -> Result<(), Reason> {
-    let by = Use { now, bytes: headers.length as u32, seen, receiving };
-    if slot.touch(flow, by) { Ok(()) } else { Err(Reason::FlowBusy) }
-}
-
 /// How a fragment goes on.
 #[derive(Clone, Copy)]
 enum Way {
@@ -152,12 +135,12 @@ fn way<P: Packet, T: Tables>(
     zone: Zone,
 ) -> Result<Way, Reason> {
     let dst = flow.rewrite().dst();
-    let side = path::way_out(&headers.key(zone), flow.rewrite());
+    let side = arrival::way_out(&headers.key(zone), flow.rewrite());
     let refused = if headers.ttl <= 1 {
         Reason::TtlExpired
     } else {
         match packet.route(headers, headers.src, dst) {
-            Route::Forward(hop, mtu) if path::leads(tables, &hop, side) => {
+            Route::Forward(hop, mtu) if arrival::leads(tables, &hop, side) => {
                 return Ok(Way::Hop(hop, mtu));
             }
             Route::Forward(..) | Route::Local if zone == Zone::Outside => {
@@ -166,7 +149,7 @@ fn way<P: Packet, T: Tables>(
             Route::TooBig => match packet.narrow_way(headers, headers.src, dst) {
                 Some((hop, mtu))
                     if !headers.is_whole(packet)?
-                        && path::leads(tables, &hop, side)
+                        && arrival::leads(tables, &hop, side)
                         && (zone == Zone::Outside || side == Role::Wan) =>
                 {
                     return Ok(Way::Narrow(hop, mtu));
@@ -252,13 +235,13 @@ fn alone<P: Packet, T: Tables>(
                 _ => packet.narrow_way(headers, headers.src, headers.dst).map(|(hop, _)| hop),
             };
             match hop {
-                Some(hop) if path::leads(tables, &hop, Role::Wan) && headers.ttl > 1 => false,
+                Some(hop) if arrival::leads(tables, &hop, Role::Wan) && headers.ttl > 1 => false,
                 // To another inside network, or nowhere: the kernel knows what to do.
                 Some(_) | None => return Ok(Outcome::Stack),
             }
         }
         // Straight to an inside host no flow leads.
-        (Zone::Outside, Route::Forward(hop, _)) if path::leads(tables, &hop, Role::Lan) => {
+        (Zone::Outside, Route::Forward(hop, _)) if arrival::leads(tables, &hop, Role::Lan) => {
             return Err(Reason::Unsolicited);
         }
         (Zone::Outside, _) if settings.routes_others != 0 => {

@@ -1,5 +1,7 @@
 //! What the path reads of a frame: Ethernet, IPv4, and the first bytes of TCP, UDP or ICMP.
 
+mod plain;
+
 use crate::packet::Packet;
 use nat_common::{
     flow::{FlowKey, ICMP, TCP, UDP, Zone},
@@ -14,9 +16,9 @@ const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
 /// IPv4 header without options, its fragment field and its source.
 pub(crate) const IP_FIXED: usize = 20;
+/// TCP header without options (RFC 9293 section 3.1).
+pub(crate) const TCP_FIXED: usize = 20;
 const IP_FRAGMENT: usize = 6;
-/// Version 4, and a header of five words: without options.
-const PLAIN_VERSION: u8 = 0x45;
 const IP_SOURCE: usize = 12;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -196,72 +198,17 @@ impl Headers {
         Ok(Some(headers))
     }
 
-    /// The headers of a packet like most: TCP that neither opens nor closes a connection, or UDP, whole
-    /// and without IP options. `None` for any other and for what is wrong, which [`Headers::read`]
-    /// tells apart.
-    ///
-    /// Every offset is a constant. Addresses are not looked at: no flow has any that cannot be
-    /// forwarded.
-    #[inline(always)]
-    pub fn read_plain<P: Packet>(packet: &P) -> Option<Self> {
-        const NETWORK: usize = ETHERNET;
-        const TRANSPORT: usize = NETWORK + IP_FIXED;
-        if packet.is_foreign() || packet.read::<2>(ETHERTYPE).ok()? != IPV4 {
-            return None;
-        }
-        let ip: [u32; IP_FIXED / 4] = packet.words(NETWORK).ok()?;
-        let [version, tos, ..] = ip[0].to_ne_bytes();
-        let length = u16::from_be(second(ip[0])) as usize;
-        let is_cut = second(ip[1]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET).to_be() != 0;
-        if version != PLAIN_VERSION || is_cut || length > packet.length() - NETWORK {
-            return None;
-        }
-        let [ttl, protocol, ..] = ip[2].to_ne_bytes();
-        let (kind, ports, checksum, tcp) = match protocol {
-            TCP => {
-                let tcp: [u32; 5] = packet.words(TRANSPORT).ok()?;
-                let fields = TcpFields::of(&tcp);
-                let fits = fields.length >= 20 && length >= IP_FIXED + fields.length;
-                if !fits || !nat_common::tcp::goes_on(fields.flags) {
-                    return None;
-                }
-                (Transport::Tcp, tcp[0], first(tcp[4]), fields)
-            }
-            UDP if length >= IP_FIXED + 8 => {
-                let udp: [u32; 2] = packet.words(TRANSPORT).ok()?;
-                (Transport::Udp, udp[0], second(udp[1]), TcpFields::default())
-            }
-            _ => return None,
-        };
-        Some(Self {
-            network: NETWORK,
-            transport: TRANSPORT,
-            length,
-            tos,
-            ttl,
-            protocol,
-            network_checksum: second(ip[2]),
-            src: ip[3].to_ne_bytes(),
-            dst: ip[4].to_ne_bytes(),
-            kind,
-            sport: Port::new(u16::from_be(first(ports))),
-            dport: Port::new(u16::from_be(second(ports))),
-            checksum,
-            tcp,
-        })
-    }
-
     #[inline(always)]
     fn read_transport<P: Packet>(&mut self, packet: &P) -> Result<(), Reason> {
         let rest = self.length - (self.transport - self.network);
         match self.protocol {
             TCP => {
-                if rest < 20 {
+                if rest < TCP_FIXED {
                     return Err(Reason::Truncated);
                 }
                 let tcp: [u32; 5] = packet.words(self.transport)?;
                 let fields = TcpFields::of(&tcp);
-                if fields.length < 20 || fields.length > rest {
+                if fields.length < TCP_FIXED || fields.length > rest {
                     return Err(Reason::BadHeader);
                 }
                 self.kind = Transport::Tcp;

@@ -14,10 +14,11 @@
 //! ```
 
 use crate::{
+    arrival,
     headers::Headers,
     inbound,
     packet::{Packet, Route},
-    path::{self, Outcome},
+    path::Outcome,
     quote::Quote,
     rewrite,
     tables::{Slot, Tables},
@@ -61,7 +62,7 @@ pub fn pass<P: Packet, T: Tables>(
         if zone == Zone::Inside || headers.src == quote.dst { answer.src() } else { headers.src };
     let hop = match packet.route(&headers, src, answer.dst()) {
         Route::Forward(hop, _)
-            if path::leads(tables, &hop, path::way_out(&quote.answer(zone), &answer)) =>
+            if arrival::leads(tables, &hop, arrival::way_out(&quote.answer(zone), &answer)) =>
         {
             hop
         }
@@ -90,7 +91,7 @@ pub fn leave<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<(), Rea
     }
     match packet.route(&headers, headers.dst, quote.dst) {
         // The flow has ended meanwhile.
-        Route::Forward(hop, _) if path::leads(tables, &hop, Role::Lan) => {
+        Route::Forward(hop, _) if arrival::leads(tables, &hop, Role::Lan) => {
             Err(Reason::IcmpUnrelated)
         }
         Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => Ok(()),
@@ -154,7 +155,7 @@ fn stray<P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     match zone {
         Zone::Inside => match packet.route(headers, headers.src, headers.dst) {
-            Route::Forward(hop, _) if path::leads(tables, &hop, Role::Wan) => Err(reason),
+            Route::Forward(hop, _) if arrival::leads(tables, &hop, Role::Wan) => Err(reason),
             Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => {
                 Ok(Outcome::Stack)
             }

@@ -8,6 +8,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(not(target_arch = "bpf"), forbid(unsafe_code))]
 
+pub mod arrival;
 #[cfg(target_arch = "bpf")]
 pub mod bpf;
 pub mod closing;

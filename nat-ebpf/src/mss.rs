@@ -15,7 +15,7 @@
 //! kernel for both ways.
 
 use crate::{
-    headers::Headers,
+    headers::{Headers, TCP_FIXED},
     packet::{NextHop, OptionsEdit, Packet, Route},
     path::Outcome,
     rewrite::{self, Numbers},
@@ -23,7 +23,6 @@ use crate::{
 };
 use nat_common::{checksum::Delta, flow::Flow, reason::Reason, settings::Settings, tcp_options};
 
-const FIXED_TCP: usize = 20;
 /// Length of the option.
 const OPTION: usize = 4;
 
@@ -38,10 +37,10 @@ pub fn may_exceed<P: Packet, T: Tables>(
     headers: &Headers,
 ) -> Result<bool, Reason> {
     let settings = tables.settings();
-    if settings.mss_most == 0 || headers.tcp.length < FIXED_TCP + OPTION {
+    if settings.mss_most == 0 || headers.tcp.length < TCP_FIXED + OPTION {
         return Ok(false);
     }
-    Ok(match tcp_options::first_mss(packet.read(headers.transport + FIXED_TCP)?) {
+    Ok(match tcp_options::first_mss(packet.read(headers.transport + TCP_FIXED)?) {
         Some(mss) => mss > settings.mss_most || mss > settings.mss_fits,
         None => true,
     })
@@ -80,7 +79,7 @@ pub fn pass<P: Packet, T: Tables>(
     flow: &Flow,
     hop: NextHop,
 ) -> Result<Outcome, Reason> {
-    let (at, options) = (headers.transport + FIXED_TCP, headers.tcp.length - FIXED_TCP);
+    let (at, options) = (headers.transport + TCP_FIXED, headers.tcp.length - TCP_FIXED);
     let mut delta = Delta::NONE;
     if options > 0 {
         let most = most(packet, tables, headers, flow);

@@ -24,22 +24,16 @@
 //! is no TCP or UDP, is cut, or has no known way goes to [`rare`], which knows everything.
 
 use crate::{
-    closing::{self, Noted},
+    arrival::{Arrival, arrive, known_hop},
+    closing::Noted,
     control, cut, hairpin,
     headers::{Headers, Transport},
     inbound, mss, outbound,
-    packet::{NextHop, Packet, Route},
-    pair,
+    packet::{NextHop, Packet},
     rewrite::{self, Numbers},
     tables::{Slot, Tables},
 };
-use nat_common::{
-    flow::{Flow, FlowKey, Rewrite, Zone},
-    interface::Role,
-    reason::Reason,
-    record::Use,
-    tcp::{self, wire},
-};
+use nat_common::{flow::Zone, reason::Reason, tcp};
 
 /// What becomes of a packet; the hooks turn it into what the kernel wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +140,9 @@ pub fn ingress<P: Packet, T: Tables>(
     if !packet.can_finish(&headers, &hop) {
         return Ok(Outcome::Rare);
     }
-    let arrival = Arrival { headers, slot, flow, hop, now };
-    arrival.touch(Noted::plain(&headers.tcp))?;
-    rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
-    Ok(Outcome::Forward(arrival.hop))
+    Noted::plain(&headers.tcp).note(&slot, &flow, &headers, now)?;
+    rewrite::apply(packet, &headers, &flow, Numbers::Kept)?;
+    Ok(Outcome::Forward(hop))
 }
 
 /// A packet arrives from `zone` that [`ingress`] does not finish, or that [`admit`] has made a flow for.
@@ -173,9 +166,7 @@ pub fn rare<P: Packet, T: Tables>(
     if !packet.can_finish(&arrival.headers, &arrival.hop) {
         return Ok(Outcome::Stack);
     }
-    let Arrival { headers, slot, flow, .. } = &arrival;
-    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
-    arrival.touch(noted)?;
+    arrival.note(packet, tables, zone)?;
     rewrite::apply(packet, &arrival.headers, &arrival.flow, Numbers::Kept)?;
     Ok(Outcome::Forward(arrival.hop))
 }
@@ -195,9 +186,7 @@ pub fn open<P: Packet, T: Tables>(
         Ok(arrival) => arrival,
         Err(outcome) => return Ok(outcome),
     };
-    let Arrival { headers, slot, flow, .. } = &arrival;
-    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
-    arrival.touch(noted)?;
+    arrival.note(packet, tables, zone)?;
     mss::pass(packet, tables, &arrival.headers, &arrival.flow, arrival.hop)
 }
 
@@ -218,9 +207,7 @@ pub fn control<P: Packet, T: Tables>(
     };
     // It has ended meanwhile, and the next one has the same tuple: the packet is repeated.
     let session = arrival.flow.control_session().ok_or(Reason::FlowBusy)?;
-    let Arrival { headers, slot, flow, .. } = &arrival;
-    let noted = closing::noted(packet, tables, headers, &headers.key(zone), slot, flow)?;
-    arrival.touch(noted)?;
+    arrival.note(packet, tables, zone)?;
     let Arrival { headers, flow, hop, now, .. } = arrival;
     control::pass(packet, tables, &headers, &flow, session, hop, now)
 }
@@ -251,176 +238,4 @@ pub fn refuse<P: Packet, T: Tables>(
     }
     rewrite::keep_ttl(packet, &headers, &flow)?;
     Ok(Outcome::Stack)
-}
-
-/// A packet that has a flow, and what is known of it.
-struct Arrival<S> {
-    headers: Headers,
-    slot: S,
-    flow: Flow,
-    hop: NextHop,
-    now: u32,
-}
-
-impl<S: Slot> Arrival<S> {
-    #[inline(always)]
-    fn touch(&self, noted: Noted) -> Result<(), Reason> {
-        let Noted { seen, receiving } = noted;
-        let by = Use { now: self.now, bytes: self.headers.length as u32, seen, receiving };
-        if self.slot.touch(&self.flow, by) { Ok(()) } else { Err(Reason::FlowBusy) }
-    }
-}
-
-/// Everything that has to be known before a packet with a flow is written to; or what becomes of it
-/// else. `CONTROL`: the packet is known to be of a control connection. `AGAIN`: another stage has found
-/// its flow.
-#[inline(always)]
-fn arrive<P: Packet, T: Tables, const CONTROL: bool, const AGAIN: bool>(
-    packet: &P,
-    tables: &mut T,
-    zone: Zone,
-) -> Result<Result<Arrival<T::Slot>, Outcome>, Reason> {
-    let Some(headers) = Headers::read(packet)? else {
-        return Ok(Err(Outcome::Stack));
-    };
-    let now = tables.now();
-    let settings = tables.settings();
-    let alive = settings.agent_alive(now);
-    // The options of a SYN are read by TC alone.
-    if !P::COMPLETE && (!alive || headers.tcp.flags & wire::SYN != 0) {
-        return Ok(Err(Outcome::Stack));
-    }
-    let Some(slot) = find::<T, AGAIN>(tables, &headers.key(zone), &headers) else {
-        return Ok(Err(match headers.kind {
-            Transport::LaterFragment => Outcome::Fragment,
-            _ => Outcome::Unknown,
-        }));
-    };
-    let flow = slot.load().ok_or(Reason::FlowBusy)?;
-    if headers.kind == Transport::FirstFragment {
-        return Ok(Err(Outcome::Fragment));
-    }
-    headers.translatable()?;
-    if !CONTROL && flow.control_session().is_some() {
-        return Ok(Err(Outcome::Control));
-    }
-    // So what is known of next hops counts only while the agent keeps it true.
-    let epoch = if alive { Some(settings.epoch) } else { None };
-    match next_hop(packet, tables, &headers, &slot, &flow, zone, epoch)? {
-        Some(hop) => Ok(Ok(Arrival { headers, slot, flow, hop, now })),
-        None => Ok(Err(Outcome::Refused)),
-    }
-}
-
-/// The flow of a packet, unless the packet begins a new one with the tuple of one that has ended.
-#[inline(always)]
-fn find<T: Tables, const AGAIN: bool>(
-    tables: &mut T,
-    key: &FlowKey,
-    headers: &Headers,
-) -> Option<T::Slot> {
-    if matches!(
-        headers.kind,
-        Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther | Transport::Other
-    ) {
-        return None;
-    }
-    let slot = if AGAIN { tables.flow_in_place(key)? } else { tables.flow(key)? };
-    if tcp::opens(headers.tcp.flags)
-        && let Some(flow) = slot.load()
-    {
-        let rewrite = *flow.rewrite();
-        // A record that has lost its pair gets both anew.
-        let answer = tables.flow_in_place(&key.answer(&rewrite)).and_then(|slot| slot.load());
-        let answered = answer.map_or(tcp::RST, |answer| answer.seen);
-        if tcp::ends(flow.seen | answered) {
-            pair::remove(tables, key, &rewrite);
-            return None;
-        }
-    }
-    Some(slot)
-}
-
-/// Where a packet of `flow` leaves; `None` where the kernel is to tell its sender by ICMP why it does
-/// not forward it: an inside host from the packet as it is, one outside from what [`refuse`] makes of
-/// it.
-#[inline(always)]
-fn next_hop<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &mut T,
-    headers: &Headers,
-    slot: &T::Slot,
-    flow: &Flow,
-    zone: Zone,
-    epoch: Option<u32>,
-) -> Result<Option<NextHop>, Reason> {
-    let refused = if headers.ttl <= 1 {
-        Reason::TtlExpired
-    } else {
-        if let Some(epoch) = epoch
-            && let Some(hop) = known_hop(packet, tables, headers, flow, epoch)
-        {
-            return Ok(Some(hop));
-        }
-        match packet.route(headers, headers.src, flow.rewrite().dst()) {
-            Route::Forward(hop, mtu) if leads(tables, &hop, side(headers, flow, zone)) => {
-                if let Some(epoch) = epoch {
-                    let reference = tables.refer(&hop, mtu, epoch);
-                    if reference != flow.hop {
-                        slot.lead(flow, reference);
-                    }
-                }
-                return Ok(Some(hop));
-            }
-            // Where the inside network is gone, a default route must not carry it to the outside.
-            Route::Forward(..) | Route::Local if zone == Zone::Outside => {
-                return Err(Reason::NoRoute);
-            }
-            Route::TooBig => Reason::TooBig,
-            Route::Forward(..) | Route::Local | Route::Unreachable => Reason::NoRoute,
-        }
-    };
-    // The kernel would take one that turns back for its own.
-    if zone == Zone::Inside && side(headers, flow, zone) == Role::Lan {
-        return Err(refused);
-    }
-    Ok(None)
-}
-
-/// The hop that the flow knows, if it still holds in this epoch and takes the packet.
-#[inline(always)]
-fn known_hop<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    headers: &Headers,
-    flow: &Flow,
-    epoch: u32,
-) -> Option<NextHop> {
-    if headers.ttl <= 1 {
-        return None;
-    }
-    let known = tables.hop(flow.hop.in_epoch(epoch)?)?;
-    let takes = packet.longest(headers) <= known.mtu && (P::COMPLETE || known.hop.link.is_some());
-    if takes { Some(known.hop) } else { None }
-}
-
-/// Where packets of a flow leave that arrive from `zone`: on the other side, unless they turn back.
-#[inline(always)]
-fn side(headers: &Headers, flow: &Flow, zone: Zone) -> Role {
-    way_out(&headers.key(zone), flow.rewrite())
-}
-
-/// The side that packets with `key` leave to as `rewrite`.
-#[inline(always)]
-pub(crate) fn way_out(key: &FlowKey, rewrite: &Rewrite) -> Role {
-    match key.zone() {
-        Zone::Inside if !key.turns_back(rewrite) => Role::Wan,
-        Zone::Inside | Zone::Outside => Role::Lan,
-    }
-}
-
-/// Whether a hop leads to that side.
-#[inline(always)]
-pub(crate) fn leads<T: Tables>(tables: &T, hop: &NextHop, side: Role) -> bool {
-    tables.interface(hop.ifindex).and_then(|interface| interface.role()) == Some(side)
 }

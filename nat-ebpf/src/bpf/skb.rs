@@ -6,7 +6,7 @@
 
 use super::{barrier, fib::FibLookup, global, maps, words};
 use crate::{
-    headers::{ETHERNET, Headers, Transport},
+    headers::{ETHERNET, Headers, TCP_FIXED, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
     rewrite,
 };
@@ -50,8 +50,6 @@ const CURRENT_NETNS: u64 = -1i64 as u64;
 /// `BPF_TCP_ESTABLISHED` of include/uapi/linux/bpf.h.
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_CHECKSUM: usize = 16;
-/// Length of a TCP header without options.
-const FIXED_TCP: u64 = 20;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 
@@ -100,6 +98,32 @@ impl TcPacket {
             return None;
         }
         Some(start + at)
+    }
+
+    /// Loads TCP options into this CPU's area; gives it, and their length as the verifier knows it.
+    ///
+    /// # Errors
+    /// [`Reason::BadHeader`], [`Reason::Truncated`].
+    #[inline(always)]
+    fn options(
+        &self,
+        at: usize,
+        length: usize,
+    ) -> Result<(&'static mut [u8; tcp_options::BUFFER], u32), Reason> {
+        let last = barrier((length as u64).wrapping_sub(1));
+        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
+            return Err(Reason::BadHeader);
+        }
+        let length = (last + 1) as u32;
+        let area = maps::OPTIONS_SCRATCH.get_ptr_mut(0).ok_or(Reason::WriteFailed)?;
+        // SAFETY: this CPU's own value, which nobody else has while the program runs; the helper writes
+        // at most MAX_OPTIONS bytes into it.
+        unsafe {
+            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, area.cast(), length) != 0 {
+                return Err(Reason::Truncated);
+            }
+            Ok((&mut *area, length))
+        }
     }
 
     /// Sends it to a neighbour. Where the agent has not given its link address the kernel resolves
@@ -408,17 +432,10 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn window_scale(&mut self, headers: &Headers) -> u8 {
-        let last = barrier((headers.tcp.length as u64).wrapping_sub(FIXED_TCP + 1));
-        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
-            return 0;
-        }
-        let length = (last + 1) as u32;
-        let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
-        let at = (headers.transport as u64 + FIXED_TCP) as u32;
-        // SAFETY: this CPU's own value; the helper writes at most MAX_OPTIONS bytes into it.
-        match unsafe { bpf_skb_load_bytes(self.0.as_ptr(), at, area.cast(), length) } {
-            0 => global::nat_window_scale(length) as u8,
-            _ => 0,
+        let (at, options) = (headers.transport + TCP_FIXED, headers.tcp.length - TCP_FIXED);
+        match self.options(at, options) {
+            Ok((_area, length)) => global::nat_window_scale(length) as u8,
+            Err(_) => 0,
         }
     }
 
@@ -429,21 +446,7 @@ impl Packet for TcPacket {
         length: usize,
         mut edit: E,
     ) -> Result<Delta, Reason> {
-        let last = barrier((length as u64).wrapping_sub(1));
-        if last > tcp_options::MAX_OPTIONS as u64 - 1 {
-            return Err(Reason::BadHeader);
-        }
-        let length = (last + 1) as u32;
-        let area = maps::OPTIONS_SCRATCH.get_ptr_mut(0).ok_or(Reason::WriteFailed)?;
-        // SAFETY: this CPU's own value; the helper writes at most MAX_OPTIONS bytes into it.
-        let area = unsafe { &mut *area };
-        // SAFETY: as above.
-        unsafe {
-            if bpf_skb_load_bytes(self.0.as_ptr(), at as u32, area.as_mut_ptr().cast(), length) != 0
-            {
-                return Err(Reason::Truncated);
-            }
-        }
+        let (area, length) = self.options(at, length)?;
         // Bytes past the end are of an earlier packet: the same before and after, they cancel out.
         let before = global::nat_options_sum() as u16;
         edit.edit(area, length as usize);

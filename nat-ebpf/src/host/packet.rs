@@ -1,7 +1,7 @@
 //! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
 
 use crate::{
-    headers::{Headers, Transport},
+    headers::{Headers, TCP_FIXED, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
 };
 use nat_common::{
@@ -17,7 +17,6 @@ use nat_common::{
 use std::collections::HashSet;
 
 const TCP_CHECKSUM: usize = 16;
-const FIXED_TCP: usize = 20;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 /// Bit of an Ethernet address that is a group's.
@@ -337,8 +336,8 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
     }
 
     fn window_scale(&mut self, headers: &Headers) -> u8 {
-        let at = headers.transport + FIXED_TCP;
-        let length = headers.tcp.length - FIXED_TCP;
+        let at = headers.transport + TCP_FIXED;
+        let length = headers.tcp.length - TCP_FIXED;
         let mut area = [0; tcp_options::BUFFER];
         match self.frame.get(at..at + length) {
             Some(options) if COMPLETE => {
