@@ -75,9 +75,9 @@ mod tests {
         let timeouts = Timeouts::default();
         for (protocol, original, reply, class, seconds) in [
             (flow::TCP, tcp::SYN, 0, Lifetime::TcpTransitory, 240),
-            (flow::TCP, open, tcp::SYN, Lifetime::TcpEstablished, 7440),
-            (flow::TCP, open | tcp::FIN, tcp::SYN, Lifetime::TcpTransitory, 240),
-            (flow::TCP, open, tcp::SYN | tcp::RST, Lifetime::TcpTransitory, 240),
+            (flow::TCP, open, open, Lifetime::TcpEstablished, 7440),
+            (flow::TCP, open | tcp::FIN, open, Lifetime::TcpTransitory, 240),
+            (flow::TCP, open, open | tcp::RST, Lifetime::TcpTransitory, 240),
             (flow::UDP, 0, 0, Lifetime::Udp, 300),
             (flow::ICMP, 0, 0, Lifetime::Icmp, 60),
         ] {

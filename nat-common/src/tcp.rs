@@ -6,7 +6,7 @@
 
 /// SYN was seen.
 pub const SYN: u8 = 1;
-/// ACK without SYN was seen.
+/// ACK was seen: its sender has acknowledged something.
 pub const ACK: u8 = 2;
 /// FIN was seen.
 pub const FIN: u8 = 4;
@@ -35,7 +35,8 @@ pub const fn seen(flags: u8) -> u8 {
     let mut seen = 0;
     if flags & wire::SYN != 0 {
         seen |= SYN;
-    } else if flags & wire::ACK != 0 {
+    }
+    if flags & wire::ACK != 0 {
         seen |= ACK;
     }
     if flags & wire::FIN != 0 {
@@ -125,7 +126,7 @@ impl State {
             Self::HalfClosed
         } else if reply & SYN == 0 {
             Self::SynSent
-        } else if original & ACK == 0 {
+        } else if original & reply & ACK == 0 {
             Self::SynReceived
         } else {
             Self::Established
@@ -165,6 +166,16 @@ mod tests {
         assert!(ends(original));
         reply |= seen(wire::RST);
         assert_eq!(State::of(original, reply), State::Closed);
+    }
+
+    #[test]
+    fn ends_that_open_at_once_are_established_when_both_have_acknowledged() {
+        let (mut original, mut reply) = (seen(wire::SYN), seen(wire::SYN));
+        assert_eq!(State::of(original, reply), State::SynReceived);
+        original |= seen(wire::SYN | wire::ACK);
+        assert_eq!(State::of(original, reply), State::SynReceived);
+        reply |= seen(wire::SYN | wire::ACK);
+        assert_eq!(State::of(original, reply), State::Established);
     }
 
     #[test]

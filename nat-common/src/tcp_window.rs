@@ -102,6 +102,7 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp;
 
     const NEXT: u32 = 0xffff_ff00;
 
@@ -145,6 +146,16 @@ mod tests {
         let widest = Receiver { seen: SYN | ACK | 15 << SCALE, receiving };
         assert!(widest.takes_fin(NEXT, 0, SHIFTED));
         assert!(widest.takes_reset(wire::RST, NEXT, 0, SHIFTED));
+    }
+
+    #[test]
+    fn who_has_answered_a_syn_has_said_what_it_takes() {
+        let receiving = Receiving { acknowledged: NEXT, window: 1000 };
+        let answered = Receiver { seen: tcp::seen(wire::SYN | wire::ACK), receiving };
+        // The opener gives up at once: it acknowledges a number that has nothing to do with its own.
+        let given_up = wire::RST | wire::ACK;
+        assert!(answered.takes_reset(given_up, NEXT, 7, 0));
+        assert!(!answered.takes_reset(given_up, NEXT.wrapping_sub(1), NEXT, 0));
     }
 
     #[test]

@@ -797,7 +797,7 @@ impl Model {
         if flags & SYN != 0 {
             seen |= 1;
         }
-        if flags & (SYN | ACK | RST) == ACK {
+        if flags & (ACK | RST) == ACK {
             seen |= 2;
         }
         if flags & FIN != 0 {
