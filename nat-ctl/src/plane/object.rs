@@ -3,12 +3,19 @@
 //! Invariant: a map that is pinned is used as it is, so that a successor goes on with its flows;
 //! [`super::pins`] has checked version and sizes before.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    panic::resume_unwind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError, MapInfo, ProgramArray},
-    programs::{ProgramError, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp},
+    programs::{Program, ProgramError, ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use nat_common::{
     flow_table,
@@ -147,11 +154,8 @@ impl Object {
     /// Where the verifier refuses it.
     pub fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         let program = self.0.program_mut(name).ok_or_else(|| missing(name))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(refuse_load(name))?;
-        if program.fd().is_err() {
-            program.load().map_err(refuse_load(name))?;
-        }
-        Ok(program)
+        load(name, program)?;
+        program.try_into().map_err(refuse_load(name))
     }
 
     /// Brings the XDP program of that name into the kernel, if it isn't there yet.
@@ -160,31 +164,47 @@ impl Object {
     /// Where the verifier refuses it.
     pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self.0.program_mut(name).ok_or_else(|| missing(name))?;
-        let program: &mut Xdp = program.try_into().map_err(refuse_load(name))?;
-        if program.fd().is_err() {
-            program.load().map_err(refuse_load(name))?;
-        }
-        Ok(program)
+        load(name, program)?;
+        program.try_into().map_err(refuse_load(name))
     }
 }
 
 impl Object {
     /// Brings all programs into the kernel that an interface can need, so that to attach them takes
-    /// no time; those for XDP with `native`.
+    /// no time; those for XDP with `native`. Several at once: the verifier takes two seconds of a
+    /// processor for all of them.
     ///
     /// # Errors
     /// Where the verifier refuses one.
     pub fn prepare(&mut self, native: bool) -> Result<()> {
-        for name in Stage::ALL.map(Stage::program).into_iter().chain(attach::CLASSIFIERS) {
-            self.classifier(name)?;
+        let classifiers = Stage::ALL.map(Stage::program).into_iter().chain(attach::CLASSIFIERS);
+        let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
+        let xdp = stages.chain(attach::XDP_PROGRAMS).filter(|_| native);
+        let names: Vec<&str> = classifiers.chain(xdp).collect();
+        if let Some(name) = names.iter().find(|name| self.0.program(name).is_none()) {
+            return Err(missing(name));
         }
-        if native {
-            let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
-            for name in stages.chain(attach::XDP_PROGRAMS) {
-                self.xdp(name)?;
+        let programs = self.0.programs_mut().filter(|(name, _)| names.contains(name));
+        let waiting = Mutex::new(programs.collect::<Vec<_>>());
+        let loads = || -> Result<()> {
+            // Not while the lock is held: the verifier takes its time.
+            let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            while let Some((name, program)) = next() {
+                load(name, program)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let helpers =
+            thread::available_parallelism().map_or(0, |all| all.get().min(names.len()) - 1);
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(loads)).collect();
+            let own = loads();
+            helpers.into_iter().try_for_each(|helper| match helper.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => resume_unwind(panic),
+            })?;
+            own
+        })
     }
 
     /// Moves the flows of [`layout::MOVES`] places of the table before, from `first` on.
@@ -239,6 +259,16 @@ impl Object {
             map.try_into().map_err(PlaneError::refused::<MapError>(what()))?;
         map.set(stage as u32, program, 0).map_err(PlaneError::refused(what()))
     }
+}
+
+/// Brings a program into the kernel, if it isn't there yet.
+fn load(name: &str, program: &mut Program) -> Result<()> {
+    let loaded = match program {
+        Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
+        Program::Xdp(program) if program.fd().is_err() => program.load(),
+        _ => Ok(()),
+    };
+    loaded.map_err(refuse_load(name))
 }
 
 /// The verifier says EACCES too, but not for want of a permission: then it also says why.

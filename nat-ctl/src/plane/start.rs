@@ -21,7 +21,7 @@ use super::{
         need::{self, Gauge},
         tables,
     },
-    hook::{self, Device},
+    hook::{self, Choice, Device},
     hops::Hops,
     lifetimes::Lifetimes,
     links::{Link, Netlink},
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    options::{Instance, RunOptions},
+    options::{Instance, Mode, RunOptions},
     output::{InterfaceMode, Role},
     rules::RuleSet,
 };
@@ -128,7 +128,12 @@ impl Preparing<'_> {
         };
         state.write(&instance)?;
         pins::make(&instance)?;
-        let object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
+        let mut object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
+        let mut native = false;
+        for (link, _) in links {
+            native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+        }
+        object.prepare(native)?;
         flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
@@ -203,8 +208,7 @@ impl Plane {
 
     /// Attaches one interface and notes it, in the place of one of the same name.
     pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
-        let device = Device { kind: link.kind.clone(), features: features::of(link.index)? };
-        let choice = hook::choose(self.mode, &device);
+        let choice = choice(self.mode, link)?;
         let (object, instance) = (&mut self.object, &self.instance);
         let attached = attach::attach(object, instance, &link.name, link.index, role, choice)?;
         match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
@@ -213,6 +217,12 @@ impl Plane {
         }
         Ok(())
     }
+}
+
+/// The hook that an interface gets.
+fn choice(mode: Mode, link: &Link) -> Result<Choice> {
+    let device = Device { kind: link.kind.clone(), features: features::of(link.index)? };
+    Ok(hook::choose(mode, &device))
 }
 
 async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link, Role)>> {
