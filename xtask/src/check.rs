@@ -2,7 +2,7 @@
 //!
 //! Invariant: one run gives every result, from formatting to transfers; the stages need no order
 //! among each other but that the build comes first, as the agent carries the eBPF object and the
-//! tests and the guest start the agent.
+//! tests start the agent.
 
 use std::process::Command;
 
@@ -25,23 +25,13 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
     let toolchain = toolchain::find()?;
     stages.run("clippy eBPF", &mut ebpf::lint(workspace, &toolchain));
     stages.run("deny", &mut deny::check(workspace));
-    stages.run("build tests", cargo(workspace, "test").args(["--workspace", "--no-run"]));
-    let tests = |stages: &mut Stages| {
-        // One failing package must not hide the results of the next.
-        stages.run("tests", cargo(workspace, "test").args(["--workspace", "--no-fail-fast"]));
-    };
-    // The tests wait most of their time, and the guest takes what they leave.
-    match setup::run(workspace, &[Need::Guest]).and_then(|()| vm::build_lab(workspace)) {
-        Ok(()) => stages.beside(
-            "vm",
-            "the gateway on Debian's own kernel, under qemu",
-            |say| vm::stage(workspace, say),
-            tests,
-        ),
-        Err(error) => {
-            stages.skip("vm", &format!("{error:#}"));
-            tests(&mut stages);
-        }
+    // One failing package must not hide the results of the next.
+    stages.run("tests", cargo(workspace, "test").args(["--workspace", "--no-fail-fast"]));
+    match setup::run(workspace, &[Need::Guest]) {
+        Ok(()) => stages.record("vm", "the gateway on Debian's own kernel, under qemu", || {
+            vm::stage(workspace)
+        }),
+        Err(error) => stages.skip("vm", &format!("{error:#}")),
     }
     Ok(stages.finish())
 }

@@ -1,11 +1,9 @@
-//! Stages of a check, one after the other or beside each other, and the table at their end.
+//! Stages of a check, one after the other, and the table at their end.
 //!
 //! Invariant: a stage that fails hides no later one, and the table has a row for each.
 
 use std::{
-    panic::resume_unwind,
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -46,44 +44,14 @@ impl Stages {
     ) {
         eprintln!("\n== {name}: {line}");
         let start = Instant::now();
-        let result = stage();
-        self.note(name, result, start.elapsed());
-    }
-
-    /// Runs a stage beside `others`; what it says, line by line, is printed when all have ended.
-    pub fn beside(
-        &mut self,
-        name: &'static str,
-        line: &str,
-        stage: impl FnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<()> + Send,
-        others: impl FnOnce(&mut Self),
-    ) {
-        thread::scope(|scope| {
-            let stage = scope.spawn(|| {
-                let start = Instant::now();
-                let mut said = vec![];
-                let result = stage(&mut |line| said.push(line.to_owned()));
-                (result, said, start.elapsed())
-            });
-            others(self);
-            let (result, said, elapsed) = stage.join().unwrap_or_else(|panic| resume_unwind(panic));
-            eprintln!("\n== {name}: {line}");
-            for line in said {
-                println!("{line}");
-            }
-            self.note(name, result, elapsed);
-        });
-    }
-
-    fn note(&mut self, name: &'static str, result: anyhow::Result<()>, elapsed: Duration) {
-        let verdict = match result {
+        let verdict = match stage() {
             Ok(()) => Verdict::Passed,
             Err(error) => {
                 eprintln!("xtask: {name}: {error:#}");
                 Verdict::Failed
             }
         };
-        self.outcomes.push(Outcome { name, verdict, elapsed });
+        self.outcomes.push(Outcome { name, verdict, elapsed: start.elapsed() });
     }
 
     /// Notes a stage that this machine can't run, and why.

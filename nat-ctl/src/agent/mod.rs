@@ -25,6 +25,7 @@ mod error;
 mod fragments;
 mod ftp_view;
 mod gateway;
+mod gone;
 mod history;
 mod journal;
 mod kernel;

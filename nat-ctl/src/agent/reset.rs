@@ -5,11 +5,12 @@
 
 use nat_common::{
     checksum::Sum,
-    flow::{Rewrite, TCP},
-    tcp::wire,
+    flow::{Rewrite, TCP, Zone},
+    tcp::{self, wire},
 };
 
 use super::segment::{IPV4_HEADER, Segment, TCP_HEADER};
+use crate::plane::Pair;
 
 /// As Linux sends (net/ipv4/tcp_ipv4.c gives RST the default of IP).
 const TTL: u8 = 64;
@@ -24,6 +25,22 @@ pub fn to_sender(segment: &Segment<'_>, back: &Rewrite) -> Vec<u8> {
     let fin = u32::from(segment.has(wire::FIN));
     let length = (segment.payload().len() as u32).wrapping_add(fin);
     packet(back, segment.acknowledgement(), segment.sequence().wrapping_add(length))
+}
+
+/// The RST for the inside end of a flow, by what its lines say that the ends expect next. `None` where
+/// there is no connection that goes on.
+pub fn to_inside(pair: &Pair) -> Option<Vec<u8>> {
+    let answer = pair.answer.as_ref()?;
+    let (inside, outside) = match pair.first.key().zone() {
+        Zone::Inside => (&pair.first, answer),
+        Zone::Outside => (answer, &pair.first),
+    };
+    let seen = inside.state().seen();
+    if inside.key().protocol() != TCP || seen & tcp::ACK == 0 || seen & tcp::RST != 0 {
+        return None;
+    }
+    let numbers = [inside, outside].map(|end| end.receiving().acknowledged);
+    Some(packet(outside.flow().rewrite(), numbers[0], numbers[1]))
 }
 
 fn packet(rewrite: &Rewrite, sequence: u32, acknowledgement: u32) -> Vec<u8> {

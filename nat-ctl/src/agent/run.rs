@@ -25,7 +25,7 @@ use super::{
     error::AgentError,
     fragments::{self, Fragments},
     gateway::{Agent, expectation_seconds, policy},
-    log, notify,
+    gone, log, notify,
     overload::Overload,
     punts::Punts,
     report,
@@ -208,6 +208,10 @@ impl Agent {
                 }
             }
             Err(error) => report::failed(&error),
+        }
+        for address in self.world.plane.gone_addresses(now) {
+            let instance = self.instance.clone();
+            tokio::task::spawn_blocking(move || gone::end_flows(&instance, address));
         }
         self.bridge.sweep(&mut self.world, now.seconds());
         let moment = clock::moment();

@@ -67,6 +67,11 @@ impl Addresses {
         self.public.get(name).copied()
     }
 
+    /// The first global address of each managed interface that has one, by its name.
+    pub(super) fn public(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+        self.public.iter().map(|(name, address)| (name.as_str(), *address))
+    }
+
     /// The gateway's own addresses on its WANs.
     pub fn outside(&self) -> impl Iterator<Item = [u8; 4]> {
         self.own.iter().filter(|(_, code)| is_outside(**code)).map(|(address, _)| *address)

@@ -23,6 +23,7 @@ mod explain;
 mod features;
 pub mod flow_memory;
 mod forwarding;
+mod gone;
 mod grow;
 pub mod here;
 mod hook;
@@ -63,11 +64,13 @@ pub use inspect::Inspector;
 pub use links::Event;
 pub use mapped::Mapped;
 pub use maps::Maps;
+pub use pair::Pair;
 pub use ports::pool;
 pub use state::Attached;
 pub use sweep::{DataLine, Report};
 
 use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
+use gone::Gone;
 use grow::Growth;
 use hops::Hops;
 use links::Netlink;
@@ -91,6 +94,8 @@ pub struct Plane {
     settings: Settings,
     timeouts: Timeouts,
     addresses: Addresses,
+    /// Addresses whose flows end unless they come back.
+    gone: Gone,
     rules: RuleSet,
     /// Public ports of forwards that something else still uses.
     waiting: Vec<Endpoint>,

@@ -20,6 +20,11 @@ impl Numbers {
         u32::try_from(index).ok()
     }
 
+    /// All addresses that have one.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.0.iter().copied()
+    }
+
     /// Gives numbers to `first`, which inside hosts are hidden behind, and as far as there are more
     /// to `others`. Gives back the numbers that were another address's before.
     pub fn assign(&mut self, first: &[Ipv4Addr], others: &[Ipv4Addr]) -> Vec<u32> {

@@ -9,6 +9,7 @@ use nat_common::{
     port::Endpoint,
     record::{self, FlowRecord},
     tcp::State,
+    tcp_window::Receiving,
 };
 
 use super::clock::Now;
@@ -49,6 +50,11 @@ impl Record {
     /// Seconds of the monotonic clock when it was made.
     pub fn created(&self) -> u32 {
         self.line.created()
+    }
+
+    /// What the last of its TCP segments said that its sender is ready to receive.
+    pub fn receiving(&self) -> Receiving {
+        self.line.receiving()
     }
 
     /// Packets that were translated.

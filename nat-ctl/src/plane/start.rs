@@ -16,6 +16,7 @@ use super::{
     error::{PlaneError, Result},
     features, flow_memory,
     forwarding::{self, Forwarding},
+    gone::Gone,
     grow::{
         Growth,
         need::{self, Gauge},
@@ -155,6 +156,7 @@ impl Preparing<'_> {
             settings,
             timeouts,
             addresses: super::Addresses::default(),
+            gone: Gone::default(),
             rules: RuleSet::default(),
             waiting: vec![],
             _lock: lock,
@@ -179,7 +181,10 @@ impl Plane {
     /// Everything that the programs read, before they run.
     async fn fill(&mut self, rules: &RuleSet) -> Result<()> {
         self.write_settings()?;
+        let known = self.state.numbers.clone();
         self.read_addresses().await?;
+        let seconds = clock::now().seconds();
+        self.gone = Gone::meanwhile(known.addresses(), &self.addresses, seconds);
         self.check_numbers()?;
         self.apply(rules)?;
         let outside: Vec<_> = self.addresses.outside().collect();

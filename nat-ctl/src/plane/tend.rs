@@ -3,8 +3,10 @@
 //! Invariant: every change that an operator should know of comes back as one line of text; a failure
 //! of one piece of upkeep does not keep the others from being done.
 
+use std::net::Ipv4Addr;
+
 use super::{
-    Addresses, Plane, attach,
+    Addresses, Now, Plane, attach, clock,
     error::{PlaneError, Result},
     features,
     links::{Event, Link, Netlink},
@@ -65,6 +67,11 @@ impl Plane {
         Ok(())
     }
 
+    /// Public addresses that are gone for good, told of once: their flows are to end.
+    pub fn gone_addresses(&mut self, now: Now) -> Vec<Ipv4Addr> {
+        self.gone.over(now.seconds())
+    }
+
     /// Reads all addresses, and tells the data plane.
     pub(super) async fn read_addresses(&mut self) -> Result<()> {
         let listed = self.netlink.addresses().await?;
@@ -113,6 +120,7 @@ impl Plane {
         if self.addresses == before {
             return Ok(vec![]);
         }
+        self.gone.follow(&before, &self.addresses, clock::now().seconds());
         let mut lines = vec![];
         for interface in &self.state.interfaces {
             let now = self.addresses.of_interface(&interface.name);

@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use nix::libc;
 
 use super::supplies::Supplies;
 
@@ -58,7 +57,6 @@ pub fn run(
     }
     let child = emulator.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut guard = Guard(child.context("cannot start qemu-system-x86_64")?);
-    yield_to_others(&guard.0);
     let console = guard.0.stdout.take().context("the emulator has no console")?;
     let (send, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -87,13 +85,6 @@ pub fn run(
         bail!("qemu-system-x86_64 failed ({status}), see its output above");
     }
     Ok(())
-}
-
-/// It steps back for whatever runs beside it: tests have limits in seconds, and the guest has time.
-fn yield_to_others(emulator: &Child) {
-    const NICE: i32 = 5;
-    // SAFETY: a call with numbers only. Where it is refused the emulator runs as it is.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, emulator.id(), NICE) };
 }
 
 /// Kills the emulator unless it has ended.

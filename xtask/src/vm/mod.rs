@@ -54,40 +54,35 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
         agent::build(workspace)?;
         build_lab(workspace)?;
     }
-    boot(workspace, options, &mut |line| println!("{line}"))
+    boot(workspace, options)
 }
 
-/// The same with one transfer of the lab for each hook, on what is built and set up already, beside
-/// other work.
-pub fn stage(workspace: &Workspace, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+/// The same with one transfer of the lab for each hook, on what is built and set up already.
+pub fn stage(workspace: &Workspace) -> anyhow::Result<()> {
     let filter = "forward vsftpd curl PORT".to_owned();
-    if !boot(workspace, &Options { filter, deadline: 1200, built: true }, say)? {
+    build_lab(workspace)?;
+    if !boot(workspace, &Options { filter, deadline: 600, built: true })? {
         bail!("not every check of the guest passed, see above");
     }
     Ok(())
 }
 
-/// Builds the lab that the guest runs.
-pub fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
+fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
     let mut lab = command::cargo();
     lab.args(["build", "--package", "nat-tests", "--bin", "nat-tests"]);
     command::run(lab.current_dir(workspace.root()))
 }
 
 /// Packs and boots what was built.
-fn boot(
-    workspace: &Workspace,
-    options: &Options,
-    say: &mut dyn FnMut(&str),
-) -> anyhow::Result<bool> {
+fn boot(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
     let supplies = supplies::find(workspace)?;
     let image = image::pack(workspace, &supplies, options)?;
     let mut report = Report::default();
     let end = machine::run(&supplies, &image, Duration::from_secs(options.deadline), |line| {
         report.read(line);
-        say(line);
+        println!("{line}");
     });
-    say(&format!("\n{report}"));
+    println!("\n{report}");
     end?;
     Ok(report.has_passed())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a flow that packets use meanwhile is ended too, in whichever table it lies by then.
 
-use std::{ops::ControlFlow, thread, time::Duration};
+use std::{net::Ipv4Addr, ops::ControlFlow, thread, time::Duration};
 
 use super::{Inspector, Names};
 use crate::output::FlowFilter;
@@ -20,12 +20,41 @@ const LOOK: Duration = Duration::from_millis(5);
 impl Inspector {
     /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
     pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
-        let mut deleted = self.delete_here(filter);
-        // What has moved to a larger table meanwhile is deleted there.
-        while self.follow_growth() {
-            deleted += self.delete_here(filter);
-        }
+        let now = clock::now();
+        let matches = |this: &Self, pair: &Pair| {
+            let mut matched = false;
+            let _ = this.with_line(pair, now, &Names::of(this), |line| {
+                matched = filter.matches(line);
+                ControlFlow::Continue(())
+            });
+            matched
+        };
+        let mut deleted = 0;
+        self.delete(matches, |_| deleted += 1);
         deleted
+    }
+
+    /// Removes the flows that the outside sees at that address; gives them back as they were.
+    pub fn delete_flows_of(&mut self, public: Ipv4Addr) -> Vec<Pair> {
+        let mut deleted = vec![];
+        let is_there = |_: &Self, pair: &Pair| pair.first.public().address() == public.octets();
+        self.delete(is_there, |pair| deleted.push(*pair));
+        deleted
+    }
+
+    fn delete(&mut self, wanted: impl Fn(&Self, &Pair) -> bool, mut deleted: impl FnMut(&Pair)) {
+        loop {
+            let _ = dump::flows(&self.maps.flows, |pair| {
+                if wanted(self, pair) && self.end(*pair) {
+                    deleted(pair);
+                }
+                ControlFlow::Continue(())
+            });
+            // What has moved to a larger table meanwhile is deleted there.
+            if !self.follow_growth() {
+                return;
+            }
+        }
     }
 
     /// Whether the table that was read is no longer the one in use; then that one is read next.
@@ -43,18 +72,6 @@ impl Inspector {
             // Whoever removes the instance removes its flows.
             Ok(_) | Err(_) => false,
         }
-    }
-
-    fn delete_here(&self, filter: &FlowFilter) -> u64 {
-        let (now, names) = (clock::now(), Names::of(self));
-        let mut deleted = 0;
-        let _ = dump::flows(&self.maps.flows, |pair| {
-            self.with_line(pair, now, &names, |line| {
-                deleted += u64::from(filter.matches(line) && self.end(*pair));
-                ControlFlow::Continue(())
-            })
-        });
-        deleted
     }
 
     /// Ends a flow, as often as packets use it in between.

@@ -1,0 +1,121 @@
+//! Public addresses that are gone, and whose flows end with them.
+//!
+//! Invariant: an address that comes back in time costs no flow; one that does not, or in whose place
+//! another one came, is told of once.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use super::Addresses;
+
+/// Seconds in which an address may come back: a lease that is renewed, a link that flaps.
+const RETURN: u32 = 10;
+/// The same where its interface has another one already; who replaces one by itself adds it again at
+/// once.
+const REPLACED: u32 = 2;
+
+/// When an address went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Since {
+    seconds: u32,
+    replaced: bool,
+}
+
+/// Addresses of WANs that went, and have not been told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gone(BTreeMap<Ipv4Addr, Since>);
+
+impl Gone {
+    /// Those among `known` that the gateway does not have: they went while no agent looked.
+    pub fn meanwhile(known: impl Iterator<Item = Ipv4Addr>, now: &Addresses, seconds: u32) -> Self {
+        let since = Since { seconds, replaced: false };
+        let absent = |address: &Ipv4Addr| !now.outside().any(|own| own == address.octets());
+        Self(known.filter(absent).map(|address| (address, since)).collect())
+    }
+
+    /// Notes which addresses went and came; `before` is what there was until now.
+    pub fn follow(&mut self, before: &Addresses, now: &Addresses, seconds: u32) {
+        for address in before.outside().map(Ipv4Addr::from) {
+            self.0.entry(address).or_insert(Since { seconds, replaced: false });
+        }
+        for address in now.outside().map(Ipv4Addr::from) {
+            self.0.remove(&address);
+        }
+        for (name, public) in before.public() {
+            if let Some(since) = self.0.get_mut(&public) {
+                since.replaced |= now.of_interface(name).is_some();
+            }
+        }
+    }
+
+    /// Those that are gone for good, which are forgotten with this.
+    pub fn over(&mut self, seconds: u32) -> Vec<Ipv4Addr> {
+        let mut over = vec![];
+        self.0.retain(|address, since| {
+            let patience = if since.replaced { REPLACED } else { RETURN };
+            let waits = seconds < since.seconds.saturating_add(patience);
+            if !waits {
+                over.push(*address);
+            }
+            waits
+        });
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        output::{InterfaceMode, Role},
+        plane::{Attached, links::Address},
+    };
+
+    const fn address(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(203, 0, 113, last)
+    }
+
+    /// What there is with these addresses on the one WAN.
+    fn there(wan: &[u8]) -> Addresses {
+        let interface = Attached {
+            name: "wan0".to_owned(),
+            index: 1,
+            role: Role::Wan,
+            mode: InterfaceMode::Tc,
+            reason: String::new(),
+        };
+        let listed = |last: &u8| Address { index: 1, address: address(*last), global: true };
+        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_address_may_come_back_for_a_while_and_is_told_of_once() {
+        let mut gone = Gone::default();
+        gone.follow(&there(&[1]), &there(&[]), 100);
+        assert_eq!(gone.over(100 + RETURN - 1), Vec::<Ipv4Addr>::new());
+        gone.follow(&there(&[]), &there(&[1]), 109);
+        assert_eq!(gone.over(200), Vec::<Ipv4Addr>::new());
+        gone.follow(&there(&[1]), &there(&[]), 300);
+        // Something else changes: it is gone since 300 all the same.
+        gone.follow(&there(&[]), &there(&[]), 309);
+        assert_eq!(gone.over(310), [address(1)]);
+        assert_eq!(gone.over(400), Vec::<Ipv4Addr>::new());
+    }
+
+    #[test]
+    fn one_that_another_took_the_place_of_has_less_time() {
+        let mut gone = Gone::default();
+        gone.follow(&there(&[1, 5]), &there(&[7]), 100);
+        assert_eq!(gone.over(100 + REPLACED - 1), Vec::<Ipv4Addr>::new());
+        // The second one of the interface was nobody's to hide behind.
+        assert_eq!(gone.over(100 + REPLACED), [address(1)]);
+        assert_eq!(gone.over(100 + RETURN), [address(5)]);
+    }
+
+    #[test]
+    fn what_went_while_nobody_looked_counts_from_the_start() {
+        let known = [address(1), address(2)].into_iter();
+        let mut gone = Gone::meanwhile(known, &there(&[2]), 50);
+        assert_eq!(gone.over(50 + RETURN - 1), Vec::<Ipv4Addr>::new());
+        assert_eq!(gone.over(50 + RETURN), [address(1)]);
+    }
+}
