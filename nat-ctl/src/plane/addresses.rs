@@ -67,9 +67,10 @@ impl Addresses {
         self.public.get(name).copied()
     }
 
-    /// The first global address of each managed interface that has one, by its name.
-    pub(super) fn public(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
-        self.public.iter().map(|(name, address)| (name.as_str(), *address))
+    /// The interface whose first global address this is.
+    pub(super) fn hides_behind(&self, address: Ipv4Addr) -> Option<&str> {
+        let mut interfaces = self.public.iter().filter(|(_, public)| **public == address);
+        interfaces.next().map(|(name, _)| name.as_str())
     }
 
     /// The gateway's own addresses on its WANs.

@@ -69,13 +69,15 @@ impl Plane {
 
     /// Public addresses that are gone for good, told of once: their flows are to end.
     pub fn gone_addresses(&mut self, now: Now) -> Vec<Ipv4Addr> {
-        self.gone.over(now.seconds())
+        self.gone.over(&self.addresses, now.seconds())
     }
 
     /// Reads all addresses, and tells the data plane.
     pub(super) async fn read_addresses(&mut self) -> Result<()> {
         let listed = self.netlink.addresses().await?;
-        self.addresses = Addresses::of(&self.state.interfaces, &listed);
+        let now = Addresses::of(&self.state.interfaces, &listed);
+        self.gone.follow(&self.addresses, &now, clock::now().seconds());
+        self.addresses = now;
         self.write_addresses()
     }
 
@@ -120,7 +122,6 @@ impl Plane {
         if self.addresses == before {
             return Ok(vec![]);
         }
-        self.gone.follow(&before, &self.addresses, clock::now().seconds());
         let mut lines = vec![];
         for interface in &self.state.interfaces {
             let now = self.addresses.of_interface(&interface.name);
