@@ -143,6 +143,14 @@ pub fn pair(client: &Namespace, server: &Namespace, at: Ipv4Addr) -> Result<[Tcp
     Ok([near, accept(&listener)?])
 }
 
+/// Writes these bytes at one end of a connection, and wants them at the other.
+pub fn say(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) -> Result<()> {
+    from.write_all(text).context("write to a connection")?;
+    let seen = read_part(to, text.len())?;
+    ensure!(seen == text, "{:?} arrived as {:?}", text.escape_ascii(), seen.escape_ascii());
+    Ok(())
+}
+
 /// Waits for the connection that a listener was made for.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
     listener.set_nonblocking(true).context("make a listener non-blocking")?;

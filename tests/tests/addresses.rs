@@ -1,7 +1,7 @@
 //! Public addresses that go away: what went by them ends, and says so.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Read as _},
     net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
 };
@@ -38,8 +38,8 @@ impl Connections {
     /// Bytes go both ways, a different count each, so that no end's number is another's.
     fn talk(&mut self) {
         for [inside, outside] in &mut self.0 {
-            say(inside, outside, b"from inside");
-            say(outside, inside, b"back");
+            session::say(inside, outside, b"from inside").expect("bytes");
+            session::say(outside, inside, b"back").expect("bytes");
         }
     }
 
@@ -50,13 +50,6 @@ impl Connections {
             inside.read(&mut [0; 8]).expect_err("no byte").kind()
         })
     }
-}
-
-fn say(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
-    from.write_all(text).expect("a write");
-    let mut buffer = vec![0; text.len()];
-    to.read_exact(&mut buffer).expect("a read");
-    assert_eq!(buffer, text);
 }
 
 fn flows_of(gateway: &NatCtl<'_>, public: Ipv4Addr) -> usize {

@@ -1,8 +1,7 @@
 //! Segments that somebody makes up to break a connection (RFC 5961): dropped, counted, and without effect.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::TcpStream,
+    io::{ErrorKind, Read as _},
     time::Duration,
 };
 
@@ -57,13 +56,6 @@ fn forged(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
     frame
 }
 
-fn say(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
-    from.write_all(text).expect("a write");
-    let mut buffer = vec![0; text.len()];
-    to.read_exact(&mut buffer).expect("a read");
-    assert_eq!(buffer, text);
-}
-
 fn state(gateway: &NatCtl<'_>) -> String {
     let flows = gateway.json(&["flows", "list"]).expect("flows");
     let tcp = flows.as_array().into_iter().flatten().find(|flow| flow["protocol"] == "tcp");
@@ -81,8 +73,8 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
             Capture::start(&lab.outside, OUTSIDE_DEVICE, "tcp", &folder).expect("a capture");
         let [mut near, mut far] =
             session::pair(&lab.inside, &lab.outside, OUTSIDE).expect("a connection");
-        say(&mut near, &mut far, b"question");
-        say(&mut far, &mut near, b"answered");
+        session::say(&mut near, &mut far, b"question").expect("bytes");
+        session::say(&mut far, &mut near, b"answered").expect("bytes");
         let answer = |frame: &Frame| match frame.ipv4.as_ref()?.tcp.as_ref()? {
             Tcp { sequence, payload, .. } if payload.starts_with(b"answered") => Some(*sequence),
             _ => None,
@@ -109,8 +101,8 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
         })
         .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
         assert_eq!(state(&gateway), "established", "{mode}");
-        say(&mut near, &mut far, b"still here");
-        say(&mut far, &mut near, b"and I am");
+        session::say(&mut near, &mut far, b"still here").expect("bytes");
+        session::say(&mut far, &mut near, b"and I am").expect("bytes");
 
         // One that the host takes counts: with the very number that it waits for.
         let frame = forged(&like, RST, next.wrapping_add(8));

@@ -1,11 +1,6 @@
 //! Everything that isn't FTP: datagrams, echoes, connections, the gateway's own traffic.
 
-use std::{
-    collections::HashMap,
-    io::{Read as _, Write as _},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use nat_tests::{
     capture::Capture,
@@ -41,12 +36,8 @@ fn datagram_and_answer(lab: &Lab, size: usize) {
 fn connection_and_answer(client: &Namespace, server: &Namespace, at: Ipv4Addr, seen_as: Ipv4Addr) {
     let [mut near, mut far] = session::pair(client, server, at).expect("a connection");
     assert_eq!(far.peer_addr().expect("a peer").ip(), seen_as);
-    near.write_all(b"question").expect("a write");
-    let mut buffer = [0; 8];
-    far.read_exact(&mut buffer).expect("a read");
-    far.write_all(b"answered").expect("a write");
-    near.read_exact(&mut buffer).expect("a read");
-    assert_eq!(&buffer, b"answered");
+    session::say(&mut near, &mut far, b"question").expect("bytes");
+    session::say(&mut far, &mut near, b"answered").expect("bytes");
 }
 
 #[test]
