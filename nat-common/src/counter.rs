@@ -38,6 +38,8 @@ counters! {
     PortClash = 6, "port-clash";
     /// Lines of control connections that have passed at once, a copy of them handed to the agent.
     Copied = 7, "copied";
+    /// Packets of IPv6 of a flow, or about one, that the kernel was left to forward.
+    Six = 8, "ipv6";
 }
 
 /// Number of counters: the size of the `counters` map.

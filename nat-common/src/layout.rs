@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -67,11 +67,15 @@ pub enum Stage {
     OutsideFragment = 16,
     /// Packets from inside that cannot go on, unless they are cut.
     InsideRefused = 17,
+    /// IPv6 from inside.
+    InsideSix = 18,
+    /// IPv6 from outside.
+    OutsideSix = 19,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -90,6 +94,8 @@ impl Stage {
         Self::InsideFragment,
         Self::OutsideFragment,
         Self::InsideRefused,
+        Self::InsideSix,
+        Self::OutsideSix,
     ];
 
     /// Name of the XDP program.
@@ -114,7 +120,9 @@ impl Stage {
             | Self::OutsideSyn
             | Self::InsideFragment
             | Self::OutsideFragment
-            | Self::InsideRefused => None,
+            | Self::InsideRefused
+            | Self::InsideSix
+            | Self::OutsideSix => None,
         }
     }
 
@@ -139,6 +147,8 @@ impl Stage {
             Self::InsideFragment => "tc_inside_fragment",
             Self::OutsideFragment => "tc_outside_fragment",
             Self::InsideRefused => "tc_inside_refused",
+            Self::InsideSix => "tc_inside_six",
+            Self::OutsideSix => "tc_outside_six",
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod rule;
 pub mod sequence;
 pub mod session;
 pub mod settings;
+pub mod six;
 pub mod tcp;
 pub mod tcp_options;
 pub mod tcp_window;

@@ -34,5 +34,11 @@ pod!(
     crate::session::Session,
     crate::session::SessionId,
     crate::settings::Settings,
+    crate::six::Allowed6Key,
+    crate::six::Endpoint6,
+    crate::six::Flow6,
+    crate::six::Flow6Key,
+    crate::six::Fragment6Key,
+    crate::six::Opening,
     crate::watch::Watch,
 );

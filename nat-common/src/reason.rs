@@ -37,7 +37,7 @@ macro_rules! reasons {
 reasons! {
     /// The frame ends before the headers that it announces.
     Truncated = 0, "truncated", "A few come from broken senders. Many point to a cable, a driver or an MTU set differently on the two ends.";
-    /// The IPv4 header is not valid: version, header length or total length.
+    /// The IP header is not valid: version, header length or total length.
     BadHeader = 1, "bad-header", "Look at the sender: `tcpdump -vv` names the field.";
     /// A packet from outside for which there is no flow, no expectation, no forward and no socket of the gateway.
     Unsolicited = 2, "unsolicited", "Scans from the Internet are normal. For a service behind the NAT add a forward.";
@@ -115,6 +115,8 @@ reasons! {
     FragmentsFull = 38, "fragments-full", "A flood of fragments; `tcpdump -n 'ip[6:2]&0x3fff!=0'` shows from where.";
     /// The agent could not send a fragment on, or the pieces of a packet that it has cut.
     FragmentSend = 39, "fragment-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
+    /// IPv6 extension headers that are not followed: more than 8, or a routing header of type 0 (RFC 5095).
+    Extension = 40, "extension", "Harmless when rare. `tcpdump -vv ip6` shows who sends them.";
 }
 
 /// Number of reasons: the size of the `drops` map.

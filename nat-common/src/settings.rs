@@ -50,13 +50,17 @@ pub struct Settings {
     pub mss_most: u16,
     /// An MSS up to this fits every interface of the gateway.
     pub mss_fits: u16,
+    /// Whether IPv6 is filtered: 1 or 0.
+    pub ipv6: u16,
+    /// The same as `routes_others`, for IPv6.
+    pub routes_others6: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
 }
 
-const _: () = assert!(size_of::<Settings>() == 52);
+const _: () = assert!(size_of::<Settings>() == 56);
 
 impl Settings {
     /// The largest MSS that fits packets of `mtu` bytes (RFC 6691 section 2).

@@ -14,6 +14,7 @@ use nat_common::{
 pub const ETHERNET: usize = 14;
 const ETHERTYPE: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
 /// IPv4 header without options, its fragment field and its source.
 pub(crate) const IP_FIXED: usize = 20;
 /// TCP header without options (RFC 9293 section 3.1).
@@ -128,6 +129,12 @@ pub fn source<P: Packet>(packet: &P) -> Result<Option<[u8; 4]>, Reason> {
         return Ok(None);
     }
     packet.read(ETHERNET + IP_SOURCE).map(Some)
+}
+
+/// Whether a packet is IPv6.
+#[inline(always)]
+pub fn is_six<P: Packet>(packet: &P) -> bool {
+    packet.read::<2>(ETHERTYPE) == Ok(IPV6)
 }
 
 impl Headers {

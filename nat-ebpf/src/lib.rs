@@ -31,4 +31,5 @@ pub mod public_port;
 pub mod quote;
 pub mod rewrite;
 pub mod shared_port;
+pub mod six;
 pub mod tables;

@@ -142,6 +142,18 @@ mod programs {
         bpf::tc::refused(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, IPv6.
+    #[classifier]
+    pub fn tc_inside_six(context: TcContext) -> i32 {
+        bpf::tc::six(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, IPv6.
+    #[classifier]
+    pub fn tc_outside_six(context: TcContext) -> i32 {
+        bpf::tc::six(context, Zone::Outside)
+    }
+
     /// TC egress of a way out, ICMP errors of the gateway itself.
     #[classifier]
     pub fn tc_outside_egress_error(context: TcContext) -> i32 {

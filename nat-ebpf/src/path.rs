@@ -20,6 +20,8 @@
 //!                outside (TC only): inbound  (forward, expectation)
 //! ```
 //!
+//! IPv6 is judged by [`crate::six`], in TC, and left to the kernel: nothing of it is translated.
+//!
 //! Nearly every packet is finished by [`ingress`], which is short. What opens or closes a connection,
 //! is no TCP or UDP, is cut, or has no known way goes to [`rare`], which knows everything.
 
@@ -44,7 +46,7 @@ pub enum Outcome {
     Forward(NextHop),
     /// The agent has it, and will send it on.
     Punted,
-    /// Not as most packets are. Untouched; [`rare`] goes on.
+    /// Not as most packets are. Untouched; [`rare`] goes on, in TC with IPv6 [`crate::six::pass`].
     Rare,
     /// It has no flow. Untouched; [`admit`] says whether it begins one.
     Unknown,

@@ -30,6 +30,7 @@ pub mod requirements;
 pub mod routers;
 pub mod server;
 pub mod session;
+pub mod six;
 pub mod stream;
 pub mod traffic;
 pub mod wait;

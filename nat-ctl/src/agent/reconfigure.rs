@@ -252,6 +252,7 @@ fn next_start(before: &Config, after: &Config) -> Vec<String> {
     let sections = [
         ("gateway", before.gateway != after.gateway),
         ("masquerade", before.masquerade != after.masquerade),
+        ("ipv6", before.ipv6 != after.ipv6),
         ("ftp", before.ftp != after.ftp),
         ("timeouts", before.timeouts != after.timeouts),
         ("limits", before.limits != after.limits),

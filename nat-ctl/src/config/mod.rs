@@ -40,6 +40,8 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// Addresses that belong to a host inside.
     pub one_to_one: Vec<OneToOne>,
+    /// IPv6.
+    pub ipv6: Ipv6,
     /// The FTP engine.
     pub ftp: Ftp,
     /// Lifetimes of flows.
@@ -85,6 +87,20 @@ impl Default for Masquerade {
             filtering: Filtering::AddressAndPortDependent,
             clamp_mss: ClampMss::Auto,
         }
+    }
+}
+
+/// Section `[ipv6]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ipv6 {
+    /// Whether it is forwarded and filtered; else it passes as the kernel routes it.
+    pub enabled: bool,
+}
+
+impl Default for Ipv6 {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 
@@ -159,6 +175,8 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Flows of all hosts.
     pub flows: std::num::NonZeroU32,
+    /// Flows of IPv6, of all hosts.
+    pub flows6: std::num::NonZeroU32,
     /// Flows of one host; there is no bound of its own so far.
     #[serde(deserialize_with = "choice::no_bound_per_host")]
     pub flows_per_host: PerHost,
@@ -180,6 +198,7 @@ impl Default for Limits {
         let per_session = u8::try_from(quota.per_session).unwrap_or(u8::MAX);
         Self {
             flows: entries(1 << 20),
+            flows6: entries(1 << 17),
             flows_per_host: PerHost::Unbounded,
             expectations: entries(1 << 16),
             pinholes_per_session: std::num::NonZeroU8::MIN.saturating_add(per_session - 1),

@@ -87,6 +87,7 @@ impl MetricsView {
         gauge("ftp_sessions", "FTP control connections that are followed", status.ftp_sessions);
         for (what, Usage { used, max }) in [
             ("flows", status.flows),
+            ("flows6", status.flows6),
             ("ports", status.ports),
             ("expectations", status.expectations),
         ] {
@@ -113,7 +114,12 @@ impl MetricsView {
                 registry.register(name, help, alone);
             };
             match counter {
-                Counted::Xdp | Counted::Tc | Counted::Stack | Counted::Punted | Counted::Copied => {
+                Counted::Xdp
+                | Counted::Tc
+                | Counted::Stack
+                | Counted::Punted
+                | Counted::Copied
+                | Counted::Six => {
                     let way = vec![("way", counter.name().to_owned())];
                     packets.get_or_create(&way).inc_by(count);
                 }
@@ -174,6 +180,7 @@ mod tests {
                     reason: "asked for".to_owned(),
                 }],
                 flows: usage(3),
+                flows6: usage(8),
                 ports: usage(4),
                 expectations: usage(5),
                 ftp_sessions: 6,
@@ -203,7 +210,7 @@ mod tests {
             }
             let (name, value) = line.rsplit_once(' ').expect("a sample");
             let bare = name.split('{').next().expect("a name");
-            let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             assert!(bare.starts_with("nat_") && bare.chars().all(plain), "{line}");
             let family = families.iter().find(|(family, kind)| match kind.as_str() {
                 "counter" => bare.strip_suffix("_total") == Some(family),
@@ -229,6 +236,8 @@ mod tests {
             ("nat_agent_heartbeat_age_seconds", 1.0),
             ("nat_flows", 3.0),
             ("nat_flows_limit", 1000.0),
+            ("nat_flows6", 8.0),
+            ("nat_packets_total{way=\"ipv6\"}", 11.0),
             ("nat_ports", 4.0),
             ("nat_expectations", 5.0),
             ("nat_ftp_sessions", 6.0),

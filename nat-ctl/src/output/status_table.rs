@@ -24,14 +24,15 @@ impl Printer {
                 &[
                     ("instance", format!("{}, {ready}, up {up}", status.instance)),
                     ("flows", usage(status.flows)),
+                    ("ipv6 flows", usage(status.flows6)),
                     ("ports", usage(status.ports)),
                     ("expectations", usage(status.expectations)),
                     ("ftp sessions", status.ftp_sessions.to_string()),
                     ("packets", {
                         let by = status.packets;
                         format!(
-                            "{} xdp, {} tc, {} stack, {} agent",
-                            by.xdp, by.tc, by.stack, by.punted
+                            "{} xdp, {} tc, {} ipv6, {} stack, {} agent",
+                            by.xdp, by.tc, by.ipv6, by.stack, by.punted
                         )
                     }),
                     (

@@ -67,11 +67,12 @@ fn status_has_the_documented_fields() {
             reason: "asked for".to_owned(),
         }],
         flows: usage,
+        flows6: usage,
         ports: usage,
         expectations: usage,
         ftp_sessions: 3,
         drops: 4,
-        packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4, copied: 5 },
+        packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4, copied: 5, ipv6: 6 },
         overload: vec![OverloadView { state: "table-full".to_owned(), refused: 6, for_s: 7 }],
     };
     assert_eq!(
@@ -81,7 +82,8 @@ fn status_has_the_documented_fields() {
             "interfaces": [{"name": "eth0", "role": "wan", "mode": "xdp", "reason": "asked for"}],
             "flows": {"used": 1, "max": 2}, "ports": {"used": 1, "max": 2},
             "expectations": {"used": 1, "max": 2}, "ftp_sessions": 3, "drops": 4,
-            "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4, "copied": 5},
+            "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4, "copied": 5, "ipv6": 6},
+            "flows6": {"used": 1, "max": 2},
             "overload": [{"state": "table-full", "refused": 6, "for_s": 7}],
         })
     );

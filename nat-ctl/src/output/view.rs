@@ -30,6 +30,9 @@ pub struct StatusView {
     pub interfaces: Vec<InterfaceView>,
     /// Flow records.
     pub flows: Usage,
+    /// Flows of IPv6.
+    #[serde(default)]
+    pub flows6: Usage,
     /// Public ports.
     pub ports: Usage,
     /// Expectations.
@@ -79,6 +82,9 @@ pub struct PacketsView {
     /// Sent on at once, with a copy for the agent.
     #[serde(default)]
     pub copied: u64,
+    /// Of IPv6, left to the kernel to forward because they have a flow.
+    #[serde(default)]
+    pub ipv6: u64,
 }
 
 /// An interface of the gateway.

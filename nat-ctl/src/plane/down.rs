@@ -8,6 +8,7 @@ use super::error::{PlaneError, Result};
 use super::forwarding;
 use super::netns::Namespace;
 use super::pins;
+use super::six;
 use super::state::{self, Lock, State};
 use crate::options::Instance;
 
@@ -50,6 +51,7 @@ pub fn down(instance: &Instance) -> Result<Removed> {
 pub(super) fn remove(instance: &Instance, mut state: Option<&mut State>) -> Result<Removed> {
     if let Some(state) = state.as_deref_mut() {
         forwarding::put_back(instance, state)?;
+        six::put_back(instance, state)?;
     }
     let links = pins::remove_links(instance)?;
     for interface in state.iter().flat_map(|state| &state.interfaces) {

@@ -21,6 +21,7 @@ use nat_common::{
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
     session::SessionId,
     settings::Settings,
+    six::{Allowed6Key, Endpoint6, Opening},
     watch::Watch,
 };
 
@@ -29,6 +30,7 @@ use super::flow_memory::FlowMemory;
 use super::owners::Owners;
 use super::pair::Record;
 use super::session_memory::SessionMemory;
+use super::six::Flows6;
 
 /// Every pinned map: the name in the object, in the pin folder and for bpftool.
 pub const NAMES: &[&str] = &[
@@ -49,6 +51,10 @@ pub const NAMES: &[&str] = &[
     "fragment_ids",
     "forwards",
     "encrypted",
+    "flows6",
+    "fragments6",
+    "forwards6",
+    "allowed6",
     "one_to_one",
     "allowed",
     "addresses",
@@ -94,6 +100,12 @@ pub struct Maps {
     pub one_to_one: Hash<[u8; 4], OneToOne>,
     /// Remote networks of filters.
     pub allowed: LpmTrie<MapData, AllowedKey, u32>,
+    /// Flows of IPv6.
+    pub flows6: Flows6,
+    /// What rules open to IPv6 from outside.
+    pub forwards6: Hash<Endpoint6, Opening>,
+    /// Remote networks of IPv6 of filters.
+    pub allowed6: LpmTrie<MapData, Allowed6Key, u32>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
     /// Control connections by place, in the memory of the data plane.
@@ -138,6 +150,9 @@ impl Maps {
             encrypted: open(pins, "encrypted", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
             allowed: open(pins, "allowed", Map::LpmTrie)?,
+            flows6: Flows6::open(pins)?,
+            forwards6: open(pins, "forwards6", Map::HashMap)?,
+            allowed6: open(pins, "allowed6", Map::LpmTrie)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: SessionMemory::open(pins)?,
             watches: open(pins, "watches", Map::Array)?,

@@ -44,11 +44,13 @@ mod ports;
 pub mod route;
 mod rules;
 pub mod session_memory;
+mod six;
 mod sockets;
 mod start;
 mod state;
 mod sweep;
 mod tend;
+mod whole;
 
 use std::net::Ipv4Addr;
 

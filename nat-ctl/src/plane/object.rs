@@ -48,6 +48,8 @@ pub struct Sizes {
     pub other_ports: u32,
     /// Expectations.
     pub expectations: u32,
+    /// Flows of IPv6.
+    pub flows6: u32,
 }
 
 impl Sizes {
@@ -59,15 +61,17 @@ impl Sizes {
             flows: flow_table::places(lines),
             other_ports: FORWARDS.saturating_add(expectations),
             expectations,
+            flows6: limits.flows6.get(),
         }
     }
 
     /// By name of the map.
-    pub fn each(&self) -> [(&'static str, u32); 3] {
+    pub fn each(&self) -> [(&'static str, u32); 4] {
         [
             ("flows", self.flows),
             ("other_ports", self.other_ports),
             ("expectations", self.expectations),
+            ("flows6", self.flows6),
         ]
     }
 

@@ -30,7 +30,7 @@ use super::{
     netns::Namespace,
     object::{Object, Sizes, Table},
     pins::{self, Pinned},
-    ports,
+    ports, six,
     sockets::Sockets,
     state::{Attached, Lock, State},
     sweep::Sweeper,
@@ -113,7 +113,9 @@ impl Preparing<'_> {
         let instance = options.instance.clone();
         let config = &options.config;
         let forwarded = state.forwarding.map_or_else(Forwarding::read, Ok)?;
-        let settings = settings(config, forwarded, now)?;
+        let six = config.ipv6.enabled;
+        let routes_others6 = u16::from(six::forwards(&state)?);
+        let settings = Settings { routes_others6, ..settings(config, forwarded, now)? };
         let sizes = Sizes::of(&config.limits);
         let (table, before) = match start {
             Start::Fresh => {
@@ -173,6 +175,10 @@ impl Preparing<'_> {
         plane.state.write(&plane.instance)?;
         plane.write_redirects()?;
         forwarding::turn_on(&plane.instance, &mut plane.state)?;
+        match six {
+            true => six::turn_on(&plane.instance, &mut plane.state)?,
+            false => six::put_back(&plane.instance, &mut plane.state)?,
+        }
         Ok(plane)
     }
 }
@@ -319,6 +325,7 @@ fn plan(
     let mut state = State::new(instance, namespace, now.seconds());
     if let Some(before) = State::read(instance)? {
         state.forwarding = before.forwarding;
+        state.ipv6 = before.ipv6;
         state.rules = before.rules;
         state.interfaces = before.interfaces;
         state.numbers = before.numbers;
@@ -363,6 +370,9 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         mss_most: config.masquerade.clamp_mss.into(),
         // That of the interfaces, which are looked at as it is written.
         mss_fits: 0,
+        ipv6: u16::from(config.ipv6.enabled),
+        // What the kernel did before the gateway came is looked at with the state.
+        routes_others6: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })

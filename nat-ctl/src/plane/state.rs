@@ -19,6 +19,7 @@ use super::forwarding::Forwarding;
 use super::lifetimes::Lifetimes;
 use super::netns::Namespace;
 use super::numbers::Numbers;
+use super::six;
 use crate::options::Instance;
 use crate::output::{InterfaceMode, Role};
 
@@ -50,6 +51,9 @@ pub struct State {
     pub namespace: Namespace,
     /// Forwarding as it was found, if it has to be put back.
     pub forwarding: Option<Forwarding>,
+    /// What was found of IPv6 forwarding, if it has to be put back.
+    #[serde(default)]
+    pub ipv6: Option<six::Found>,
     /// Its interfaces.
     pub interfaces: Vec<Attached>,
     /// Seconds of the monotonic clock at the start of the agent.
@@ -73,6 +77,7 @@ impl State {
             instance: instance.as_str().to_owned(),
             namespace,
             forwarding: None,
+            ipv6: None,
             interfaces: vec![],
             started,
             rules: BTreeMap::new(),

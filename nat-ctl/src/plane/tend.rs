@@ -150,6 +150,7 @@ impl Plane {
         self.hops.void();
         attach::drop_others(&self.instance, &self.state.interfaces)?;
         self.state.write(&self.instance)?;
+        super::six::accept_routers(&self.state)?;
         self.read_addresses().await?;
         self.write_redirects()?;
         Ok(vec![format!(

@@ -1,17 +1,20 @@
-//! The kernel's routing table, by `bpf_fib_lookup`.
+//! The kernel's routing tables, by `bpf_fib_lookup`.
 
 use crate::{
     headers::Headers,
     packet::{NextHop, Route},
+    six::Course,
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use core::{ffi::c_void, ptr};
-use nat_common::hop::Link;
+use nat_common::{hop::Link, six::Address6};
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 // include/uapi/linux/bpf.h, enum BPF_FIB_LKUP_RET_*.
 const SUCCESS: i64 = 0;
 const NOT_FORWARDED: i64 = 4;
+const FORWARDING_OFF: i64 = 5;
 const NO_NEIGHBOUR: i64 = 7;
 const FRAGMENTATION_NEEDED: i64 = 8;
 
@@ -96,6 +99,68 @@ impl FibLookup {
             NOT_FORWARDED => Route::Local,
             FRAGMENTATION_NEEDED => Route::TooBig,
             _ => Route::Unreachable,
+        }
+    }
+}
+
+/// A length that every interface takes: where a packet leads, and not whether it is too long, is asked.
+const SHORT: u16 = 1;
+
+/// The same record, as it is used for IPv6.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Fib6Lookup {
+    family: u8,
+    protocol: u8,
+    sport: u16,
+    dport: u16,
+    length: u16,
+    ifindex: u32,
+    flow_information: u32,
+    src: Address6,
+    dst: Address6,
+    vlan: u32,
+    links: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Fib6Lookup>() == size_of::<FibLookup>());
+
+impl Fib6Lookup {
+    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`.
+    #[inline(always)]
+    pub fn new(ifindex: u32, src: Address6, dst: Address6) -> Self {
+        Self {
+            family: AF_INET6,
+            protocol: 0,
+            sport: 0,
+            dport: 0,
+            length: SHORT,
+            ifindex,
+            flow_information: 0,
+            src,
+            dst,
+            vlan: 0,
+            links: [0; 12],
+        }
+    }
+
+    /// Asks the kernel.
+    ///
+    /// # Safety
+    /// `context` is the context of the running TC program.
+    #[inline(always)]
+    pub unsafe fn ask(&mut self, context: *mut c_void) -> Course {
+        // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
+        let found = unsafe {
+            bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)
+        };
+        match found {
+            // The helper has put the way out in place of the interface.
+            SUCCESS | NO_NEIGHBOUR => Course::To(self.ifindex),
+            // Its own address, a route that it does not forward by, or an interface that it does not
+            // forward from.
+            NOT_FORWARDED | FORWARDING_OFF => Course::Own,
+            _ => Course::Nowhere,
         }
     }
 }

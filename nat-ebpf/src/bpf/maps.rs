@@ -25,6 +25,7 @@ use nat_common::{
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
+    six::{Allowed6Key, Endpoint6, FRAGMENTED6, Flow6, Flow6Key, Fragment6Key, Opening},
     tcp_options,
     watch::Watch,
 };
@@ -124,6 +125,19 @@ pub static ENCRYPTED: HashMap<EncryptedKey, SessionId, SESSIONS, ON_DEMAND> = Ha
 /// Public address of inside hosts that have one of their own.
 #[btf_map(name = "one_to_one")]
 pub static ONE_TO_ONE: HashMap<[u8; 4], OneToOne, 4096, ON_DEMAND> = HashMap::new();
+/// Flows of IPv6. Sized at load.
+#[btf_map(name = "flows6")]
+pub static FLOWS6: HashMap<Flow6Key, Flow6, 131072> = HashMap::new();
+/// Datagrams of IPv6 that come in fragments, and the flow of each.
+#[btf_map(name = "fragments6")]
+pub static FRAGMENTS6: LruHashMap<Fragment6Key, Flow6Key, { FRAGMENTED6 as usize }> =
+    LruHashMap::new();
+/// What rules open to the outside, by end inside.
+#[btf_map(name = "forwards6")]
+pub static FORWARDS6: HashMap<Endpoint6, Opening, 65536, ON_DEMAND> = HashMap::new();
+/// Remote networks of IPv6 that filters of rules let in.
+#[btf_map(name = "allowed6")]
+pub static ALLOWED6: LpmTrie<Allowed6Key, u32, 65536> = LpmTrie::new();
 /// Control connections.
 #[btf_map(name = "sessions")]
 pub static CONTROL: Array<Session, SESSIONS, MAPPED> = Array::new();

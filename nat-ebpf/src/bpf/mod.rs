@@ -8,6 +8,7 @@ mod hops;
 pub mod maps;
 mod memory;
 mod ports;
+mod six;
 mod skb;
 pub mod stages;
 mod tables;

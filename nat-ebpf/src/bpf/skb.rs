@@ -35,6 +35,8 @@ use nat_common::{
 };
 
 const AF_INET: u32 = 2;
+/// `ETH_P_IPV6` of include/uapi/linux/if_ether.h.
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// The longest transport header that is read, without options: TCP's.
 const MAX_FIXED: usize = 20;
 /// Offset of the transport header of a packet without IP options.
@@ -82,6 +84,13 @@ impl TcPacket {
             };
         }
         Self(context)
+    }
+
+    /// Whether it is IPv6, which the kernel has looked at.
+    #[inline(always)]
+    pub fn is_six(&self) -> bool {
+        // SAFETY: the program's context.
+        unsafe { (*self.skb()).protocol == ETHERTYPE_IPV6.to_be().into() }
     }
 
     /// Where the bytes at an offset of the headers of a packet without IP options are.

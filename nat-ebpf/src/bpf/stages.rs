@@ -12,6 +12,7 @@
 //!                  --its sender is to be told, or it is to be cut--> tc_inside_refused
 //!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside_rare
 //!                 --ICMP error--> tc_inside_error
+//!   tc_inside --IPv6--> tc_inside_six
 //!   tc_outside_rare --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
 //! ```
@@ -101,5 +102,14 @@ pub const fn error(zone: Zone) -> Stage {
     match zone {
         Zone::Inside => Stage::InsideError,
         Zone::Outside => Stage::OutsideError,
+    }
+}
+
+/// The program for IPv6.
+#[inline(always)]
+pub const fn six(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsideSix,
+        Zone::Outside => Stage::OutsideSix,
     }
 }

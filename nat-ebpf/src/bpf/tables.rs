@@ -43,7 +43,7 @@ const SESSION_PROBES: u32 = 16;
 pub struct Maps;
 
 #[inline(always)]
-fn refused(result: Result<(), i32>) -> Result<(), Refused> {
+pub(super) fn refused(result: Result<(), i32>) -> Result<(), Refused> {
     match result {
         Ok(()) => Ok(()),
         Err(EEXIST) => Err(Refused::Exists),

@@ -6,6 +6,7 @@ use crate::{
     guard::{self, Exit},
     icmp_error,
     path::{self, Admission, Outcome},
+    six::{self, Passage},
     tables::Tables,
 };
 use aya_ebpf::{
@@ -82,6 +83,7 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
+        Ok(Outcome::Rare) if packet.is_six() => stages::go(packet.context(), stages::six(zone)),
         Ok(Outcome::Rare) => stages::go(packet.context(), stages::rare(zone)),
         Ok(Outcome::Unknown) => stages::go(packet.context(), stages::new(zone)),
         Ok(Outcome::Control) => stages::go(packet.context(), stages::control(zone)),
@@ -103,6 +105,22 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             TC_ACT_SHOT
         }
     }
+}
+
+/// The program for IPv6.
+#[inline(always)]
+pub fn six(context: TcContext, zone: Zone) -> i32 {
+    let packet = TcPacket::new(context);
+    let counter = match six::pass(&packet, &mut Maps, zone) {
+        Ok(Passage::Untouched) => Counter::Stack,
+        Ok(Passage::Known) => Counter::Six,
+        Err(reason) => {
+            Maps.count_drop(reason);
+            return TC_ACT_SHOT;
+        }
+    };
+    Maps.count(counter);
+    TC_ACT_UNSPEC
 }
 
 /// The program for packets without a flow.

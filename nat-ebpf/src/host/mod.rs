@@ -3,6 +3,7 @@
 //! For tests, fuzzing and `nat-ctl explain`. It does what the hooks of the kernel do around the path, counters and all,
 //! so that one may be compared with the other; nothing here decides about a packet.
 
+mod ipv6;
 mod packet;
 mod state;
 mod tables;
@@ -15,10 +16,11 @@ pub use tables::{HostSlot, HostTables, Memory, Operation, Schedule};
 use crate::{
     fragment,
     guard::{self, Exit},
-    icmp_error,
+    headers, icmp_error,
     packet::NextHop,
     path::{self, Admission, Outcome},
     rewrite,
+    six::{self, Passage},
     tables::Tables as _,
 };
 use nat_common::{counter::Counter, flow::Zone, layout, reason::Reason};
@@ -52,6 +54,14 @@ pub fn tc_ingress(
                 Ok(Admission::Flow) => path::rare(packet, tables, zone),
                 Ok(Admission::Stack | Admission::Local) => Ok(Outcome::Stack),
                 Ok(Admission::Error) => icmp_error::pass(packet, tables, zone),
+                Err(reason) => Err(reason),
+            },
+            Ok(Outcome::Rare) if headers::is_six(packet) => match six::pass(packet, tables, zone) {
+                Ok(Passage::Untouched) => Ok(Outcome::Stack),
+                Ok(Passage::Known) => {
+                    tables.count(Counter::Six);
+                    return Verdict::Pass;
+                }
                 Err(reason) => Err(reason),
             },
             Ok(Outcome::Rare) => path::rare(packet, tables, zone),

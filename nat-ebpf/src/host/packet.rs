@@ -3,6 +3,7 @@
 use crate::{
     headers::{Headers, TCP_FIXED, Transport},
     packet::{NextHop, OptionsEdit, Packet, Route},
+    six::Course,
 };
 use nat_common::{
     checksum::{Delta, Sum},
@@ -12,6 +13,7 @@ use nat_common::{
     punt::{MAX_PACKET, Punt, PuntHeader},
     reason::Reason,
     session::Side,
+    six::Address6,
     tcp_options,
 };
 use std::collections::HashSet;
@@ -50,6 +52,8 @@ pub struct HostRoute {
 pub struct World {
     /// Routes; the longest prefix counts, and what has none is unreachable.
     pub routes: Vec<HostRoute>,
+    /// Routes of IPv6: network, bits of its prefix, and where they lead; as above.
+    pub routes6: Vec<(Address6, u32, Course)>,
     /// Sockets of the gateway by their local end.
     pub sockets: HashSet<Endpoint>,
     /// Interfaces that XDP may redirect to.
@@ -101,7 +105,7 @@ pub struct HostPacket<'a, const COMPLETE: bool> {
     pub gso_size: usize,
     /// What was handed to the agent.
     pub punted: Vec<(PuntHeader, Vec<u8>)>,
-    world: &'a World,
+    pub(super) world: &'a World,
     unsummed: bool,
 }
 

@@ -15,6 +15,7 @@ use nat_common::{
     rule::{EncryptedKey, Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
+    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
     watch::Watch,
 };
 use std::{
@@ -27,13 +28,15 @@ use std::{
 pub struct Limits {
     /// Flow records, two for each flow.
     pub flows: usize,
+    /// Flows of IPv6.
+    pub flows6: usize,
     /// Control connections.
     pub sessions: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 65536, sessions: 64 }
+        Self { flows: 65536, flows6: 65536, sessions: 64 }
     }
 }
 
@@ -94,6 +97,14 @@ pub struct State {
     pub encrypted: HashMap<EncryptedKey, SessionId>,
     /// Public address of inside hosts.
     pub one_to_one: HashMap<[u8; 4], OneToOne>,
+    /// Flows of IPv6.
+    pub flows6: HashMap<Flow6Key, Flow6>,
+    /// Datagrams of IPv6 in fragments.
+    pub fragments6: HashMap<Fragment6Key, Flow6Key>,
+    /// What rules open to IPv6 from outside.
+    pub forwards6: HashMap<Endpoint6, Opening>,
+    /// Remote networks of IPv6 by number of the filter: network and bits of its prefix.
+    pub allowed6: Vec<(u32, Address6, u32)>,
     /// Control connections by index.
     pub sessions: Vec<Session>,
     /// What the agent wants to see of them, by [`nat_common::watch::index`].

@@ -96,7 +96,7 @@ pub struct HostTables<'a> {
 
 impl<'a> HostTables<'a> {
     /// The state, when it is the turn of `operation`.
-    fn at(&self, operation: Operation) -> MutexGuard<'a, State> {
+    pub(super) fn at(&self, operation: Operation) -> MutexGuard<'a, State> {
         if let Some(schedule) = self.schedule {
             schedule.before(operation);
         }
@@ -104,7 +104,7 @@ impl<'a> HostTables<'a> {
     }
 
     /// The state, for what never changes under a packet.
-    fn still(&self) -> MutexGuard<'a, State> {
+    pub(super) fn still(&self) -> MutexGuard<'a, State> {
         self.memory.state()
     }
 }

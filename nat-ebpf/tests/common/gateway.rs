@@ -6,6 +6,7 @@
 //!                         --[4]-- 192.168.9.0/24, not managed
 //! ```
 
+use super::six;
 use nat_common::{
     flow::{TCP, UDP},
     hop::Link,
@@ -78,6 +79,7 @@ pub fn world() -> World {
             route((PUBLIC, 32), Route::Local),
             route((OWN, 32), Route::Local),
         ],
+        routes6: six::ROUTES.to_vec(),
         sockets: [
             Endpoint::new(TCP, PUBLIC, Port::new(22)),
             Endpoint::new(UDP, PUBLIC, Port::new(53)),
@@ -116,6 +118,8 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         filtering: Filtering::AddressAndPortDependent as u16,
         mss_most: u16::MAX,
         mss_fits: Settings::mss_of(MTU),
+        ipv6: 1,
+        routes_others6: 0,
         pool: pool(),
         control_ports,
     };

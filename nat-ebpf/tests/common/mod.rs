@@ -4,4 +4,5 @@
 pub mod frame;
 pub mod gateway;
 pub mod generate;
+pub mod six;
 pub mod sums;

@@ -90,6 +90,23 @@ fn ip(arguments: &str) {
     );
 }
 
+/// IPv6 of the same interfaces, as [`crate::common::six`] has it.
+const SETUP_SIX: &[&str] = &[
+    "address add 2001:db8:1::fe/64 dev lan0 nodad",
+    "address add 2001:db8:f::1/64 dev wan0 nodad",
+    "address add 2001:db8:4::1/64 dev other0 nodad",
+    "-6 route add default via 2001:db8:f::fe",
+    "-6 route add unreachable 2001:db8:66::/48",
+];
+
+/// Adds IPv6 to what [`set_up`] has made.
+pub fn set_up_six() {
+    for command in SETUP_SIX {
+        ip(command);
+    }
+    fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("forwarding turned on");
+}
+
 /// Makes interfaces, routes, neighbours and sockets in the namespace of this thread.
 pub fn set_up() -> Sockets {
     for command in SETUP {

@@ -13,5 +13,6 @@ mod instructions;
 mod lab;
 mod object;
 mod same;
+mod six;
 mod stack;
 mod verifier;

@@ -28,6 +28,7 @@ use nat_common::{
     rule::AllowedKey,
     session::Session,
     settings::Settings,
+    six::{Allowed6Key, Flow6, Flow6Key},
     watch::Watch,
 };
 use nat_ebpf::host::State;
@@ -171,6 +172,13 @@ impl Object {
         self.write("forwards", &state.forwards);
         self.write_identifications(&state.fragment_ids);
         self.write("one_to_one", &state.one_to_one);
+        self.write("forwards6", &state.forwards6);
+        let mut allowed6: LpmTrie<_, Allowed6Key, u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("allowed6").unwrap()).unwrap();
+        for (filter, network, bits) in &state.allowed6 {
+            let key = Allowed6Key::new(*filter, *network);
+            allowed6.insert(&Key::new(Allowed6Key::FILTER_BITS + bits, key), 1, 0).unwrap();
+        }
         let mut allowed: LpmTrie<_, AllowedKey, u32> =
             LpmTrie::try_from(self.ebpf.map_mut("allowed").unwrap()).unwrap();
         for (filter, network, bits) in &state.allowed {
@@ -270,6 +278,10 @@ impl Object {
         for key in old {
             fragments.remove(&key).unwrap();
         }
+    }
+
+    pub fn flows6(&mut self) -> Table<Flow6Key, Flow6> {
+        self.read("flows6")
     }
 
     pub fn fragments(&mut self) -> Table<FragmentKey, Fragmented> {

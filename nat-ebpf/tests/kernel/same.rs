@@ -379,7 +379,7 @@ fn fields(
 }
 
 fn memory(now: u32, lines: u32) -> Memory {
-    let limits = Limits { flows: lines as usize, sessions: layout::SESSIONS };
+    let limits = Limits { flows: lines as usize, sessions: layout::SESSIONS, ..Limits::default() };
     let memory = gateway::memory(limits, true, Some(PUBLIC));
     let mut state = memory.state();
     state.now = now;

@@ -15,3 +15,4 @@ mod model;
 mod races;
 mod records;
 mod sequences;
+mod six;

@@ -28,7 +28,7 @@ use crate::plane::{
 /// # Errors
 /// Where a map can't be read.
 pub fn state(maps: &Maps, pins: &Path, question: &Question) -> Result<State> {
-    let limits = Limits { flows: usize::MAX, sessions: layout::SESSIONS };
+    let limits = Limits { flows: usize::MAX, sessions: layout::SESSIONS, ..Limits::default() };
     let mut state = State::new(limits);
     state.now = clock::now().seconds();
     state.seeds = flow_memory::geometry(pins)?.seeds;

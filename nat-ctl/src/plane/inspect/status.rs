@@ -41,6 +41,7 @@ impl Inspector {
             uptime_s: uptime.into(),
             interfaces: interfaces.collect(),
             flows: Usage { used: self.maps.flows.used().div_ceil(2), max: self.state.flows.into() },
+            flows6: Usage { used: self.maps.flows6.used()?, max: self.maps.flows6.room() },
             ports: self.ports(u64::from(settings.pool.len()))?,
             expectations: Usage { used: expectations, max: self.room("expectations")? },
             ftp_sessions,
@@ -52,6 +53,7 @@ impl Inspector {
                 stack: counted(Counter::Stack)?,
                 punted: counted(Counter::Punted)?,
                 copied: counted(Counter::Copied)?,
+                ipv6: counted(Counter::Six)?,
             },
         })
     }

@@ -108,11 +108,14 @@ impl Pass {
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
         let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
-        let nothing = met.lines == 0 && !expectations && !held && self.sessions.is_empty();
+        let six = self.maps.flows6.sweep(&self.timeouts, now)?;
+        let nothing =
+            met.lines == 0 && six.left == 0 && !expectations && !held && self.sessions.is_empty();
         self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
         let Met { lines, expired, data, .. } = met;
-        Ok(Report { flows: lines.div_ceil(2), expired, unused, ended, data })
+        let (flows, expired) = (lines.div_ceil(2) + six.left, expired + six.expired);
+        Ok(Report { flows, expired, unused, ended, data })
     }
 
     /// Whether any is left, and how many were over.

@@ -1,0 +1,47 @@
+//! IPv6: what is remembered of flows, fragments and rules. No address is rewritten, so one record is
+//! found by the packets of both directions, and rules only let in.
+
+mod flow;
+mod rule;
+
+pub use flow::{Flow6, Flow6Key, Fragment6Key, ICMPV6, Way6};
+pub use rule::{Allowed6Key, Endpoint6, Opening, opening_keys};
+
+/// An IPv6 address, as on the wire.
+pub type Address6 = [u8; 16];
+
+/// Datagrams in fragments that are remembered at a time; the one that was used longest ago makes room.
+pub const FRAGMENTED6: u32 = 4096;
+
+/// Whether packets with this address never leave their link, or are no host's: multicast, link-local,
+/// loopback, none (RFC 4291 section 2.4). They are the kernel's own, which forwards none of them.
+#[inline(always)]
+pub const fn stays(address: &Address6) -> bool {
+    let [first, second, ..] = *address;
+    let is_low = u128::from_be_bytes(*address) <= 1;
+    first == 0xff || first == 0xfe && second & 0xc0 == 0x80 || is_low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv6Addr;
+
+    #[test]
+    fn addresses_of_a_link_and_of_groups_stay() {
+        for (text, wanted) in [
+            ("::", true),
+            ("::1", true),
+            ("::2", false),
+            ("fe80::1", true),
+            ("febf::1", true),
+            ("fec0::1", false),
+            ("ff02::1:ff00:1", true),
+            ("fd00::1", false),
+            ("2001:db8::1", false),
+        ] {
+            let address: Ipv6Addr = text.parse().unwrap();
+            assert_eq!(stays(&address.octets()), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! IPv6 on the agent's side: its flows, and what the kernel is told so that it forwards.
+
+mod flows;
+mod forwarding;
+
+pub use flows::Flows6;
+pub use forwarding::{Found, accept_routers, forwards, put_back, turn_on};

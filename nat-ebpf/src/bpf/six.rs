@@ -1,0 +1,138 @@
+//! IPv6 at the TC hooks: the packet, the kernel's routing, and the tables in BPF maps.
+
+use super::{Maps, fib::Fib6Lookup, maps, skb::TcPacket};
+use crate::{
+    packet::Packet,
+    six::{Course, Line6, Packet6, Tables6},
+    tables::Refused,
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    btf_maps::lpm_trie::Key,
+    helpers::generated::bpf_skb_load_bytes,
+};
+use core::{
+    intrinsics::{self, AtomicOrdering::SeqCst},
+    mem::{MaybeUninit, offset_of},
+    ptr,
+};
+use nat_common::{
+    flow::Zone,
+    reason::Reason,
+    six::{Address6, Allowed6Key, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening, Way6},
+};
+
+/// Where what was seen lies in its word, of which the second of the last packet is the other half.
+const SEEN_SHIFT: u32 = if cfg!(target_endian = "little") { 32 } else { 0 };
+const _: () = assert!(offset_of!(Way6, seen) == offset_of!(Way6, last) + 4);
+const _: () = assert!(offset_of!(Way6, last) % 8 == 0);
+
+impl Packet6 for TcPacket {
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes N bytes or fails.
+        unsafe {
+            let to = bytes.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(self.context().as_ptr(), at as u32, to, N as u32) != 0 {
+                return Err(Reason::Truncated);
+            }
+            Ok(bytes.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn course(&self, src: &Address6, dst: &Address6) -> Course {
+        let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else { return Course::Nowhere };
+        let lookup = lookup.cast::<Fib6Lookup>();
+        // SAFETY: this CPU's own value, of the same size, and the program's context.
+        unsafe {
+            *lookup = Fib6Lookup::new(self.ifindex(), *src, *dst);
+            (*lookup).ask(self.context().as_ptr())
+        }
+    }
+}
+
+/// A value of the map `flows6`.
+#[derive(Clone, Copy)]
+pub struct FlowLine(*mut Flow6);
+
+impl Line6 for FlowLine {
+    #[inline(always)]
+    fn seen(&self) -> u8 {
+        // SAFETY: a value of a map, which stays one while the program runs.
+        unsafe {
+            let outbound = ptr::read_volatile(&raw const (*self.0).outbound.seen);
+            let inbound = ptr::read_volatile(&raw const (*self.0).inbound.seen);
+            (outbound | inbound) as u8
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32) {
+        // SAFETY: a value of a map, and fields of it, which are only ever added to, but for the second,
+        // of which the last writer's is as good as any.
+        unsafe {
+            let way = match zone {
+                Zone::Inside => &raw mut (*self.0).outbound,
+                Zone::Outside => &raw mut (*self.0).inbound,
+            };
+            intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(&raw mut (*way).packets, 1);
+            intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(&raw mut (*way).bytes, bytes.into());
+            if ptr::read_volatile(&raw const (*way).last) != now {
+                ptr::write_volatile(&raw mut (*way).last, now);
+            }
+            if ptr::read_volatile(&raw const (*way).seen) & u32::from(seen) != seen.into() {
+                // This CPU version has no atomic operation on half a word; the other half, which is the
+                // second of the last packet, gets zeros.
+                let word = (&raw mut (*way).last).cast::<u64>();
+                let bits = u64::from(seen) << SEEN_SHIFT;
+                intrinsics::atomic_or::<u64, u64, { SeqCst }>(word, bits);
+            }
+        }
+    }
+}
+
+impl Tables6 for Maps {
+    type Line = FlowLine;
+
+    #[inline(always)]
+    fn flow6(&self, key: &Flow6Key) -> Option<FlowLine> {
+        maps::FLOWS6.get_ptr_mut(key).map(FlowLine)
+    }
+
+    #[inline(always)]
+    fn insert_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
+        super::tables::refused(maps::FLOWS6.insert(key, flow, BPF_NOEXIST.into()))
+    }
+
+    #[inline(always)]
+    fn replace_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
+        super::tables::refused(maps::FLOWS6.insert(key, flow, BPF_ANY.into()))
+    }
+
+    #[inline(always)]
+    fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key> {
+        // SAFETY: copied at once; a value is written over only by a first fragment with the same key.
+        unsafe { maps::FRAGMENTS6.get(datagram) }.copied()
+    }
+
+    #[inline(always)]
+    fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key) {
+        // Where it fails, later fragments are dropped: that is counted.
+        let _ = maps::FRAGMENTS6.insert(datagram, flow, 0);
+    }
+
+    #[inline(always)]
+    fn opening(&self, end: &Endpoint6) -> Option<Opening> {
+        // SAFETY: copied at once; the map frees replaced values only after a grace period.
+        unsafe { maps::FORWARDS6.get(end) }.copied()
+    }
+
+    #[inline(always)]
+    fn allowed6(&self, filter: u32, remote: &Address6) -> bool {
+        let bits = Allowed6Key::FILTER_BITS + 128;
+        maps::ALLOWED6.get(&Key::new(bits, Allowed6Key::new(filter, *remote))).is_some()
+    }
+}

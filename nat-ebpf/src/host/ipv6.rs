@@ -1,0 +1,109 @@
+//! IPv6 in user space.
+
+use super::{
+    packet::HostPacket,
+    tables::{HostTables, Operation},
+};
+use crate::{
+    packet::Packet,
+    six::{Course, Line6, Packet6, Tables6},
+    tables::Refused,
+};
+use nat_common::{
+    flow::Zone,
+    reason::Reason,
+    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
+};
+
+impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
+    fn load<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        self.read(at)
+    }
+
+    fn course(&self, _src: &Address6, dst: &Address6) -> Course {
+        let routes = self.world.routes6.iter();
+        let found = routes
+            .filter(|(network, bits, _)| is_in(dst, network, *bits))
+            .max_by_key(|(_, bits, _)| *bits);
+        found.map_or(Course::Nowhere, |(_, _, course)| *course)
+    }
+}
+
+fn is_in(address: &Address6, network: &Address6, bits: u32) -> bool {
+    let differ = u128::from_be_bytes(*address) ^ u128::from_be_bytes(*network);
+    differ.checked_shr(128 - bits).unwrap_or(0) == 0
+}
+
+/// The place of a flow.
+#[derive(Clone, Copy)]
+pub struct HostLine<'a> {
+    tables: HostTables<'a>,
+    key: Flow6Key,
+}
+
+impl Line6 for HostLine<'_> {
+    fn seen(&self) -> u8 {
+        let state = self.tables.at(Operation::Flow);
+        let flow = state.flows6.get(&self.key).copied().unwrap_or_default();
+        (flow.outbound.seen | flow.inbound.seen) as u8
+    }
+
+    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32) {
+        let mut state = self.tables.at(Operation::Flow);
+        let Some(flow) = state.flows6.get_mut(&self.key) else { return };
+        let way = match zone {
+            Zone::Inside => &mut flow.outbound,
+            Zone::Outside => &mut flow.inbound,
+        };
+        way.packets += 1;
+        way.bytes += u64::from(bytes);
+        way.last = now;
+        way.seen |= u32::from(seen);
+    }
+}
+
+impl<'a> Tables6 for HostTables<'a> {
+    type Line = HostLine<'a>;
+
+    fn flow6(&self, key: &Flow6Key) -> Option<HostLine<'a>> {
+        let is_there = self.at(Operation::Flow).flows6.contains_key(key);
+        is_there.then_some(HostLine { tables: *self, key: *key })
+    }
+
+    fn insert_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
+        let mut state = self.at(Operation::WriteFlow);
+        if state.flows6.contains_key(key) {
+            return Err(Refused::Exists);
+        }
+        if state.flows6.len() >= state.limits.flows6 {
+            return Err(Refused::Full);
+        }
+        state.flows6.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn replace_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
+        self.at(Operation::WriteFlow).flows6.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key> {
+        self.still().fragments6.get(datagram).copied()
+    }
+
+    fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key) {
+        self.still().fragments6.insert(*datagram, *flow);
+    }
+
+    fn opening(&self, end: &Endpoint6) -> Option<Opening> {
+        self.still().forwards6.get(end).copied()
+    }
+
+    fn allowed6(&self, filter: u32, remote: &Address6) -> bool {
+        let state = self.still();
+        state
+            .allowed6
+            .iter()
+            .any(|(number, network, bits)| *number == filter && is_in(remote, network, *bits))
+    }
+}

@@ -1,0 +1,193 @@
+//! IPv6: which packets the kernel may forward between the inside and the outside.
+//!
+//! Nothing is rewritten, so nothing has to be sent from here: a packet is dropped, or left to the
+//! kernel, which routes it, counts its hops, resolves neighbours and tells senders what is wrong. What
+//! is not forwarded between the two sides at all (the gateway's own packets, a link's, those between
+//! inside networks) is left alone.
+//!
+//! ```text
+//!   IPv6 --stays on its link--> untouched
+//!        --ICMP error--> [`error`]: about a flow? pass
+//!        --later fragment--> its first one's flow? pass
+//!        --flow--> count, pass
+//!        --none--> where does it go?   the gateway, another inside network: untouched
+//!                   inside -> outside: may it begin one? made, pass
+//!                   outside -> inside: a rule ([`opening`])? made, pass; else dropped
+//! ```
+
+mod error;
+mod headers;
+mod opening;
+mod tables;
+
+pub use headers::{Fragmentation, Headers6};
+pub use tables::{Course, Line6, Packet6, Tables6};
+
+use crate::{headers::Transport, tables::Refused};
+use nat_common::{
+    counter::Counter,
+    flow::Zone,
+    interface::Role,
+    reason::Reason,
+    rule::RuleId,
+    six::{Flow6, Flow6Key, Fragment6Key},
+    tcp,
+};
+
+/// What the kernel does with a packet that is not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// What it would do without the gateway.
+    Untouched,
+    /// It forwards it: the packet has a flow, or is about one.
+    Known,
+}
+
+/// A packet of IPv6 arrives from `zone`.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn pass<P: Packet6, T: Tables6>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+) -> Result<Passage, Reason> {
+    if packet.is_foreign() || tables.settings().ipv6 == 0 {
+        return Ok(Passage::Untouched);
+    }
+    let Some(headers) = Headers6::read(packet)? else { return Ok(Passage::Untouched) };
+    match (headers.fragmentation, headers.kind) {
+        (Fragmentation::Later(identification), _) => {
+            later(packet, tables, zone, &headers, identification)
+        }
+        (_, Transport::IcmpError) => error::pass(packet, tables, zone, &headers),
+        (_, Transport::IcmpOther) => stray(packet, tables, zone, &headers, Reason::IcmpType),
+        (fragmentation, _) => {
+            let key = headers.key(zone);
+            let passage = whole(packet, tables, zone, &headers, &key)?;
+            if let (Fragmentation::First(identification), Passage::Known) = (fragmentation, passage)
+            {
+                let datagram = Fragment6Key::new(zone, headers.src, headers.dst, identification);
+                tables.note_fragmented6(&datagram, &key);
+            }
+            Ok(passage)
+        }
+    }
+}
+
+/// A packet whose ports are known.
+#[inline(always)]
+fn whole<P: Packet6, T: Tables6>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+    headers: &Headers6,
+    key: &Flow6Key,
+) -> Result<Passage, Reason> {
+    let now = tables.now();
+    let is_tcp = headers.kind == Transport::Tcp;
+    let mut ended = false;
+    if let Some(line) = tables.flow6(key) {
+        // As for IPv4, a connection that has ended may be opened anew, which is judged like the first.
+        ended = is_tcp && tcp::opens(headers.flags) && tcp::ends(line.seen());
+        if !ended {
+            if is_tcp && !tcp::is_possible(headers.flags) {
+                return Err(Reason::TcpFlags);
+            }
+            line.note(zone, headers.length, headers.seen(), now);
+            return Ok(Passage::Known);
+        }
+    }
+    let rule = match (zone, side(packet, tables, zone, headers)) {
+        (_, Side::Same) => return Ok(Passage::Untouched),
+        (Zone::Inside, Side::Across) => {
+            headers.begins_flow()?;
+            RuleId::NONE
+        }
+        (Zone::Outside, Side::Across) => opening::of(tables, headers)?,
+        (_, Side::Stray) => return Err(Reason::Unsolicited),
+    };
+    let flow = Flow6::new(zone, rule, now, headers.length, headers.seen());
+    match if ended { tables.replace_flow6(key, &flow) } else { tables.insert_flow6(key, &flow) } {
+        Ok(()) => {}
+        // Another CPU was first, with a packet of the same flow.
+        Err(Refused::Exists) => match tables.flow6(key) {
+            Some(line) => line.note(zone, headers.length, headers.seen(), now),
+            None => return Err(Reason::FlowBusy),
+        },
+        Err(Refused::Full) => return Err(Reason::TableFull),
+        Err(Refused::Busy) => return Err(Reason::FlowBusy),
+    }
+    tables.count(Counter::Flows);
+    Ok(Passage::Known)
+}
+
+/// A fragment without ports: it goes where its first one went, which came before it. (Linux and the
+/// others send them in their order; one that was overtaken is repeated by whoever wants an answer.)
+#[inline(always)]
+fn later<P: Packet6, T: Tables6>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+    headers: &Headers6,
+    identification: [u8; 4],
+) -> Result<Passage, Reason> {
+    let datagram = Fragment6Key::new(zone, headers.src, headers.dst, identification);
+    if let Some(key) = tables.fragmented6(&datagram)
+        && let Some(line) = tables.flow6(&key)
+    {
+        line.note(zone, headers.length, 0, tables.now());
+        return Ok(Passage::Known);
+    }
+    stray(packet, tables, zone, headers, Reason::FragmentAlone)
+}
+
+/// A packet of no flow that cannot begin one either: dropped for `reason`, unless it is none of ours.
+#[inline(always)]
+fn stray<P: Packet6, T: Tables6>(
+    packet: &P,
+    tables: &T,
+    zone: Zone,
+    headers: &Headers6,
+    reason: Reason,
+) -> Result<Passage, Reason> {
+    match side(packet, tables, zone, headers) {
+        Side::Same => Ok(Passage::Untouched),
+        Side::Across | Side::Stray => Err(reason),
+    }
+}
+
+/// Where a packet leaves, as seen from where it came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// Not by the other side: it is for the gateway, or the kernel does with it what it did before the
+    /// gateway came.
+    Same,
+    /// To the other side.
+    Across,
+    /// From outside to where nothing of it may go.
+    Stray,
+}
+
+#[inline(always)]
+fn side<P: Packet6, T: Tables6>(packet: &P, tables: &T, zone: Zone, headers: &Headers6) -> Side {
+    match packet.course(&headers.src, &headers.dst) {
+        Course::Own => Side::Same,
+        Course::Nowhere => match zone {
+            // The kernel tells it so.
+            Zone::Inside => Side::Same,
+            Zone::Outside => Side::Stray,
+        },
+        Course::To(ifindex) => {
+            match (zone, tables.interface(ifindex).and_then(|interface| interface.role())) {
+                (Zone::Inside, Some(Role::Wan)) | (Zone::Outside, Some(Role::Lan)) => Side::Across,
+                (Zone::Inside, Some(Role::Lan) | None) => Side::Same,
+                // Back to the outside, or to an interface that is not ours: as before the gateway came.
+                (Zone::Outside, Some(Role::Wan) | None) => {
+                    if tables.settings().routes_others6 != 0 { Side::Same } else { Side::Stray }
+                }
+            }
+        }
+    }
+}

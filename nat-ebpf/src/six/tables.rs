@@ -1,0 +1,62 @@
+//! What the path of IPv6 needs of a packet and of tables, beside what that of IPv4 does.
+
+use crate::{packet::Packet, tables::Refused, tables::Tables};
+use nat_common::{
+    flow::Zone,
+    reason::Reason,
+    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
+};
+
+/// Where the kernel's routing leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// To the gateway itself; and where it does not forward, everything.
+    Own,
+    /// Out by the interface with this number.
+    To(u32),
+    /// No route, or one that says no.
+    Nowhere,
+}
+
+/// A frame with IPv6 in it.
+pub trait Packet6: Packet {
+    /// Bytes at any offset of the frame.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`] when the frame ends before.
+    fn load<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason>;
+
+    /// Where the kernel's routing leads a packet that arrives as this one does, whatever its length.
+    fn course(&self, src: &Address6, dst: &Address6) -> Course;
+}
+
+/// The place of a flow.
+pub trait Line6: Copy {
+    /// Bits of [`nat_common::tcp`] that were seen of both ends.
+    fn seen(&self) -> u8;
+
+    /// Counts a packet from `zone`, and notes what was seen of its sender. No packet is lost to another
+    /// CPU that counts.
+    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32);
+}
+
+/// The tables of IPv6, each named as its map.
+pub trait Tables6: Tables {
+    /// Place of a flow.
+    type Line: Line6;
+
+    /// A flow.
+    fn flow6(&self, key: &Flow6Key) -> Option<Self::Line>;
+    /// Adds a flow that is not there.
+    fn insert_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused>;
+    /// Puts a new flow in the place of one that has ended.
+    fn replace_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused>;
+    /// The flow of a datagram in fragments.
+    fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key>;
+    /// Notes that.
+    fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key);
+    /// What a rule opens at an end inside, by its exact key.
+    fn opening(&self, end: &Endpoint6) -> Option<Opening>;
+    /// Whether a filter lets a remote address in.
+    fn allowed6(&self, filter: u32, remote: &Address6) -> bool;
+}

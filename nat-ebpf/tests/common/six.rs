@@ -1,0 +1,93 @@
+//! IPv6 at the gateway of the tests, and frames of it.
+//!
+//! ```text
+//!   2001:db8:1::/64 --[2]-- gateway --[3]-- 2001:db8:f::/64 and all else
+//!              ::fe               ::1      --[4]-- 2001:db8:4::/64, not managed
+//! ```
+
+use super::gateway::{LAN, OTHER, WAN};
+use nat_common::{
+    flow::{TCP, UDP},
+    six::{Address6, ICMPV6},
+};
+use nat_ebpf::six::Course;
+
+pub const HOST6: Address6 = address([1, 0, 0, 0, 2]);
+pub const REMOTE6: Address6 = address([0x99, 0, 0, 0, 1]);
+pub const GATEWAY6: Address6 = address([0xf, 0, 0, 0, 1]);
+pub const LAN6: Address6 = address([1, 0, 0, 0, 0xfe]);
+pub const NOWHERE6: Address6 = address([0x66, 0, 0, 0, 1]);
+pub const OTHER6: Address6 = address([4, 0, 0, 0, 9]);
+pub const LINK_LOCAL: Address6 = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+
+/// As `ip -6 route` has it in the namespace of the tests in the kernel.
+pub const ROUTES: [(Address6, u32, Course); 7] = [
+    ([0; 16], 0, Course::To(WAN)),
+    (address([1, 0, 0, 0, 0]), 64, Course::To(LAN)),
+    (address([0xf, 0, 0, 0, 0]), 64, Course::To(WAN)),
+    (address([4, 0, 0, 0, 0]), 64, Course::To(OTHER)),
+    (address([0x66, 0, 0, 0, 0]), 48, Course::Nowhere),
+    (GATEWAY6, 128, Course::Own),
+    (LAN6, 128, Course::Own),
+];
+
+/// `2001:db8:` and five groups, the last one at the end.
+const fn address(groups: [u16; 5]) -> Address6 {
+    let mut bytes = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    [bytes[4], bytes[5]] = groups[0].to_be_bytes();
+    [bytes[6], bytes[7]] = groups[1].to_be_bytes();
+    [bytes[14], bytes[15]] = groups[4].to_be_bytes();
+    bytes
+}
+
+/// A segment from one end to another.
+pub fn tcp(src: (Address6, u16), dst: (Address6, u16), flags: u8) -> Vec<u8> {
+    let mut segment = ports(src.1, dst.1);
+    segment.extend([0; 8]);
+    segment.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
+    frame(src.0, dst.0, TCP, &segment)
+}
+
+/// A datagram of 4 bytes.
+pub fn udp(src: (Address6, u16), dst: (Address6, u16)) -> Vec<u8> {
+    frame(src.0, dst.0, UDP, &datagram(src.1, dst.1))
+}
+
+/// What is behind its headers.
+pub fn datagram(sport: u16, dport: u16) -> Vec<u8> {
+    [&ports(sport, dport)[..], &[0, 12, 0, 0], b"data"].concat()
+}
+
+/// An ICMP message with an identifier, or what stands in its place.
+pub fn icmp(src: Address6, dst: Address6, kind: u8, identifier: u16, rest: &[u8]) -> Vec<u8> {
+    let [high, low] = identifier.to_be_bytes();
+    let message = [&[kind, 0, 0, 0, high, low, 0, 1], rest].concat();
+    frame(src, dst, ICMPV6, &message)
+}
+
+/// A frame whose IPv6 header says that `next` comes, and what is behind that header.
+pub fn frame(src: Address6, dst: Address6, next: u8, rest: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 1, 2, 0x86, 0xdd];
+    frame.extend([0x60, 0, 0, 0]);
+    frame.extend((rest.len() as u16).to_be_bytes());
+    frame.extend([next, 64]);
+    frame.extend(src);
+    frame.extend(dst);
+    frame.extend(rest);
+    frame
+}
+
+/// A fragment header of a datagram of the protocol `next`: offset in units of 8 bytes, whether more come.
+pub fn fragment(next: u8, offset: u16, more: bool, identification: u32) -> Vec<u8> {
+    let field = offset << 3 | u16::from(more);
+    [&[next, 0][..], &field.to_be_bytes(), &identification.to_be_bytes()].concat()
+}
+
+/// What an error quotes of a frame.
+pub fn quote(frame: &[u8]) -> &[u8] {
+    &frame[14..]
+}
+
+fn ports(sport: u16, dport: u16) -> Vec<u8> {
+    [sport.to_be_bytes(), dport.to_be_bytes()].concat()
+}

@@ -1,0 +1,191 @@
+//! IPv6 in the kernel and on the host: the same frames one after the other, as TC sees them.
+
+use crate::{
+    common::{
+        frame::{ACK, FIN, RST, SYN},
+        gateway::{self, LAN, PUBLIC, WAN},
+        six::{
+            GATEWAY6, HOST6, LAN6, LINK_LOCAL, NOWHERE6, OTHER6, REMOTE6, ROUTES, datagram,
+            fragment, frame, icmp, quote, tcp, udp,
+        },
+    },
+    lab,
+    object::{self, Object},
+    same::clock,
+};
+use nat_common::{
+    flow::{self, Zone},
+    port::Port,
+    rule::RuleId,
+    six::{Address6, Endpoint6, Flow6, Flow6Key, ICMPV6, Opening, Way6},
+};
+use nat_ebpf::host::{self, HostPacket, Limits, Verdict};
+use proptest::{
+    prelude::*,
+    sample::select,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
+use std::collections::BTreeMap;
+
+const FRAMES: u32 = 4000;
+
+/// Few ends, so that packets meet flows of each other.
+fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
+    let zone = select(vec![Zone::Inside, Zone::Outside]);
+    let inside = select(vec![HOST6, HOST6, HOST6, LAN6, LINK_LOCAL]);
+    let outside = select(vec![
+        REMOTE6,
+        REMOTE6,
+        REMOTE6,
+        NOWHERE6,
+        OTHER6,
+        GATEWAY6,
+        ROUTES[1].0,
+        [0xff; 16],
+    ]);
+    let ports = (select(vec![80, 5000]), select(vec![80, 53]));
+    (zone, inside, outside, ports, any::<u8>(), body())
+        .prop_map(|(zone, inside, outside, (near, far), cut, body)| {
+            let (here, there) = ((inside, near), (outside, far));
+            let (src, dst) = if zone == Zone::Inside { (here, there) } else { (there, here) };
+            let mut frame = body.frame(src, dst);
+            // Some are cut off, and say so or not.
+            if cut < 16 && frame.len() > 54 {
+                frame.truncate(frame.len() - 1 - usize::from(cut) % (frame.len() - 54));
+                if cut % 2 == 0 {
+                    let payload = (frame.len() - 54) as u16;
+                    frame[18..20].copy_from_slice(&payload.to_be_bytes());
+                }
+            }
+            (zone, frame)
+        })
+        .boxed()
+}
+
+/// What is behind the addresses.
+#[derive(Clone, Debug)]
+enum Body {
+    Tcp(u8),
+    Udp,
+    Icmp(u8, u16),
+    /// An error about what the other end has sent.
+    Error(u8, bool),
+    /// So many extension headers.
+    Extended(Vec<(u8, [u8; 7])>),
+    Fragment(u16, bool, u32),
+    Other(u8),
+}
+
+fn body() -> BoxedStrategy<Body> {
+    let flags = select(vec![SYN, SYN, SYN | ACK, ACK, FIN | ACK, RST, SYN | FIN, 0]);
+    let extension = (
+        select(vec![0, 43, 51, 60, 60]),
+        (select(vec![0u8, 1, 2]), select(vec![0u8, 2]), any::<bool>()),
+    );
+    let extension = extension.prop_map(|(kind, (length, third, left))| {
+        (kind, [0, third, u8::from(left), 0, 0, 0, length])
+    });
+    prop_oneof![
+        6 => flags.prop_map(Body::Tcp),
+        4 => Just(Body::Udp),
+        3 => (select(vec![128u8, 129, 135, 3]), select(vec![7u16, 8]))
+            .prop_map(|(kind, identifier)| Body::Icmp(kind, identifier)),
+        3 => (1u8..6, any::<bool>()).prop_map(|(kind, is_tcp)| Body::Error(kind, is_tcp)),
+        2 => prop::collection::vec(extension, 0..11).prop_map(Body::Extended),
+        3 => (select(vec![0u16, 0, 2]), any::<bool>(), 0u32..3)
+            .prop_map(|(offset, more, id)| Body::Fragment(offset, more, id)),
+        1 => select(vec![50u8, 59, 132]).prop_map(Body::Other),
+    ]
+    .boxed()
+}
+
+impl Body {
+    fn frame(&self, src: (Address6, u16), dst: (Address6, u16)) -> Vec<u8> {
+        match self {
+            Self::Tcp(flags) => tcp(src, dst, *flags),
+            Self::Udp => udp(src, dst),
+            Self::Icmp(kind, identifier) => icmp(src.0, dst.0, *kind, *identifier, &[0; 20]),
+            Self::Error(kind, is_tcp) => {
+                let about = if *is_tcp { tcp(dst, src, ACK) } else { udp(dst, src) };
+                icmp(src.0, dst.0, *kind, 0, quote(&about))
+            }
+            Self::Extended(chain) => {
+                let mut rest = datagram(src.1, dst.1);
+                let mut next = flow::UDP;
+                for (kind, [_, third, left, .., length]) in chain.iter().rev() {
+                    let mut header = vec![next, *length, *third, *left];
+                    let words = if *kind == 51 { length + 2 } else { (length + 1) * 2 };
+                    header.resize(usize::from(words) * 4, 0);
+                    rest = [header, rest].concat();
+                    next = *kind;
+                }
+                frame(src.0, dst.0, next, &rest)
+            }
+            Self::Fragment(offset, more, id) => {
+                let header = fragment(flow::UDP, *offset, *more, *id);
+                frame(src.0, dst.0, 44, &[header, datagram(src.1, dst.1)].concat())
+            }
+            Self::Other(protocol) => frame(src.0, dst.0, *protocol, b"something"),
+        }
+    }
+}
+
+/// Flows without times, which pass on one side earlier than on the other.
+fn timeless(flows: impl Iterator<Item = (Flow6Key, Flow6)>) -> BTreeMap<Flow6Key, String> {
+    let way = |way: &Way6| (way.packets, way.bytes, way.seen);
+    flows
+        .map(|(key, flow)| {
+            let ways = (way(&flow.outbound), way(&flow.inbound));
+            (key, format!("{:?} {:?} {ways:?}", flow.begun(), flow.rule()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
+    lab::run("the_programs_judge_ipv6_as_the_path_does_on_the_host", |object| {
+        let _sockets = lab::set_up();
+        lab::set_up_six();
+        let mut object = Object::load(&object, 401);
+        object.attach();
+        let memory = gateway::memory(Limits::default(), true, Some(PUBLIC));
+        {
+            let mut state = memory.state();
+            for (protocol, port, filter) in [(flow::TCP, 80, 0), (flow::UDP, 80, 3), (ICMPV6, 0, 0)]
+            {
+                let end = Endpoint6::new(protocol, HOST6, Port::new(port));
+                state.forwards6.insert(end, Opening::new(RuleId::new(7), filter));
+            }
+            state.allowed6 = vec![(3, REMOTE6, 112)];
+            object.fill(&state);
+        }
+        let world = gateway::world();
+        let mut runner = TestRunner::new(Config::default());
+        let mut fates = BTreeMap::new();
+        for number in 0..FRAMES {
+            let (zone, mut frame) = frames().new_tree(&mut runner).unwrap().current();
+            let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+            frame[5] = ifindex as u8;
+            memory.state().now = clock();
+            let answer = object.tc(zone, ifindex, &frame).expect("a test run");
+            let mut packet = HostPacket::new(frame.clone(), ifindex, &world);
+            let verdict = host::tc_ingress(&mut packet, &mut memory.tables(), zone);
+            let code = match verdict {
+                Verdict::Pass => object::TC_UNSPEC,
+                Verdict::Drop(_) => object::TC_SHOT,
+                Verdict::Forward(_) | Verdict::Punted => panic!("{verdict:?}"),
+            };
+            let what = format!("{number}: {zone:?} {verdict:?} {frame:02x?}");
+            assert_eq!(answer, object::Answer { code, frame, mark: 0 }, "{what}");
+            let state = memory.state();
+            assert_eq!(object.drops(), state.drops.0, "{what}");
+            assert_eq!(object.counters(), state.counters, "{what}");
+            let here = timeless(state.flows6.iter().map(|(key, flow)| (*key, *flow)));
+            assert_eq!(timeless(object.flows6().into_iter()), here, "{what}");
+            *fates.entry(format!("{verdict:?}")).or_insert(0) += 1;
+        }
+        println!("{fates:#?}");
+        assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
+    });
+}

@@ -1,0 +1,372 @@
+//! IPv6, one by one: what begins a flow, what belongs to one, what is none of ours.
+
+use crate::{
+    common::{
+        frame::{ACK, FIN, RST, SYN},
+        six::{
+            self, GATEWAY6, HOST6, LAN6, LINK_LOCAL, NOWHERE6, OTHER6, REMOTE6, datagram, fragment,
+            frame, icmp, quote, tcp, udp,
+        },
+    },
+    gateway::{self, Gateway, LAN, PUBLIC, WAN},
+};
+use nat_common::{
+    counter::Counter,
+    flow::{self, Zone},
+    port::Port,
+    reason::Reason,
+    rule::RuleId,
+    six::{Address6, Endpoint6, Flow6, Flow6Key, ICMPV6, Opening},
+};
+use nat_ebpf::host::{self, HostPacket, Verdict};
+
+const ECHO: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+const UNREACHABLE: u8 = 1;
+const TOO_BIG: u8 = 2;
+const PARAMETER_PROBLEM: u8 = 4;
+const SOLICITATION: u8 = 135;
+
+const HERE: (Address6, u16) = (HOST6, 5000);
+const THERE: (Address6, u16) = (REMOTE6, 80);
+
+/// What became of a packet: it is let on as one of a flow, left alone, or dropped.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Known,
+    Untouched,
+    Dropped(Reason),
+}
+use Fate::{Dropped, Known, Untouched};
+
+fn start() -> Gateway {
+    gateway::gateway(64, true, Some(PUBLIC))
+}
+
+/// One packet; every counter that must not move does not, and no byte changes.
+fn send(gateway: &Gateway, zone: Zone, frame: &[u8]) -> Fate {
+    let ifindex = if zone == Zone::Inside { LAN } else { WAN };
+    let before = gateway.memory.state().clone();
+    let mut packet = HostPacket::new(frame.to_vec(), ifindex, &gateway.world);
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), zone);
+    assert_eq!(packet.frame, frame, "nothing of IPv6 is rewritten");
+    let after = gateway.memory.state().clone();
+    let moved = |counter: Counter| after.counted(counter) - before.counted(counter);
+    let dropped = after.drops.iter().sum::<u64>() - before.drops.iter().sum::<u64>();
+    let fate = match verdict {
+        Verdict::Pass if moved(Counter::Six) == 1 => Known,
+        Verdict::Pass => Untouched,
+        Verdict::Drop(reason) => {
+            assert_eq!(after.dropped(reason), before.dropped(reason) + 1);
+            Dropped(reason)
+        }
+        Verdict::Forward(_) | Verdict::Punted => panic!("{verdict:?}"),
+    };
+    let counted = (moved(Counter::Six), moved(Counter::Stack), dropped);
+    let wanted = match fate {
+        Known => (1, 0, 0),
+        Untouched => (0, 1, 0),
+        Dropped(_) => (0, 0, 1),
+    };
+    assert_eq!(counted, wanted, "each packet is counted once");
+    assert_eq!(after.flows(), before.flows(), "no flow of IPv4");
+    if fate != Known {
+        assert_eq!(after.flows6, before.flows6, "what does not pass leaves nothing");
+    }
+    fate
+}
+
+fn out(gateway: &Gateway, frame: &[u8]) -> Fate {
+    send(gateway, Zone::Inside, frame)
+}
+
+fn back(gateway: &Gateway, frame: &[u8]) -> Fate {
+    send(gateway, Zone::Outside, frame)
+}
+
+fn the_flow(gateway: &Gateway) -> (Flow6Key, Flow6) {
+    let state = gateway.memory.state();
+    assert_eq!(state.flows6.len(), 1);
+    state.flows6.iter().map(|(key, flow)| (*key, *flow)).next().unwrap()
+}
+
+fn open(gateway: &Gateway, protocol: u8, port: u16, filter: u32) {
+    let end = Endpoint6::new(protocol, HOST6, Port::new(port));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), filter));
+}
+
+#[test]
+fn the_inside_dials_and_only_its_answers_come_in() {
+    let gateway = start();
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN)), Dropped(Reason::Unsolicited));
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN | ACK)), Dropped(Reason::Unsolicited));
+    assert_eq!(back(&gateway, &udp(THERE, HERE)), Dropped(Reason::Unsolicited));
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN | ACK)), Known);
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Known);
+    let (key, flow) = the_flow(&gateway);
+    assert_eq!(
+        key,
+        Flow6Key::new(Zone::Inside, flow::TCP, HERE.0, Port::new(5000), THERE.0, Port::new(80))
+    );
+    assert_eq!((flow.outbound.packets, flow.outbound.bytes), (2, 120));
+    assert_eq!((flow.inbound.packets, flow.inbound.bytes), (1, 60));
+    assert_eq!((flow.begun(), flow.rule()), (Zone::Inside, RuleId::NONE));
+    // Another port of the same host, and another host on the same port, are others.
+    for stranger in [(REMOTE6, 81), (GATEWAY6, 80)] {
+        assert_eq!(back(&gateway, &tcp(stranger, HERE, ACK)), Dropped(Reason::Unsolicited));
+    }
+    assert_eq!(out(&gateway, &udp(HERE, THERE)), Known);
+    assert_eq!(back(&gateway, &udp(THERE, HERE)), Known);
+}
+
+#[test]
+fn only_a_syn_opens_a_connection_and_one_that_has_ended_is_opened_anew_from_inside_alone() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Dropped(Reason::NoSyn));
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN | FIN)), Dropped(Reason::TcpFlags));
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN | FIN)), Dropped(Reason::TcpFlags));
+    // Both open at once (RFC 6092 section 3.3.1).
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN)), Known);
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, FIN | ACK)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, RST)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN)), Dropped(Reason::Unsolicited));
+    gateway.memory.state().now += 5;
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    let (_, flow) = the_flow(&gateway);
+    assert_eq!((flow.outbound.packets, flow.inbound.packets), (1, 0));
+    assert_eq!(flow.created(), gateway::START + 5);
+}
+
+#[test]
+fn echo_is_known_by_its_identifier_from_the_side_that_asks() {
+    let gateway = start();
+    let reply = icmp(REMOTE6, HOST6, ECHO_REPLY, 7, b"");
+    assert_eq!(back(&gateway, &reply), Dropped(Reason::Unsolicited));
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Dropped(Reason::IcmpType));
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO, 7, b"")), Known);
+    assert_eq!(back(&gateway, &reply), Known);
+    let other = icmp(REMOTE6, HOST6, ECHO_REPLY, 8, b"");
+    assert_eq!(back(&gateway, &other), Dropped(Reason::Unsolicited));
+    let request = icmp(REMOTE6, HOST6, ECHO, 7, b"");
+    assert_eq!(back(&gateway, &request), Dropped(Reason::Unsolicited));
+}
+
+#[test]
+fn other_protocols_pass_by_their_addresses() {
+    const ESP: u8 = 50;
+    let gateway = start();
+    assert_eq!(back(&gateway, &frame(REMOTE6, HOST6, ESP, b"")), Dropped(Reason::Unsolicited));
+    assert_eq!(out(&gateway, &frame(HOST6, REMOTE6, ESP, b"")), Known);
+    assert_eq!(back(&gateway, &frame(REMOTE6, HOST6, ESP, b"")), Known);
+    assert_eq!(back(&gateway, &frame(REMOTE6, HOST6, 59, b"")), Dropped(Reason::Unsolicited));
+}
+
+#[test]
+fn a_rule_opens_its_port_to_those_that_it_allows() {
+    let gateway = start();
+    open(&gateway, flow::TCP, 80, 0);
+    open(&gateway, flow::UDP, 53, 3);
+    open(&gateway, ICMPV6, 0, 0);
+    gateway.memory.state().allowed6 = vec![(3, REMOTE6, 112)];
+    let (web, dns) = ((HOST6, 80), (HOST6, 53));
+    assert_eq!(back(&gateway, &tcp(THERE, web, ACK)), Dropped(Reason::NoSyn));
+    assert_eq!(back(&gateway, &tcp(THERE, web, SYN)), Known);
+    assert_eq!(out(&gateway, &tcp(web, THERE, SYN | ACK)), Known);
+    let (_, flow) = the_flow(&gateway);
+    assert_eq!((flow.begun(), flow.rule()), (Zone::Outside, RuleId::new(7)));
+    assert_eq!(back(&gateway, &tcp(THERE, (HOST6, 81), SYN)), Dropped(Reason::Unsolicited));
+    assert_eq!(back(&gateway, &udp(THERE, dns)), Known);
+    let stranger = (six::ROUTES[2].0, 9);
+    assert_eq!(back(&gateway, &udp(stranger, dns)), Dropped(Reason::NotAllowed));
+    assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, ECHO, 7, b"")), Known);
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Known);
+}
+
+#[test]
+fn errors_pass_that_are_about_a_flow_and_for_who_sent_the_packet() {
+    let gateway = start();
+    let syn = tcp(HERE, THERE, SYN);
+    let router = GATEWAY6;
+    let about = |to: Address6, frame: &[u8]| icmp(router, to, TOO_BIG, 0, quote(frame));
+    assert_eq!(back(&gateway, &about(HOST6, &syn)), Dropped(Reason::IcmpUnrelated));
+    assert_eq!(out(&gateway, &syn), Known);
+    let (_, before) = the_flow(&gateway);
+    for kind in UNREACHABLE..=PARAMETER_PROBLEM {
+        assert_eq!(back(&gateway, &icmp(router, HOST6, kind, 0, quote(&syn))), Known);
+    }
+    assert_eq!(the_flow(&gateway).1, before, "an error keeps no flow alive");
+    // To a host that has not sent it, and about what the outside has sent, from the outside.
+    let neighbour = six::ROUTES[1].0;
+    assert_eq!(back(&gateway, &about(neighbour, &syn)), Dropped(Reason::IcmpUnrelated));
+    let answer = tcp(THERE, HERE, SYN | ACK);
+    assert_eq!(back(&gateway, &about(HOST6, &answer)), Dropped(Reason::IcmpUnrelated));
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, UNREACHABLE, 0, quote(&answer))), Known);
+    // Cut off in the quoted header, in the quoted ports, and the quote of an error.
+    for cut in [39, 43] {
+        let short = icmp(router, HOST6, TOO_BIG, 0, &quote(&syn)[..cut]);
+        assert_eq!(back(&gateway, &short), Dropped(Reason::IcmpQuote));
+    }
+    let nested = icmp(HOST6, REMOTE6, TOO_BIG, 0, quote(&syn));
+    assert_eq!(back(&gateway, &about(HOST6, &nested)), Dropped(Reason::IcmpQuote));
+    // About what the gateway itself has sent.
+    let own = tcp((GATEWAY6, 5000), THERE, SYN);
+    assert_eq!(back(&gateway, &about(GATEWAY6, &own)), Untouched);
+}
+
+#[test]
+fn an_error_about_an_echo_passes_to_who_has_asked() {
+    let gateway = start();
+    let request = icmp(HOST6, REMOTE6, ECHO, 9, b"");
+    assert_eq!(out(&gateway, &request), Known);
+    assert_eq!(back(&gateway, &icmp(GATEWAY6, HOST6, 3, 0, quote(&request))), Known);
+    let other = icmp(HOST6, REMOTE6, ECHO, 10, b"");
+    let error = icmp(GATEWAY6, HOST6, 3, 0, quote(&other));
+    assert_eq!(back(&gateway, &error), Dropped(Reason::IcmpUnrelated));
+}
+
+#[test]
+fn what_a_link_and_the_gateway_need_is_left_alone() {
+    let gateway = start();
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    for zone in [Zone::Inside, Zone::Outside] {
+        for (src, dst) in [
+            (LINK_LOCAL, HOST6),
+            (REMOTE6, LINK_LOCAL),
+            (HOST6, group),
+            ([0; 16], group),
+            (REMOTE6, GATEWAY6),
+            (HOST6, LAN6),
+        ] {
+            assert_eq!(send(&gateway, zone, &icmp(src, dst, SOLICITATION, 0, &[0; 16])), Untouched);
+            assert_eq!(send(&gateway, zone, &tcp((src, 546), (dst, 547), SYN)), Untouched);
+        }
+    }
+    assert_eq!(out(&gateway, &tcp(HERE, (six::ROUTES[1].0, 80), ACK)), Untouched);
+    assert_eq!(out(&gateway, &tcp(HERE, (OTHER6, 80), ACK)), Untouched);
+    assert_eq!(out(&gateway, &tcp(HERE, (NOWHERE6, 80), SYN)), Untouched);
+    // Neighbour discovery is for one link (RFC 4890 section 4.3.3): it is not forwarded.
+    let solicitation = icmp(REMOTE6, HOST6, SOLICITATION, 0, &[0; 16]);
+    assert_eq!(back(&gateway, &solicitation), Dropped(Reason::IcmpType));
+    let solicitation = icmp(HOST6, REMOTE6, SOLICITATION, 0, &[0; 16]);
+    assert_eq!(out(&gateway, &solicitation), Dropped(Reason::IcmpType));
+}
+
+#[test]
+fn through_the_gateway_from_outside_to_outside_goes_what_went_before_it_came() {
+    let gateway = start();
+    for (dst, then) in [
+        (OTHER6, Untouched),
+        (six::ROUTES[2].0, Untouched),
+        (NOWHERE6, Dropped(Reason::Unsolicited)),
+    ] {
+        gateway.memory.state().settings.routes_others6 = 0;
+        let packet = tcp(THERE, (dst, 80), SYN);
+        assert_eq!(back(&gateway, &packet), Dropped(Reason::Unsolicited));
+        gateway.memory.state().settings.routes_others6 = 1;
+        assert_eq!(back(&gateway, &packet), then);
+    }
+}
+
+#[test]
+fn the_chain_of_extension_headers_is_followed_to_its_end() {
+    let gateway = start();
+    let plain = udp(HERE, THERE);
+    let segment = &quote(&plain)[40..];
+    let extended = |chain: &[(u8, &[u8])]| {
+        let mut rest: Vec<u8> = segment.to_vec();
+        let mut next = flow::UDP;
+        for (kind, body) in chain.iter().rev() {
+            rest = [&[next][..], *body, &rest[..]].concat();
+            next = *kind;
+        }
+        frame(HOST6, REMOTE6, next, &rest)
+    };
+    let options: (u8, &[u8]) = (60, &[0, 1, 4, 0, 0, 0, 0]);
+    let long: (u8, &[u8]) = (0, &[1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let authentication: (u8, &[u8]) = (51, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let routing = |kind: u8, left: u8| [0, kind, left, 0, 0, 0, 0];
+    let (spent, turned) = (routing(0, 0), routing(2, 1));
+    let chains = [
+        vec![options],
+        vec![long, options, authentication],
+        vec![(43, &spent[..]), (43, &turned[..])],
+        vec![options; 8],
+    ];
+    for chain in chains {
+        assert_eq!(out(&gateway, &extended(&chain)), Known, "{chain:?}");
+    }
+    let (key, flow) = the_flow(&gateway);
+    assert_eq!((key.inside_port(), key.protocol()), (Port::new(5000), flow::UDP));
+    assert_eq!(flow.outbound.packets, 4);
+    let led = routing(0, 1);
+    assert_eq!(out(&gateway, &extended(&[(43, &led[..])])), Dropped(Reason::Extension));
+    assert_eq!(out(&gateway, &extended(&[options; 9])), Dropped(Reason::Extension));
+    let whole = extended(&[options]);
+    let mut cut = whole[..14 + 40 + 4].to_vec();
+    cut[18..20].copy_from_slice(&4u16.to_be_bytes());
+    assert_eq!(out(&gateway, &cut), Dropped(Reason::Truncated));
+}
+
+#[test]
+fn later_fragments_follow_the_first_one_and_none_goes_alone() {
+    let gateway = start();
+    let part = |zone: Zone, offset: u16, more: bool, id: u32, body: &[u8]| {
+        let (src, dst) = match zone {
+            Zone::Inside => (HOST6, REMOTE6),
+            Zone::Outside => (REMOTE6, HOST6),
+        };
+        frame(src, dst, 44, &[&fragment(flow::UDP, offset, more, id)[..], body].concat())
+    };
+    let here = datagram(5000, 80);
+    let alone = part(Zone::Inside, 2, false, 1, b"rest");
+    assert_eq!(out(&gateway, &alone), Dropped(Reason::FragmentAlone));
+    assert_eq!(out(&gateway, &part(Zone::Inside, 0, true, 1, &here)), Known);
+    assert_eq!(out(&gateway, &alone), Known);
+    assert_eq!(the_flow(&gateway).1.outbound.packets, 2);
+    let there = datagram(80, 5000);
+    assert_eq!(back(&gateway, &part(Zone::Outside, 0, true, 5, &there)), Known);
+    assert_eq!(back(&gateway, &part(Zone::Outside, 2, true, 5, b"restrest")), Known);
+    let other = part(Zone::Outside, 2, false, 6, b"rest");
+    assert_eq!(back(&gateway, &other), Dropped(Reason::FragmentAlone));
+    // The first one has all headers; one that is first and last is whole.
+    let hidden = part(Zone::Outside, 0, true, 7, &there[..6]);
+    assert_eq!(back(&gateway, &hidden), Dropped(Reason::Fragment));
+    assert_eq!(back(&gateway, &part(Zone::Outside, 0, false, 8, &there)), Known);
+    // With the flow its fragments are gone.
+    gateway.memory.state().flows6.clear();
+    assert_eq!(out(&gateway, &alone), Dropped(Reason::FragmentAlone));
+    // The kernel puts together what is for the gateway.
+    let rest = [&fragment(flow::UDP, 2, false, 9)[..], b"rest"].concat();
+    assert_eq!(back(&gateway, &frame(REMOTE6, GATEWAY6, 44, &rest)), Untouched);
+}
+
+#[test]
+fn a_full_table_and_headers_that_lie_are_dropped() {
+    let gateway = start();
+    let room = 65_536u32;
+    for index in 0..room {
+        let port = Port::new(index as u16);
+        let key = Flow6Key::new(Zone::Inside, 200, HOST6, port, REMOTE6, port);
+        gateway.memory.state().flows6.insert(key, Flow6::default());
+    }
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Dropped(Reason::TableFull));
+    let mut other = udp(HERE, THERE);
+    other[14] = 0x50;
+    assert_eq!(out(&gateway, &other), Dropped(Reason::BadHeader));
+    let mut long = udp(HERE, THERE);
+    long[19] += 1;
+    assert_eq!(out(&gateway, &long), Dropped(Reason::Truncated));
+    let short = frame(HOST6, REMOTE6, flow::TCP, &[0; 19]);
+    assert_eq!(out(&gateway, &short), Dropped(Reason::Truncated));
+}
+
+#[test]
+fn where_it_is_not_filtered_everything_is_left_alone() {
+    let gateway = start();
+    gateway.memory.state().settings.ipv6 = 0;
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN)), Untouched);
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Untouched);
+    assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, SOLICITATION, 0, b"")), Untouched);
+}

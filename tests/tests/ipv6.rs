@@ -1,0 +1,262 @@
+//! IPv6 through the gateway: the inside dials, answers come back, and nobody else comes in.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use nat_tests::{
+    chain::Chain,
+    gateway::{Mode, NatCtl},
+    lab::{LAN_DEVICE, WAN_DEVICE},
+    netns::Namespace,
+    process, requirements,
+    six::{
+        self, DEEP6, FAR6, INNER_ROUTER6, INSIDE6, LAN6, OUTER_ROUTER6, OUTSIDE6, WAN6, connection,
+        datagram, exchange, is_shut, udp_socket,
+    },
+    wait,
+};
+use nix::sys::signal::Signal;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const MODES: [Mode; 2] = [Mode::Tc, Mode::Xdp];
+
+fn chain() -> Chain {
+    let chain = Chain::new().expect("a chain");
+    six::turn_on(&chain).expect("IPv6");
+    chain
+}
+
+/// The gateway in each mode.
+fn in_each_mode(name: &str, tools: &[&str], test: impl Fn(&Chain, &NatCtl)) {
+    let Some(binary) = requirements::met_with_tools(name, tools) else { return };
+    for mode in MODES {
+        let chain = chain();
+        let gateway = NatCtl::start(&chain.lab, mode, &binary).expect("a gateway");
+        println!("mode {mode}");
+        test(&chain, &gateway);
+        gateway.stop().expect("an end");
+    }
+}
+
+fn flows6(gateway: &NatCtl) -> u64 {
+    gateway.json(&["status"]).expect("a status")["flows6"]["used"].as_u64().expect("a number")
+}
+
+/// The drops for this reason go up by what is done.
+fn drops(gateway: &NatCtl, reason: &str, done: impl FnOnce()) {
+    let before = gateway.dropped(reason).expect("drops");
+    done();
+    let after = gateway.dropped(reason).expect("drops");
+    assert!(after > before, "{reason}: {after}: {}", gateway.diagnosis());
+}
+
+#[test]
+fn the_inside_dials_and_nobody_outside_does() {
+    in_each_mode("IPv6", &["ping"], |chain, gateway| {
+        let Chain { deep, far, .. } = chain;
+        connection(deep, far, FAR6, 0).expect("a connection to the outside");
+        let (here, there) = (udp_socket(deep, DEEP6, 0), udp_socket(far, FAR6, 0));
+        let (here, there) = (here.expect("a socket"), there.expect("a socket"));
+        drops(gateway, "unsolicited", || {
+            let at = here.local_addr().expect("an end");
+            there.send_to(b"unasked", at).expect("a datagram");
+        });
+        // What is longer than a packet comes in fragments.
+        for size in [1, 1452, 4000, 20_000] {
+            let source = datagram(&here, &there, size).expect("a datagram to the outside");
+            assert_eq!(source, here.local_addr().expect("an end"), "not translated");
+            datagram(&there, &here, size).expect("an answer");
+        }
+        six::echo(deep, FAR6).expect("an echo");
+        assert_eq!(flows6(gateway), 3, "{}", gateway.diagnosis());
+        drops(gateway, "unsolicited", || {
+            assert!(is_shut(far, deep, DEEP6, 0).expect("an attempt"), "{}", gateway.diagnosis());
+        });
+        drops(gateway, "unsolicited", || {
+            six::echo(far, DEEP6).expect_err("no echo from outside");
+        });
+        assert_eq!(flows6(gateway), 3, "{}", gateway.diagnosis());
+    });
+}
+
+#[test]
+fn the_gateway_itself_and_its_links_are_left_alone() {
+    in_each_mode("IPv6 of the gateway", &["ping"], |chain, gateway| {
+        let Chain { deep, far, lab } = chain;
+        // Nothing knows anybody's link address yet: neighbour discovery works, on both sides.
+        for (namespace, device) in [(&lab.gateway, LAN_DEVICE), (&lab.gateway, WAN_DEVICE)] {
+            namespace.ip(&format!("-6 neighbour flush dev {device}")).expect("a flush");
+        }
+        for (from, to, at) in [
+            (far, &lab.gateway, WAN6),
+            (deep, &lab.gateway, LAN6),
+            (deep, &lab.gateway, WAN6),
+            (&lab.gateway, far, FAR6),
+            (&lab.gateway, deep, DEEP6),
+            (&lab.outside, &lab.gateway, WAN6),
+        ] {
+            connection(from, to, at, 0).expect("a connection of the gateway");
+            six::echo(from, at).expect("an echo");
+        }
+        // Between inside networks and along the links, too.
+        connection(deep, &lab.inside, INSIDE6, 0).expect("a connection inside");
+        let group =
+            process::must(lab.gateway.command("ping").args(["-6", "-c", "1", "ff02::1%lan0"]));
+        group.expect("an echo along the link");
+        assert_eq!(flows6(gateway), 0, "{}", gateway.diagnosis());
+        let drops = gateway.json(&["status"]).expect("a status")["drops"].clone();
+        assert_eq!(drops, 0, "{}", gateway.diagnosis());
+    });
+}
+
+/// The hops that traceroute shows.
+fn hops(from: &Namespace, to: Ipv6Addr, options: &[&str]) -> Vec<String> {
+    let mut command = from.command("traceroute");
+    command.args(["-6", "-n", "-q", "1", "-w", "2", "-m", "8", "-N", "1"]).args(options);
+    let finished = process::run(command.arg(to.to_string()), LIMIT).expect("traceroute");
+    let text = finished.checked("traceroute").expect("traceroute ends well").stdout;
+    println!("{text}");
+    let hop = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    text.lines().skip(1).filter_map(hop).collect()
+}
+
+#[test]
+fn traceroute_shows_every_hop_to_the_outside_and_the_gateway_from_there() {
+    in_each_mode("traceroute6", &["traceroute"], |chain, gateway| {
+        let wanted = [INNER_ROUTER6, LAN6, OUTSIDE6, FAR6].map(|hop| hop.to_string());
+        for options in [&[][..], &["-I"], &["-T", "-p", "8080"]] {
+            let shown = hops(&chain.deep, FAR6, options);
+            assert_eq!(shown, wanted, "{options:?}: {}", gateway.diagnosis());
+        }
+        let wanted = [OUTER_ROUTER6, WAN6].map(|hop| hop.to_string());
+        assert_eq!(hops(&chain.far, WAN6, &[]), wanted, "{}", gateway.diagnosis());
+    });
+}
+
+/// Sends datagrams to `to` until the kernel has heard of a smaller MTU; which one. The port is the same
+/// on both ends.
+fn discover(from: &Namespace, to: Ipv6Addr, size: u16, port: u16) -> String {
+    let script = "import socket, sys, time\n\
+                  s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+                  s.setsockopt(socket.IPPROTO_IPV6, 23, 2)\n\
+                  s.bind(('::', int(sys.argv[3])))\n\
+                  s.connect((sys.argv[1], int(sys.argv[3])))\n\
+                  end = time.monotonic() + 10\n\
+                  while time.monotonic() < end:\n\
+                  \x20   try:\n\
+                  \x20       s.send(bytes(int(sys.argv[2])))\n\
+                  \x20   except OSError:\n\
+                  \x20       pass\n\
+                  \x20   if s.getsockopt(socket.IPPROTO_IPV6, 24) < 1500:\n\
+                  \x20       break\n\
+                  \x20   time.sleep(0.05)\n\
+                  print(s.getsockopt(socket.IPPROTO_IPV6, 24))\n";
+    let mut command = from.command("python3");
+    let words = [&to.to_string(), &size.to_string(), &port.to_string()];
+    command.args(["-c", script]).args(words);
+    process::must(&mut command).expect("a discovery").trim().to_owned()
+}
+
+#[test]
+fn hosts_on_both_sides_learn_the_mtu_of_the_path() {
+    in_each_mode("path MTU of IPv6", &[], |chain, gateway| {
+        let Chain { deep, far, lab } = chain;
+        chain.narrow_outside(1300).expect("a narrow link outside");
+        assert_eq!(discover(deep, FAR6, 1400, 8081), "1300", "{}", gateway.diagnosis());
+        chain.narrow_outside(1500).expect("a wide link outside");
+        // The other way by a flow that the inside has begun.
+        let opening = udp_socket(deep, DEEP6, 8082).expect("a socket");
+        opening.send_to(b"hello", (FAR6, 8082)).expect("a datagram");
+        drop(opening);
+        chain.narrow_inside(1280).expect("a narrow link inside");
+        assert_eq!(discover(far, DEEP6, 1400, 8082), "1280", "{}", gateway.diagnosis());
+        chain.narrow_inside(1500).expect("a wide link inside");
+        // That of the gateway's own interface, which the kernel reports.
+        for (namespace, device) in [(&lab.gateway, WAN_DEVICE), (&lab.outside, "out0")] {
+            namespace.ip(&format!("link set {device} mtu 1350")).expect("a narrow link");
+        }
+        deep.ip("-6 route flush cache").expect("a flush");
+        assert_eq!(discover(deep, OUTSIDE6, 1450, 8083), "1350", "{}", gateway.diagnosis());
+    });
+}
+
+#[test]
+fn flows_go_on_and_begin_while_the_agent_is_dead_and_under_the_next_one() {
+    let Some(binary) = requirements::met_with_binary("IPv6 without an agent") else { return };
+    for mode in MODES {
+        let chain = chain();
+        let Chain { deep, far, .. } = &chain;
+        let mut gateway = NatCtl::prepare(&chain.lab, mode, &binary).expect("a gateway");
+        gateway.run(&["--persist"]).expect("a start");
+        let mut ends = connection(deep, far, FAR6, 0).expect("a connection");
+        gateway.end(Signal::SIGKILL).expect("a kill");
+        exchange(&mut ends).expect("an exchange without an agent");
+        let mut others = connection(deep, far, FAR6, 0).expect("a connection without an agent");
+        assert!(is_shut(far, deep, DEEP6, 0).expect("an attempt"));
+        gateway.run(&[]).expect("a take-over");
+        exchange(&mut ends).expect("an exchange under the next agent");
+        exchange(&mut others).expect("another");
+        assert_eq!(flows6(&gateway), 2, "{}", gateway.diagnosis());
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
+fn a_thousand_flows_expire_and_one_that_is_used_does_not() {
+    let Some(binary) = requirements::met_with_binary("expiry of IPv6") else { return };
+    let chain = chain();
+    let Chain { deep, far, .. } = &chain;
+    let mut gateway = NatCtl::prepare(&chain.lab, Mode::Tc, &binary).expect("a gateway");
+    gateway.configure("[timeouts]\nudp = \"3s\"\n").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    let socket = udp_socket(deep, DEEP6, 0).expect("a socket");
+    let there = udp_socket(far, FAR6, 7777).expect("a socket");
+    let mut most = 0;
+    for port in 0..1000 {
+        socket.send_to(b"one of many", (FAR6, 20_000 + port)).expect("a datagram");
+        most = most.max(if port % 100 == 99 { flows6(&gateway) } else { 0 });
+    }
+    assert!(most > 500, "{most} flows at a time");
+    datagram(&socket, &there, 8).expect("a datagram");
+    wait::until_true(LIMIT, "the end of a thousand flows", || {
+        datagram(&there, &socket, 8)?;
+        Ok(flows6(&gateway) == 1)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    gateway.stop().expect("an end");
+}
+
+#[test]
+fn forwarding_is_turned_on_and_put_back_and_advertisements_are_listened_to() {
+    let Some(binary) = requirements::met_with_binary("IPv6 forwarding") else { return };
+    let chain = chain();
+    let sysctl = |name: &str| {
+        chain.lab.gateway.read_sysctl(&format!("net.ipv6.conf.{name}")).expect("a sysctl")
+    };
+    let all =
+        || ["all.forwarding", "lan0.forwarding", "wan0.forwarding", "wan0.accept_ra"].map(sysctl);
+    let before = all();
+    assert_eq!(before, ["0", "0", "0", "1"]);
+    let mut gateway = NatCtl::prepare(&chain.lab, Mode::Tc, &binary).expect("a gateway");
+    gateway.run(&["--persist"]).expect("a start");
+    assert_eq!(all(), ["1", "1", "1", "2"]);
+    gateway.end(Signal::SIGKILL).expect("a kill");
+    gateway.run(&[]).expect("a take-over");
+    assert_eq!(all(), ["1", "1", "1", "2"]);
+    gateway.end(Signal::SIGTERM).expect("an end");
+    assert_eq!(all(), before);
+
+    // Turned off in the configuration, nothing is touched, and nothing is kept out.
+    gateway.configure("[ipv6]\nenabled = false\n").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    assert_eq!(all(), before);
+    chain.lab.gateway.sysctl("net.ipv6.conf.all.forwarding", "1").expect("forwarding");
+    connection(&chain.far, &chain.deep, DEEP6, 0).expect("a connection from outside");
+    gateway.end(Signal::SIGTERM).expect("an end");
+
+    // A router that forwarded before goes on to do so.
+    gateway.configure("").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    assert!(is_shut(&chain.far, &chain.deep, DEEP6, 0).expect("an attempt"));
+    gateway.stop().expect("an end");
+    assert_eq!(all(), ["1", "1", "1", "1"]);
+}
