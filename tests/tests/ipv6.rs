@@ -108,6 +108,82 @@ fn the_gateway_itself_and_its_links_are_left_alone() {
     });
 }
 
+/// Adds a forward of IPv6, which only lets in.
+fn open(gateway: &NatCtl, name: &str, protocol: &str, end: &str, more: &[&str]) {
+    let words = ["forward", "add", "--name", name, "--protocol", protocol];
+    let ends = ["--public", end, "--to", end];
+    let added = gateway.call(&[&words[..], &ends, more].concat()).expect("a call");
+    added.checked("forward add").expect("a rule");
+}
+
+#[test]
+fn a_forward_lets_in_whom_it_allows_and_lasts() {
+    in_each_mode("forwards of IPv6", &[], |chain, gateway| {
+        let Chain { deep, far, lab } = chain;
+        let web = format!("[{DEEP6}]:8080");
+        assert!(is_shut(far, deep, DEEP6, 8080).expect("an attempt"));
+        open(gateway, "web", "tcp", &web, &[]);
+        open(
+            gateway,
+            "dns",
+            "udp",
+            &format!("[{DEEP6}]:5300-5301"),
+            &["--allow", "2001:db8:99::/64"],
+        );
+        let mut ends = connection(far, deep, DEEP6, 8080).expect("a connection from outside");
+        assert!(is_shut(far, deep, DEEP6, 8081).expect("an attempt"));
+        let inside = udp_socket(deep, DEEP6, 5301).expect("a socket");
+        let allowed = udp_socket(far, FAR6, 0).expect("a socket");
+        datagram(&allowed, &inside, 100).expect("a datagram from outside");
+        datagram(&inside, &allowed, 100).expect("its answer");
+        drops(gateway, "not-allowed", || {
+            let stranger = udp_socket(&lab.outside, OUTSIDE6, 0).expect("a socket");
+            stranger.send_to(b"let me in", (DEEP6, 5301)).expect("a datagram");
+        });
+        let listed = gateway.json(&["forward", "show", "web"]).expect("a rule").to_string();
+        assert!(listed.contains(&DEEP6.to_string()), "{listed}");
+        // What a rule has let in goes on without it; nobody else comes.
+        gateway
+            .call(&["forward", "remove", "web"])
+            .expect("a call")
+            .checked("remove")
+            .expect("done");
+        exchange(&mut ends).expect("an exchange");
+        drop(ends);
+        assert!(is_shut(far, deep, DEEP6, 8080).expect("an attempt"));
+        let refused = gateway
+            .call(&[
+                "forward",
+                "add",
+                "--name",
+                "x",
+                "--protocol",
+                "tcp",
+                "--public",
+                &web,
+                "--to",
+                "[2001:db8::9]:8080",
+            ])
+            .expect("a call");
+        assert_eq!(refused.code(), 2, "{refused:?}");
+        assert!(refused.stderr.contains("not translated"), "{refused:?}");
+    });
+}
+
+#[test]
+fn traceroute_and_the_path_mtu_work_from_outside_through_a_forward() {
+    in_each_mode("traceroute6 from outside", &["traceroute"], |chain, gateway| {
+        open(gateway, "all", "tcp+udp", &DEEP6.to_string(), &[]);
+        let wanted = [OUTER_ROUTER6, WAN6, INSIDE6, DEEP6].map(|hop| hop.to_string());
+        for options in [&[][..], &["-T", "-p", "8080"]] {
+            let shown = hops(&chain.far, DEEP6, options);
+            assert_eq!(shown, wanted, "{options:?}: {}", gateway.diagnosis());
+        }
+        chain.narrow_inside(1280).expect("a narrow link inside");
+        assert_eq!(discover(&chain.far, DEEP6, 1400, 8090), "1280", "{}", gateway.diagnosis());
+    });
+}
+
 /// The hops that traceroute shows.
 fn hops(from: &Namespace, to: Ipv6Addr, options: &[&str]) -> Vec<String> {
     let mut command = from.command("traceroute");

@@ -3,7 +3,13 @@
 //! Invariant: what can't be read, or belongs to a program that isn't here, is absent from the facts;
 //! looking never fails as a whole.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    process::Command,
+};
 
 use aya::util::KernelVersion;
 use nat_common::layout;
@@ -67,9 +73,10 @@ impl Facts {
         let addresses = here::addresses();
         let kernel = KernelVersion::current().ok();
         let name = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned());
-        let ways = subject.rules.iter().map(|rule| {
-            let host = host(rule);
-            (host, route::interface_to(host))
+        // Routes of IPv6 are not looked at.
+        let ways = subject.rules.iter().filter_map(|rule| match host(rule) {
+            IpAddr::V4(host) => Some((host, route::interface_to(host))),
+            IpAddr::V6(_) => None,
         });
         Self {
             kernel: kernel.zip(name),
@@ -106,7 +113,8 @@ impl Facts {
     /// The public address of a rule, where it has one now.
     pub(super) fn address_of_rule(&self, rule: &RuleView) -> Option<Ipv4Addr> {
         match public_address(rule)? {
-            PublicAddress::Address(address) => Some(address),
+            PublicAddress::Address(IpAddr::V4(address)) => Some(address),
+            PublicAddress::Address(IpAddr::V6(_)) => None,
             PublicAddress::Interface(name) => self.address_of(&name),
         }
     }

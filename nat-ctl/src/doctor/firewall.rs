@@ -3,7 +3,10 @@
 //! What the gateway translates passes none of them. What they do see is what the agent sends (lines of
 //! FTP, by OUTPUT and POSTROUTING), connections of the gateway itself, and what the kernel forwards.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nat_common::layout::AGENT_MARK;
 
@@ -89,8 +92,8 @@ fn public_addresses(subject: &Subject, own: Option<Ipv4Addr>) -> impl Iterator<I
         RuleView::OneToOne(view) => view.alg == Some(Alg::Ftp),
     });
     let named = ftp.filter_map(|rule| match public_address(rule)? {
-        PublicAddress::Address(address) => Some(address),
-        PublicAddress::Interface(_) => None,
+        PublicAddress::Address(IpAddr::V4(address)) => Some(address),
+        PublicAddress::Address(IpAddr::V6(_)) | PublicAddress::Interface(_) => None,
     });
     let all: BTreeSet<Ipv4Addr> = own.into_iter().chain(named).collect();
     all.into_iter()

@@ -22,7 +22,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use nat_common::port::Pool;
 use serde::Serialize;
@@ -118,14 +118,14 @@ pub fn examine(subject: &Subject, facts: &Facts) -> Vec<Finding> {
 fn public_address(rule: &RuleView) -> Option<PublicAddress> {
     match rule {
         RuleView::Forward(view) => view.public.parse().ok(),
-        RuleView::OneToOne(view) => Some(PublicAddress::Address(view.public)),
+        RuleView::OneToOne(view) => Some(PublicAddress::Address(view.public.into())),
     }
 }
 
 /// The inside host of a rule.
-fn host(rule: &RuleView) -> Ipv4Addr {
+fn host(rule: &RuleView) -> IpAddr {
     match rule {
         RuleView::Forward(view) => view.to,
-        RuleView::OneToOne(view) => view.to,
+        RuleView::OneToOne(view) => view.to.into(),
     }
 }

@@ -1,6 +1,9 @@
 //! Rules that lead nowhere, and rules that take packets from each other.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nat_common::port::Port;
 
@@ -29,7 +32,9 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
 fn address(facts: &Facts, rule: &RuleView) -> Option<Finding> {
     let about = vec![rule.name().to_owned()];
     match public_address(rule)? {
-        PublicAddress::Address(address) => {
+        // It is the host's own.
+        PublicAddress::Address(IpAddr::V6(_)) => None,
+        PublicAddress::Address(IpAddr::V4(address)) => {
             let is_own = facts.addresses.iter().any(|(own, _)| *own == address);
             (!is_own).then(|| Finding {
                 severity: Severity::Warning,
@@ -68,7 +73,7 @@ fn address(facts: &Facts, rule: &RuleView) -> Option<Finding> {
 
 /// An inside host that no LAN leads to.
 fn unreached(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding> {
-    let host = host(rule);
+    let IpAddr::V4(host) = host(rule) else { return None };
     let way = facts.ways.get(&host)?;
     let found = match way {
         Some(name) if subject.is_lan(name) => return None,

@@ -282,7 +282,7 @@ pub struct ForwardView {
     /// Public ports; null: all of the protocol.
     pub public_ports: Option<PortsView>,
     /// Host inside.
-    pub to: Ipv4Addr,
+    pub to: std::net::IpAddr,
     /// Its ports, one to one.
     pub to_ports: Option<PortsView>,
     /// Who may use it.

@@ -160,6 +160,7 @@ impl Plane {
             self.state.rules = names;
             self.state.write(&self.instance)?;
         }
+        six::Openings::of(&rules.openings()).write(&mut self.maps)?;
         self.waiting = wanted.write(&mut self.maps)?;
         self.rules = rules.clone();
         Ok(&self.waiting)

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use aya::maps::{MapError, lpm_trie::Key};
@@ -66,8 +66,10 @@ impl Wanted {
         networks.dedup();
         let number = number(&networks);
         for network in networks {
-            let key = (number, network.network().octets(), network.prefix_length());
-            self.allowed.insert(key);
+            // A rule of IPv4 names no others.
+            if let IpAddr::V4(address) = network.network() {
+                self.allowed.insert((number, address.octets(), network.prefix_length()));
+            }
         }
         number
     }
@@ -204,10 +206,14 @@ fn trie_key(filter: u32, remote: [u8; 4], bits: u8) -> Key<AllowedKey> {
 }
 
 /// FNV-1a over the networks (draft-eastlake-fnv), never 0.
-fn number(networks: &[Cidr]) -> u32 {
-    let bytes = networks.iter().flat_map(|network| {
-        network.network().octets().into_iter().chain([network.prefix_length()])
-    });
+pub(super) fn number(networks: &[Cidr]) -> u32 {
+    let octets = |network: &Cidr| match network.network() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let bytes = networks
+        .iter()
+        .flat_map(|network| octets(network).into_iter().chain([network.prefix_length()]));
     let hash = bytes
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash.max(1)

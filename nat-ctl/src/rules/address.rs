@@ -1,11 +1,15 @@
 //! Addresses as rules name them: public, inside, and prefixes of remote ends.
 //!
-//! Invariant: a host address is a unicast IPv4 address that a packet can carry; a prefix has no
+//! Invariant: a host address is a unicast address that a packet can carry; a prefix has no
 //! bits beyond its length.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{PortRange, RuleError, text::serde_by_text};
 
@@ -14,25 +18,25 @@ const LONGEST_INTERFACE: usize = 15;
 
 /// A prefix of remote addresses, such as `198.51.100.0/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cidr(Ipv4Net);
+pub struct Cidr(IpNet);
 
 impl Cidr {
     /// Every address.
-    pub const ALL: Self = Self(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+    pub const ALL: Self = Self(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)));
 
     /// The lowest address of the prefix.
-    pub fn network(self) -> Ipv4Addr {
+    pub fn network(self) -> IpAddr {
         self.0.network()
     }
 
-    /// How many leading bits count, 0 to 32.
+    /// How many leading bits count, 0 to 32 or 128.
     pub fn prefix_length(self) -> u8 {
         self.0.prefix_len()
     }
 
     /// Whether the address is under the prefix.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        self.0.contains(&address)
+    pub fn contains(self, address: impl Into<IpAddr>) -> bool {
+        self.0.contains(&address.into())
     }
 
     /// The same addresses without a prefix that another one covers.
@@ -58,14 +62,18 @@ impl FromStr for Cidr {
 
     /// `any` is every address (the dashboard's word); an address alone is a prefix of 32 bits.
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        let malformed =
-            || RuleError::malformed(text, "an IPv4 prefix (198.51.100.0/24, 198.51.100.7 or any)");
+        let malformed = || {
+            RuleError::malformed(
+                text,
+                "a prefix (198.51.100.0/24, 198.51.100.7, 2001:db8::/32 or any)",
+            )
+        };
         if text == "any" {
             return Ok(Self::ALL);
         }
-        let net = match text.parse::<Ipv4Addr>() {
-            Ok(address) => Ipv4Net::from(address),
-            Err(_) => text.parse::<Ipv4Net>().map_err(|_| malformed())?,
+        let net = match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => text.parse::<IpNet>().map_err(|_| malformed())?,
         };
         Ok(Self(net.trunc()))
     }
@@ -81,7 +89,7 @@ impl fmt::Display for Cidr {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PublicAddress {
     /// This address.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// The first address of this interface, whatever it is at the time.
     Interface(String),
 }
@@ -91,12 +99,21 @@ impl FromStr for PublicAddress {
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let malformed = || {
-            RuleError::malformed(text, "a public IPv4 address or interface (203.0.113.10 or eth0)")
+            RuleError::malformed(
+                text,
+                "a public address or interface (203.0.113.10, 2001:db8::10 or eth0)",
+            )
         };
         // An interface may be called nearly anything; what looks like an address is meant as one.
         let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         if numeric {
-            return unicast(text).map(Self::Address).ok_or_else(malformed);
+            let address = unicast(text).map(|address| Self::Address(address.into()));
+            return address.ok_or_else(malformed);
+        }
+        if text.contains(':') {
+            return unicast6(text)
+                .map(|address| Self::Address(address.into()))
+                .ok_or_else(malformed);
         }
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':');
         if text.len() > LONGEST_INTERFACE || !text.chars().all(plain) {
@@ -135,7 +152,10 @@ impl FromStr for PublicEndpoint {
 
 impl fmt::Display for PublicEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_endpoint(f, &self.address, self.ports)
+        match &self.address {
+            PublicAddress::Address(address) => write_host(f, *address, self.ports),
+            PublicAddress::Interface(_) => write_endpoint(f, &self.address, self.ports),
+        }
     }
 }
 
@@ -143,7 +163,7 @@ impl fmt::Display for PublicEndpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InsideEndpoint {
     /// The host's own address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The ports, where some are named.
     pub ports: Option<PortRange>,
 }
@@ -153,13 +173,17 @@ impl FromStr for InsideEndpoint {
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let (address, ports) = endpoint(text)?;
-        Ok(Self { address: parse_host(address)?, ports })
+        let address = match unicast6(address) {
+            Some(address) => address.into(),
+            None => parse_host(address)?.into(),
+        };
+        Ok(Self { address, ports })
     }
 }
 
 impl fmt::Display for InsideEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_endpoint(f, &self.address, self.ports)
+        write_host(f, self.address, self.ports)
     }
 }
 
@@ -188,11 +212,39 @@ fn unicast(text: &str) -> Option<Ipv4Addr> {
     usable.then_some(address)
 }
 
+/// An address of IPv6 that a host can have and that leaves its link.
+fn unicast6(text: &str) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    (!nat_common::six::stays(&address.octets())).then_some(address)
+}
+
 fn endpoint(text: &str) -> Result<(&str, Option<PortRange>), RuleError> {
-    // Two colons are IPv6 text: left whole, so that the message shows what was written.
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return match rest.strip_prefix(':') {
+            Some(ports) => Ok((address, Some(ports.parse()?))),
+            None if rest.is_empty() => Ok((address, None)),
+            None => Err(RuleError::malformed(
+                text,
+                "an address in brackets, then ports ([2001:db8::1]:80)",
+            )),
+        };
+    }
+    // Two colons are an address of IPv6 alone.
     match text.split_once(':') {
         Some((address, ports)) if !ports.contains(':') => Ok((address, Some(ports.parse()?))),
         _ => Ok((text, None)),
+    }
+}
+
+/// An address of IPv6 stands in brackets before ports.
+fn write_host(
+    f: &mut fmt::Formatter<'_>,
+    address: IpAddr,
+    ports: Option<PortRange>,
+) -> fmt::Result {
+    match (address, ports) {
+        (IpAddr::V6(address), Some(ports)) => write!(f, "[{address}]:{ports}"),
+        (address, ports) => write_endpoint(f, &address, ports),
     }
 }
 

@@ -6,7 +6,7 @@
 //! A forward of a whole protocol and a forward of one of its ports do go together: the lookup
 //! takes the more exact entry.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Resolve};
 
@@ -53,11 +53,11 @@ fn hosts(a: &OneToOne, b: &OneToOne) -> Option<String> {
 
 fn forward_and_host(forward: &Forward, host: &OneToOne, resolve: Resolve<'_>) -> Option<String> {
     let public = forward.public();
-    if !same_address(&public.address, &PublicAddress::Address(host.public()), resolve) {
+    if !same_address(&public.address, &PublicAddress::Address(host.public().into()), resolve) {
         return None;
     }
     let (address, to) = (host.public(), forward.to().address);
-    if to != host.to() {
+    if to != IpAddr::V4(host.to()) {
         return Some(format!("{address} leads to {to} in one and to {} in the other", host.to()));
     }
     host.inbound().iter().find_map(|inbound| {
@@ -93,10 +93,11 @@ fn same_address(a: &PublicAddress, b: &PublicAddress, resolve: Resolve<'_>) -> b
     a == b || matches!((address(a, resolve), address(b, resolve)), (Some(a), Some(b)) if a == b)
 }
 
-/// The address that counts now, where there is one.
+/// The address of IPv4 that counts now, where there is one.
 pub(super) fn address(public: &PublicAddress, resolve: Resolve<'_>) -> Option<Ipv4Addr> {
     match public {
-        PublicAddress::Address(address) => Some(*address),
+        PublicAddress::Address(IpAddr::V4(address)) => Some(*address),
+        PublicAddress::Address(IpAddr::V6(_)) => None,
         PublicAddress::Interface(name) => resolve(name),
     }
 }

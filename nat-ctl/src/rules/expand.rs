@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use super::{
@@ -66,6 +66,46 @@ pub struct HostEntry {
     pub rule: RuleId,
 }
 
+/// One entry of the map `forwards6`: what a forward of IPv6 lets in, untranslated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpeningEntry {
+    /// The host inside.
+    pub host: Ipv6Addr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port; `None`: any.
+    pub port: Option<u16>,
+    /// The rule that this came from.
+    pub rule: RuleId,
+    /// Remote prefixes that may use it; never empty.
+    pub allow: Vec<Cidr>,
+}
+
+/// See [`super::RuleSet::openings`].
+pub(super) fn openings(rules: &[Rule], numbers: &Numbers) -> Vec<OpeningEntry> {
+    let mut openings = vec![];
+    for rule in rules {
+        let (Rule::Forward(forward), Some(number)) = (rule, numbers.get(rule.name())) else {
+            continue;
+        };
+        let IpAddr::V6(host) = forward.to().address else { continue };
+        let ports: Vec<Option<u16>> = match forward.port_map() {
+            Some(ports) => ports.to.ports().map(Some).collect(),
+            None => vec![None],
+        };
+        for &protocol in forward.protocols().each() {
+            openings.extend(ports.iter().map(|port| OpeningEntry {
+                host,
+                protocol,
+                port: *port,
+                rule: *number,
+                allow: forward.allow().to_vec(),
+            }));
+        }
+    }
+    openings
+}
+
 /// At most how many entries a rule makes.
 pub(super) fn size(rule: &Rule) -> usize {
     // A rule without ports makes one entry for the protocol and one for the control port.
@@ -94,8 +134,10 @@ pub(super) fn entries(
         let Some(number) = numbers.get(rule.name()).copied() else { continue };
         match rule {
             Rule::Forward(forward) => {
-                if let Some(public) = address(&forward.public().address, resolve) {
-                    table.forward(forward, number, public)?;
+                if let Some(public) = address(&forward.public().address, resolve)
+                    && let IpAddr::V4(to) = forward.to().address
+                {
+                    table.forward(forward, number, public, to)?;
                 }
             }
             Rule::OneToOne(host) => table.host(host, number)?,
@@ -125,13 +167,14 @@ impl<'a> Table<'a> {
         forward: &'a Forward,
         number: RuleId,
         public: Ipv4Addr,
+        to: Ipv4Addr,
     ) -> Result<(), RuleError> {
         for &protocol in forward.protocols().each() {
             let entry = |port: Option<u16>, to_port: Option<u16>| ForwardEntry {
                 public,
                 protocol: Some(protocol),
                 port,
-                to: forward.to().address,
+                to,
                 to_port,
                 kind: EntryKind::of(port.is_some_and(|port| forward.alg_on(protocol, port))),
                 rule: number,
@@ -159,7 +202,7 @@ impl<'a> Table<'a> {
                     public,
                     protocol: Some(Protocol::Tcp),
                     port: Some(port),
-                    to: forward.to().address,
+                    to,
                     to_port: Some(port),
                     kind: EntryKind::Range,
                     rule: number,

@@ -2,6 +2,8 @@
 //!
 //! Invariant: where ports are named, both sides have as many; the ALG is asked for on TCP alone.
 
+use std::net::IpAddr;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,7 @@ pub struct Forward {
     name: RuleName,
     protocols: Protocols,
     public: PublicAddress,
-    to: std::net::Ipv4Addr,
+    to: IpAddr,
     ports: Option<PortMap>,
     allow: Vec<Cidr>,
     alg: Option<Alg>,
@@ -79,6 +81,8 @@ impl Forward {
     /// ALG is on for every named port; else, and without ports, on the control port alone.
     pub(super) fn alg_on(&self, protocol: Protocol, port: u16) -> bool {
         let asked = match self.alg {
+            // FTP through IPv6 is not followed.
+            _ if self.to.is_ipv6() => false,
             Some(Alg::Ftp) => self.ports.is_some() || port == FTP_CONTROL_PORT,
             Some(Alg::None) => false,
             None => port == FTP_CONTROL_PORT,
@@ -221,8 +225,37 @@ impl ForwardDraft {
                 return Err(refuse("the passive range holds the port that is forwarded itself"));
             }
         }
-        if self.public.address == PublicAddress::Address(self.to.address) {
-            return Err(refuse("the public address is the inside address too"));
+        match (&self.public.address, self.to.address) {
+            (PublicAddress::Address(IpAddr::V6(public)), IpAddr::V6(to)) => {
+                if *public != to || ports.is_some_and(|ports| ports.public != ports.to) {
+                    return Err(refuse(
+                        "IPv6 is not translated: name the same address and ports in 'public' and 'to'",
+                    ));
+                }
+                if alg == Some(Alg::Ftp) || self.passive_range.is_some() {
+                    return Err(refuse("FTP through IPv6 is not followed yet"));
+                }
+            }
+            (PublicAddress::Address(IpAddr::V4(public)), IpAddr::V4(to)) => {
+                if *public == to {
+                    return Err(refuse("the public address is the inside address too"));
+                }
+            }
+            (PublicAddress::Interface(_), IpAddr::V4(_)) => {}
+            (PublicAddress::Interface(_), IpAddr::V6(_)) => {
+                return Err(refuse(
+                    "IPv6 is not translated: name the host's own address in 'public', too",
+                ));
+            }
+            (PublicAddress::Address(_), _) => {
+                return Err(refuse("one address is of IPv4 and the other of IPv6"));
+            }
+        }
+        let other = |cidr: &&Cidr| cidr.network().is_ipv6() != self.to.address.is_ipv6();
+        if let Some(other) = self.allow.iter().find(|cidr| **cidr != Cidr::ALL && other(cidr)) {
+            return Err(refuse(&format!(
+                "nobody from {other} comes here: it is of another protocol"
+            )));
         }
         let allow = if self.allow.is_empty() { vec![Cidr::ALL] } else { Cidr::reduce(self.allow) };
         Ok(Forward {

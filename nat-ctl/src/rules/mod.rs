@@ -25,7 +25,7 @@ mod tests;
 mod text;
 
 pub use address::{Cidr, InsideEndpoint, PublicAddress, PublicEndpoint, parse_host};
-pub use expand::{EntryKind, ForwardEntry, HostEntry, MAX_ENTRIES};
+pub use expand::{EntryKind, ForwardEntry, HostEntry, MAX_ENTRIES, OpeningEntry};
 pub use forward::{Forward, ForwardDraft, Service};
 pub use name::{RuleId, RuleName};
 pub use one_to_one::{Inbound, OneToOne, OneToOneDraft};

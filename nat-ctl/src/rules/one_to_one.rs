@@ -89,6 +89,11 @@ impl Inbound {
                 "inbound '{protocol}:{ports}': only tcp and udp have ports"
             )));
         }
+        if let Some(six) = allow.iter().find(|cidr| cidr.network().is_ipv6()) {
+            return Err(RuleError::Inconsistent(format!(
+                "inbound '{protocol}@{six}': a one-to-one address is of IPv4: name prefixes of that"
+            )));
+        }
         let allow = if allow.is_empty() { vec![Cidr::ALL] } else { Cidr::reduce(allow) };
         Ok(Self { protocol, ports, allow })
     }

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Forward, ForwardEntry, HostEntry, MAX_ENTRIES, OneToOne, RuleError, RuleId, RuleName, conflict,
-    expand,
+    Forward, ForwardEntry, HostEntry, MAX_ENTRIES, OneToOne, OpeningEntry, RuleError, RuleId,
+    RuleName, conflict, expand,
 };
 
 /// The address of an interface by its name, where it has one.
@@ -138,6 +138,11 @@ impl RuleSet {
     /// [`RuleError::Conflict`] where an interface has taken an address that another rule names.
     pub fn entries(&self, resolve: Resolve<'_>) -> Result<Vec<ForwardEntry>, RuleError> {
         expand::entries(&self.rules, &self.numbers, resolve)
+    }
+
+    /// What map `forwards6` must hold.
+    pub fn openings(&self) -> Vec<OpeningEntry> {
+        expand::openings(&self.rules, &self.numbers)
     }
 
     /// The hosts whose outbound packets use an address of their own.

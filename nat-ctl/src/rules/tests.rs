@@ -85,18 +85,41 @@ fn what_is_no_rule_is_refused_in_one_line() {
         let error = text.parse::<PublicEndpoint>().expect_err(text);
         assert_eq!((error.exit(), error.to_string().lines().count()), (Exit::Usage, 1));
     }
-    for text in ["2001:db8::1", "[2001:db8::1]:80", "10.0.0.5:", ":80", "10.0.0.5:80:90", "eth0"] {
+    for text in ["fe80::1", "ff02::1", "::1", "[2001:db8::1", "[2001:db8::1]80", "[2001:db8::1]:"] {
+        assert!(text.parse::<InsideEndpoint>().is_err(), "{text}");
+        assert!(text.parse::<PublicEndpoint>().is_err(), "{text}");
+    }
+    for text in ["[eth0]:80", "10.0.0.5:", ":80", "10.0.0.5:80:90", "eth0"] {
         assert!(text.parse::<InsideEndpoint>().is_err(), "{text}");
     }
-    for text in ["198.51.100.0/33", "198.51.100/24", "all", "fe80::/10", ""] {
+    for text in ["198.51.100.0/33", "198.51.100/24", "all", "2001:db8::/129", ""] {
         assert!(text.parse::<Cidr>().is_err(), "{text}");
     }
-    for text in ["icmp:8", "any:80", "sctp", "tcp:", "tcp@", "tcp:80@nowhere", "tcp:80@1.2.3.4,"] {
+    for text in [
+        "icmp:8",
+        "any:80",
+        "sctp",
+        "tcp:",
+        "tcp@",
+        "tcp:80@nowhere",
+        "tcp@2001:db8::/32",
+        "tcp:80@1.2.3.4,",
+    ] {
         assert!(text.parse::<Inbound>().is_err(), "{text}");
     }
     for text in ["", "a b", "näme", "a/b", &"x".repeat(64)] {
         assert!(text.parse::<RuleName>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn an_address_of_ipv6_stands_in_brackets_before_ports() {
+    for text in ["2001:db8::1", "[2001:db8::1]:80", "[2001:db8::1]:80-81"] {
+        assert_eq!(text.parse::<PublicEndpoint>().expect(text).to_string(), text);
+        assert_eq!(text.parse::<InsideEndpoint>().expect(text).to_string(), text);
+    }
+    let alone: InsideEndpoint = "[2001:db8::1]".parse().expect("an address");
+    assert_eq!((alone.to_string().as_str(), alone.ports), ("2001:db8::1", None));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod flows;
 mod forwarding;
+mod rules;
 
 pub use flows::Flows6;
 pub use forwarding::{Found, accept_routers, forwards, put_back, turn_on};
+pub use rules::Openings;
