@@ -45,6 +45,7 @@ const VLAN_ID: u32 = 0x0fff;
 // include/uapi/linux/if_packet.h; 2 is multicast.
 const PACKET_BROADCAST: u32 = 1;
 const PACKET_OTHERHOST: u32 = 3;
+const PACKET_LOOPBACK: u32 = 5;
 /// What every interface takes (RFC 791 section 3.2).
 const LEAST_MTU: u16 = 68;
 /// `BPF_F_CURRENT_NETNS` of include/uapi/linux/bpf.h.
@@ -86,11 +87,15 @@ impl TcPacket {
         Self(context)
     }
 
-    /// Whether it is IPv6, which the kernel has looked at.
+    /// Whether it is IPv6, which the kernel has looked at. What the gateway itself sends to a group comes
+    /// back to it on the same interface, without an Ethernet header: that is none.
     #[inline(always)]
     pub fn is_six(&self) -> bool {
         // SAFETY: the program's context.
-        unsafe { (*self.skb()).protocol == ETHERTYPE_IPV6.to_be().into() }
+        unsafe {
+            (*self.skb()).protocol == ETHERTYPE_IPV6.to_be().into()
+                && (*self.skb()).pkt_type != PACKET_LOOPBACK
+        }
     }
 
     /// Where the bytes at an offset of the headers of a packet without IP options are.
