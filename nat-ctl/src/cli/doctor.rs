@@ -54,7 +54,8 @@ fn at_work(mut agent: Client, instance: &Instance) -> Result<Subject, Failure> {
     }
     let interfaces = interfaces(&agent.status()?);
     let pool = Inspector::open(instance).and_then(|inspector| inspector.pool()).ok();
-    Ok(Subject { running: true, interfaces, rules, pool })
+    // What it adds is there.
+    Ok(Subject { running: true, interfaces, rules, adds_addresses: true, pool })
 }
 
 /// The data plane that an agent has left, or what the next run would have.
@@ -90,7 +91,8 @@ fn at_rest(args: DoctorArgs, instance: &Instance) -> Result<Subject, Failure> {
         ));
     }
     let pool = plane::pool(&config.masquerade.ports).ok();
-    Ok(Subject { running: left.is_some(), interfaces, rules, pool })
+    let adds_addresses = config.gateway.add_addresses;
+    Ok(Subject { running: left.is_some(), interfaces, rules, adds_addresses, pool })
 }
 
 fn interfaces(status: &StatusView) -> Vec<(String, Role)> {

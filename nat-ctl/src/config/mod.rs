@@ -51,7 +51,7 @@ pub struct Config {
 }
 
 /// Section `[gateway]`; the command line goes before it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     /// Interfaces to the outside.
@@ -60,6 +60,14 @@ pub struct Gateway {
     pub lan: Vec<String>,
     /// Which hook.
     pub mode: Mode,
+    /// Whether a WAN gets the public addresses of rules that lie in its network and that nobody has.
+    pub add_addresses: bool,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { wan: vec![], lan: vec![], mode: Mode::default(), add_addresses: true }
+    }
 }
 
 /// Section `[masquerade]`.

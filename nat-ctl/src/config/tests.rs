@@ -62,7 +62,12 @@ expectations = 65536
         rules.iter().map(|rule| (rule.name().as_str(), rule.kind())).collect::<Vec<_>>(),
         [("ftp", RuleKind::Forward), ("mail", RuleKind::OneToOne)]
     );
-    let gateway = Gateway { wan: vec!["eth0".into()], lan: vec!["eth1".into()], mode: Mode::Auto };
+    let gateway = Gateway {
+        wan: vec!["eth0".into()],
+        lan: vec!["eth1".into()],
+        mode: Mode::Auto,
+        add_addresses: true,
+    };
     let defaults = Config {
         gateway,
         forward: config.forward.clone(),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use aya::util::KernelVersion;
+use ipnet::Ipv4Net;
 use nat_common::layout;
 use nix::sys::{
     statfs::{BPF_FS_MAGIC, statfs},
@@ -20,8 +21,8 @@ use nix::sys::{
 
 use super::{Subject, hooks, host, nft::Ruleset, public_address};
 use crate::{
-    output::RuleView,
-    plane::{here, route},
+    output::{Role, RuleView},
+    plane::{here, is_station, route},
     rules::PublicAddress,
 };
 
@@ -40,6 +41,8 @@ pub struct Facts {
     pub interfaces: BTreeMap<String, InterfaceFacts>,
     /// Every IPv4 address of this namespace, with its interface.
     pub addresses: Vec<(Ipv4Addr, String)>,
+    /// The same with their networks.
+    pub networks: Vec<(Ipv4Net, String)>,
     /// Interfaces of this namespace.
     pub links: Vec<String>,
     /// The interface that packets to an inside host of a rule leave by; `None`: there is no way.
@@ -91,6 +94,7 @@ impl Facts {
                 .collect(),
             links: links(),
             addresses,
+            networks: here::networks(),
             ways: ways.collect(),
             nft: Ruleset::read(),
             legacy_tables: lines(&fs::read_to_string("/proc/net/ip_tables_names")),
@@ -108,6 +112,14 @@ impl Facts {
     /// The first address of an interface.
     pub(super) fn address_of(&self, interface: &str) -> Option<Ipv4Addr> {
         self.addresses.iter().find(|(_, of)| of == interface).map(|(address, _)| *address)
+    }
+
+    /// The WAN of a gateway in whose network an address lies.
+    pub(super) fn home_of(&self, subject: &Subject, address: Ipv4Addr) -> Option<&str> {
+        let mut wans =
+            self.networks.iter().filter(|(_, of)| subject.side(Role::Wan).any(|wan| wan == of));
+        let found = wans.find(|(network, _)| is_station(network, address));
+        found.map(|(_, name)| name.as_str())
     }
 
     /// The public address of a rule, where it has one now.

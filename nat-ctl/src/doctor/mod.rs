@@ -83,6 +83,8 @@ pub struct Subject {
     pub interfaces: Vec<(String, Role)>,
     /// Its rules.
     pub rules: Vec<RuleView>,
+    /// Whether it adds public addresses that nobody has.
+    pub adds_addresses: bool,
     /// The public ports of masquerade, where they are known.
     pub pool: Option<Pool>,
 }

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding>) {
     for rule in &subject.rules {
-        findings.extend(address(facts, rule));
+        findings.extend(address(subject, facts, rule));
         findings.extend(unreached(subject, facts, rule));
     }
     findings.extend(pool(subject, facts));
@@ -29,14 +29,28 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
 }
 
 /// A public address that this machine does not have.
-fn address(facts: &Facts, rule: &RuleView) -> Option<Finding> {
+fn address(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding> {
     let about = vec![rule.name().to_owned()];
     match public_address(rule)? {
         // It is the host's own.
         PublicAddress::Address(IpAddr::V6(_)) => None,
         PublicAddress::Address(IpAddr::V4(address)) => {
             let is_own = facts.addresses.iter().any(|(own, _)| *own == address);
-            (!is_own).then(|| Finding {
+            let home = facts.home_of(subject, address);
+            if is_own || home.is_some() && !subject.running && subject.adds_addresses {
+                return None;
+            }
+            let advice = match home {
+                Some(wan) => format!(
+                    "the gateway adds it to {wan} unless another station there has it ('ip neighbour \
+                     show {address}') or add_addresses is false: see which, then 'ip address add \
+                     {address}/32 dev {wan}'"
+                ),
+                None => format!(
+                    "'ip address add {address}/32 dev WAN', or have it routed to this machine"
+                ),
+            };
+            Some(Finding {
                 severity: Severity::Warning,
                 check: "public-address",
                 about,
@@ -48,9 +62,7 @@ fn address(facts: &Facts, rule: &RuleView) -> Option<Finding> {
                     "the gateway answers no ARP for it: packets to it arrive only if the provider \
                       routes it here"
                         .to_owned(),
-                advice: format!(
-                    "'ip address add {address}/32 dev WAN', or have it routed to this machine"
-                ),
+                advice,
             })
         }
         PublicAddress::Interface(name) => {

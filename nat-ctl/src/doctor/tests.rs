@@ -33,7 +33,7 @@ fn one_to_one(inbound: &[&str]) -> RuleView {
 
 fn subject(rules: Vec<RuleView>) -> Subject {
     let interfaces = vec![("wan0".to_owned(), Role::Wan), ("lan0".to_owned(), Role::Lan)];
-    Subject { running: true, interfaces, rules, pool: None }
+    Subject { running: true, interfaces, rules, adds_addresses: true, pool: None }
 }
 
 /// A machine where nothing is wrong.
@@ -49,6 +49,7 @@ fn healthy() -> Facts {
         addresses: [("203.0.113.1", "wan0"), ("203.0.113.11", "wan0"), ("10.0.1.1", "lan0")]
             .map(|(address, of)| (address.parse().unwrap(), of.to_owned()))
             .to_vec(),
+        networks: vec![("203.0.113.1/24".parse().unwrap(), "wan0".to_owned())],
         links: names.to_vec(),
         ways: BTreeMap::from([
             ("10.0.1.2".parse().unwrap(), lan()),
@@ -189,6 +190,15 @@ fn rules_that_lead_nowhere_are_named() {
     let of = |public: &str, to: &str| found(&subject(vec![forward("a", public, to)]), &healthy());
     assert_eq!(of("203.0.113.1:80", "10.0.1.2"), []);
     assert_eq!(of("203.0.113.99:80", "10.0.1.2"), [("public-address", Warning)]);
+    // Before the start it is the gateway that adds one that lies in the network of its WAN.
+    let rest = |public: &str, adds_addresses: bool| {
+        let rules = vec![forward("a", public, "10.0.1.2")];
+        let subject = Subject { running: false, adds_addresses, ..subject(rules) };
+        found(&subject, &healthy())
+    };
+    assert_eq!(rest("203.0.113.99:80", true), []);
+    assert_eq!(rest("203.0.113.99:80", false), [("public-address", Warning)]);
+    assert_eq!(rest("198.51.100.9:80", true), [("public-address", Warning)]);
     assert_eq!(of("wan7:80", "10.0.1.2"), [("public-address", Broken)]);
     assert_eq!(of("wan0:80", "192.0.2.1"), [("host", Broken)]);
     assert_eq!(of("wan0:80", "192.0.2.2"), [("host", Broken)]);

@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn listed(index: u32, last: u8) -> Address {
-        Address { index, address: Ipv4Addr::new(203, 0, 113, last), global: true }
+        Address { index, address: Ipv4Addr::new(203, 0, 113, last), prefix: 24, global: true }
     }
 
     #[test]

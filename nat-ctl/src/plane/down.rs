@@ -3,6 +3,7 @@
 //! Invariant: forwarding is put back before anything is detached, the guards of the WANs go last,
 //! and every step may have been done already.
 
+use super::aliases;
 use super::attach;
 use super::error::{PlaneError, Result};
 use super::forwarding;
@@ -51,6 +52,7 @@ pub fn down(instance: &Instance) -> Result<Removed> {
 pub(super) fn remove(instance: &Instance, mut state: Option<&mut State>) -> Result<Removed> {
     if let Some(state) = state.as_deref_mut() {
         forwarding::put_back(instance, state)?;
+        aliases::put_back(instance, state)?;
         six::put_back(instance, state)?;
     }
     let links = pins::remove_links(instance)?;

@@ -80,7 +80,8 @@ mod tests {
             mode: InterfaceMode::Tc,
             reason: String::new(),
         };
-        let listed = |last: &u8| Address { index: 1, address: address(*last), global: true };
+        let listed =
+            |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };
         Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>())
     }
 

@@ -30,7 +30,7 @@ use self::{
     places::Places,
     socket::{Heard, Listener, Requests},
 };
-use super::{clock, error::Result, mapped::Mapped};
+use super::{clock, error::Result, mapped::Mapped, neighbours::LinkAddress};
 
 /// Datagrams that are taken in one go, so that a flood of them keeps nobody else waiting.
 const GO: usize = 1024;
@@ -92,6 +92,16 @@ impl Hops {
     /// The MTU of an interface, as the kernel has said last.
     pub fn mtu(&self, index: u32) -> Option<u32> {
         self.keeper.mtu(index)
+    }
+
+    /// The link address of an interface, where it has one that is Ethernet's.
+    pub fn link_address(&self, index: u32) -> Option<LinkAddress> {
+        self.keeper.link_address(index)
+    }
+
+    /// Whether a station on the link of an interface is known to have an address.
+    pub fn has_neighbour(&self, index: u32, address: [u8; 4]) -> bool {
+        self.keeper.has_neighbour(index, address)
     }
 
     /// Something that no message tells of leads packets elsewhere: the interfaces of the gateway.

@@ -43,6 +43,8 @@ pub struct Address {
     pub index: u32,
     /// The address.
     pub address: Ipv4Addr,
+    /// Length of the prefix of its network.
+    pub prefix: u8,
     /// Whether it may be used off the link (scope global).
     pub global: bool,
 }
@@ -126,6 +128,7 @@ impl Netlink {
             addresses.extend(message.attributes.iter().find_map(own).map(|address| Address {
                 index: message.header.index,
                 address,
+                prefix: message.header.prefix_len,
                 global: message.header.scope == AddressScope::Universe,
             }));
         }

@@ -6,12 +6,14 @@
 //!
 //! ```text
 //!   start:  lock -> namespace -> maps (made or taken over) -> addresses, rules, own ports
-//!           -> programs (links pinned at once) -> forwarding on
+//!           -> programs (links pinned at once) -> forwarding on -> addresses of rules
 //!   run:    beat (1 s) | grow_step, sweep_step (1 s) | tend (3 s) | event -> handle (netlink, next hops)
-//!   stop:   forwarding back -> links -> maps       (with persist: the heartbeat alone stops)
+//!   stop:   forwarding and addresses back -> links -> maps   (with persist: the heartbeat alone stops)
 //! ```
 
 mod addresses;
+mod aliases;
+mod announce;
 pub mod ask;
 mod attach;
 pub mod clock;
@@ -52,12 +54,13 @@ mod sweep;
 mod tend;
 mod whole;
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use aya::maps::{MapData, RingBuf};
 use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
 
 pub use addresses::Addresses;
+pub use aliases::is_station;
 pub use attach::{CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
 pub use clock::Now;
 pub use down::{Removed, down};
@@ -72,10 +75,11 @@ pub use state::Attached;
 pub use sweep::{DataLine, Report};
 
 use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
+use aliases::Alias;
 use gone::Gone;
 use grow::Growth;
 use hops::Hops;
-use links::Netlink;
+use links::{Address, Netlink};
 use object::{Object, Sizes};
 use state::{Lock, State};
 use sweep::Sweeper;
@@ -96,6 +100,14 @@ pub struct Plane {
     settings: Settings,
     timeouts: Timeouts,
     addresses: Addresses,
+    /// All addresses of the machine, as they were read last.
+    listed: Vec<Address>,
+    /// Whether public addresses that nobody has are added.
+    adds_addresses: bool,
+    /// Those of the rules in force.
+    public: BTreeSet<Ipv4Addr>,
+    /// Those among them that another station has.
+    taken: BTreeSet<Alias>,
     /// Addresses whose flows end unless they come back.
     gone: Gone,
     rules: RuleSet,
@@ -149,11 +161,18 @@ impl Plane {
     /// # Errors
     /// Where an address of an interface makes rules clash, or the kernel refuses.
     pub fn apply(&mut self, rules: &RuleSet) -> Result<&[Endpoint]> {
+        self.write_rules(rules)?;
+        self.follow_aliases()?;
+        Ok(&self.waiting)
+    }
+
+    fn write_rules(&mut self, rules: &RuleSet) -> Result<()> {
         let resolve = |name: &str| self.addresses.of_interface(name);
         let entries = rules
             .entries(&resolve)
             .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
-        let wanted = rules::Wanted::of(&entries, &rules.hosts());
+        let hosts = rules.hosts();
+        let wanted = rules::Wanted::of(&entries, &hosts);
         let name = |rule: &Rule| (rules.number(rule.name()), rule.name().to_string());
         let names = rules.iter().map(name).collect();
         if self.state.rules != names {
@@ -162,8 +181,10 @@ impl Plane {
         }
         six::Openings::of(&rules.openings()).write(&mut self.maps)?;
         self.waiting = wanted.write(&mut self.maps)?;
+        let public = entries.iter().map(|entry| entry.public);
+        self.public = public.chain(hosts.iter().map(|host| host.public)).collect();
         self.rules = rules.clone();
-        Ok(&self.waiting)
+        Ok(())
     }
 
     /// Tells the data plane that the agent lives, and that next hops are as the kernel has them; once

@@ -3,6 +3,8 @@
 //! Invariant: the state file tells of a change before it is made; a fresh start that fails leaves
 //! nothing, a failed takeover leaves the data plane as it was.
 
+use std::collections::BTreeSet;
+
 use nat_common::{
     layout,
     port::Port,
@@ -158,6 +160,10 @@ impl Preparing<'_> {
             settings,
             timeouts,
             addresses: super::Addresses::default(),
+            listed: vec![],
+            adds_addresses: config.gateway.add_addresses,
+            public: BTreeSet::new(),
+            taken: BTreeSet::new(),
             gone: Gone::default(),
             rules: RuleSet::default(),
             waiting: vec![],
@@ -179,6 +185,7 @@ impl Preparing<'_> {
             true => six::turn_on(&plane.instance, &mut plane.state)?,
             false => six::put_back(&plane.instance, &mut plane.state)?,
         }
+        plane.follow_aliases()?;
         Ok(plane)
     }
 }
@@ -192,7 +199,7 @@ impl Plane {
         let seconds = clock::now().seconds();
         self.gone = Gone::meanwhile(known.addresses(), &self.addresses, seconds);
         self.check_numbers()?;
-        self.apply(rules)?;
+        self.write_rules(rules)?;
         let outside: Vec<_> = self.addresses.outside().collect();
         let pool = self.settings.pool;
         ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside)
@@ -326,6 +333,7 @@ fn plan(
     if let Some(before) = State::read(instance)? {
         state.forwarding = before.forwarding;
         state.ipv6 = before.ipv6;
+        state.aliases = before.aliases;
         state.rules = before.rules;
         state.interfaces = before.interfaces;
         state.numbers = before.numbers;

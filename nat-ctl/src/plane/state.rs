@@ -5,7 +5,7 @@
 //! removes what it describes together with it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
@@ -14,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::aliases::Alias;
 use super::error::{PlaneError, Result};
 use super::forwarding::Forwarding;
 use super::lifetimes::Lifetimes;
@@ -54,6 +55,9 @@ pub struct State {
     /// What was found of IPv6 forwarding, if it has to be put back.
     #[serde(default)]
     pub ipv6: Option<six::Found>,
+    /// Addresses that were given to them.
+    #[serde(default)]
+    pub aliases: BTreeSet<Alias>,
     /// Its interfaces.
     pub interfaces: Vec<Attached>,
     /// Seconds of the monotonic clock at the start of the agent.
@@ -78,6 +82,7 @@ impl State {
             namespace,
             forwarding: None,
             ipv6: None,
+            aliases: BTreeSet::new(),
             interfaces: vec![],
             started,
             rules: BTreeMap::new(),

@@ -77,7 +77,7 @@ impl Plane {
         let listed = self.netlink.addresses().await?;
         let now = Addresses::of(&self.state.interfaces, &listed);
         self.gone.follow(&self.addresses, &now, clock::now().seconds());
-        self.addresses = now;
+        (self.addresses, self.listed) = (now, listed);
         self.write_addresses()
     }
 
@@ -120,6 +120,8 @@ impl Plane {
         let before = self.addresses.clone();
         self.read_addresses().await?;
         if self.addresses == before {
+            // One of an interface that is not the gateway's, or the network of one that is.
+            self.follow_aliases()?;
             return Ok(vec![]);
         }
         let mut lines = vec![];

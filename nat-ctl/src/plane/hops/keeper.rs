@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{epoch::Epoch, message::Message, places::Places, rounds::Rounds};
-use crate::plane::neighbours::{Change, Device, Key, Neighbour, Neighbours};
+use crate::plane::neighbours::{Change, Device, Key, LinkAddress, Neighbour, Neighbours};
 
 /// Time between two epochs that only make room: flows at work take their hops again in between.
 const MAKE_ROOM: Duration = Duration::from_secs(5);
@@ -52,6 +52,16 @@ impl Keeper {
     /// The MTU of an interface.
     pub fn mtu(&self, index: u32) -> Option<u32> {
         self.devices.get(&index).map(|device| device.mtu)
+    }
+
+    /// The link address of an interface, where it has one that is Ethernet's.
+    pub fn link_address(&self, index: u32) -> Option<LinkAddress> {
+        self.devices.get(&index).and_then(|device| device.link)
+    }
+
+    /// Whether a station on the link of an interface is known to have an address.
+    pub fn has_neighbour(&self, index: u32, address: [u8; 4]) -> bool {
+        self.neighbours.valid(&Key { ifindex: index, address }).is_some()
     }
 
     /// Routing has changed.
