@@ -54,13 +54,17 @@ pub struct Settings {
     pub ipv6: u16,
     /// The same as `routes_others`, for IPv6.
     pub routes_others6: u16,
+    /// Whether the map `uplinks` has an entry: 1 or 0.
+    pub uplinks: u16,
+    /// Nothing.
+    pub reserved: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
 }
 
-const _: () = assert!(size_of::<Settings>() == 56);
+const _: () = assert!(size_of::<Settings>() == 60);
 
 impl Settings {
     /// The largest MSS that fits packets of `mtu` bytes (RFC 6691 section 2).

@@ -3,7 +3,7 @@
 use crate::{
     closing,
     headers::{Headers, Transport},
-    packet::{NextHop, Packet, Route},
+    packet::{Journey, NextHop, Packet, Route},
     pair,
     path::Outcome,
     tables::{Slot, Tables},
@@ -140,7 +140,7 @@ fn next_hop<P: Packet, T: Tables>(
         {
             return Ok(Some(hop));
         }
-        match packet.route(headers, headers.src, flow.rewrite().dst()) {
+        match packet.route(headers, &journey(headers, flow, zone)) {
             Route::Forward(hop, mtu) if leads(tables, &hop, side(headers, flow, zone)) => {
                 if let Some(epoch) = epoch {
                     let reference = tables.refer(&hop, mtu, epoch);
@@ -163,6 +163,16 @@ fn next_hop<P: Packet, T: Tables>(
         return Err(refused);
     }
     Ok(None)
+}
+
+/// From where to where a packet of `flow` goes.
+#[inline(always)]
+pub fn journey(headers: &Headers, flow: &Flow, zone: Zone) -> Journey {
+    let journey = Journey::new(headers.src, flow.rewrite().dst());
+    match side(headers, flow, zone) {
+        Role::Wan => journey.behind(flow.rewrite().src()),
+        Role::Lan => journey,
+    }
 }
 
 /// The hop that the flow knows, if it still holds in this epoch and takes the packet.

@@ -43,7 +43,8 @@ pub fn pass<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outc
         return Ok(Outcome::Stack);
     }
     let rewrite = *flow.rewrite();
-    let Some((hop, mtu)) = packet.narrow_way(&headers, headers.src, rewrite.dst()) else {
+    let journey = arrival::journey(&headers, &flow, Zone::Inside);
+    let Some((hop, mtu)) = packet.narrow_way(&headers, &journey) else {
         return Ok(Outcome::Stack);
     };
     if !arrival::leads(tables, &hop, Role::Wan) {

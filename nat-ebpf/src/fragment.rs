@@ -20,7 +20,7 @@ use crate::{
     cut,
     headers::{FRAGMENT_OFFSET, Headers, Transport},
     inbound,
-    packet::{NextHop, Packet, Route},
+    packet::{Journey, NextHop, Packet, Route},
     path::Outcome,
     rewrite,
     tables::{Slot, Tables},
@@ -134,19 +134,19 @@ fn way<P: Packet, T: Tables>(
     flow: &Flow,
     zone: Zone,
 ) -> Result<Way, Reason> {
-    let dst = flow.rewrite().dst();
     let side = arrival::way_out(&headers.key(zone), flow.rewrite());
     let refused = if headers.ttl <= 1 {
         Reason::TtlExpired
     } else {
-        match packet.route(headers, headers.src, dst) {
+        let journey = arrival::journey(headers, flow, zone);
+        match packet.route(headers, &journey) {
             Route::Forward(hop, mtu) if arrival::leads(tables, &hop, side) => {
                 return Ok(Way::Hop(hop, mtu));
             }
             Route::Forward(..) | Route::Local if zone == Zone::Outside => {
                 return Err(Reason::NoRoute);
             }
-            Route::TooBig => match packet.narrow_way(headers, headers.src, dst) {
+            Route::TooBig => match packet.narrow_way(headers, &journey) {
                 Some((hop, mtu))
                     if !headers.is_whole(packet)?
                         && arrival::leads(tables, &hop, side)
@@ -224,7 +224,7 @@ fn alone<P: Packet, T: Tables>(
     now: u32,
 ) -> Result<Outcome, Reason> {
     let settings = tables.settings();
-    let local = match (zone, packet.route(headers, headers.src, headers.dst)) {
+    let local = match (zone, packet.route(headers, &Journey::new(headers.src, headers.dst))) {
         (Zone::Inside, Route::Local) if tables.is_inside_address(headers.dst) => {
             return Ok(Outcome::Stack);
         }
@@ -232,7 +232,9 @@ fn alone<P: Packet, T: Tables>(
         (Zone::Inside, route) => {
             let hop = match route {
                 Route::Forward(hop, _) => Some(hop),
-                _ => packet.narrow_way(headers, headers.src, headers.dst).map(|(hop, _)| hop),
+                _ => packet
+                    .narrow_way(headers, &Journey::new(headers.src, headers.dst))
+                    .map(|(hop, _)| hop),
             };
             match hop {
                 Some(hop) if arrival::leads(tables, &hop, Role::Wan) && headers.ttl > 1 => false,

@@ -17,7 +17,7 @@ use crate::{
     arrival,
     headers::Headers,
     inbound,
-    packet::{Packet, Route},
+    packet::{Journey, Packet, Route},
     path::Outcome,
     quote::Quote,
     rewrite,
@@ -60,12 +60,13 @@ pub fn pass<P: Packet, T: Tables>(
     // Who is on the way keeps its address where the receiver may know it.
     let src =
         if zone == Zone::Inside || headers.src == quote.dst { answer.src() } else { headers.src };
-    let hop = match packet.route(&headers, src, answer.dst()) {
-        Route::Forward(hop, _)
-            if arrival::leads(tables, &hop, arrival::way_out(&quote.answer(zone), &answer)) =>
-        {
-            hop
-        }
+    let journey = Journey::new(src, answer.dst());
+    let (side, journey) = match arrival::way_out(&quote.answer(zone), &answer) {
+        Role::Wan => (Role::Wan, journey.behind(src)),
+        Role::Lan => (Role::Lan, journey),
+    };
+    let hop = match packet.route(&headers, &journey) {
+        Route::Forward(hop, _) if arrival::leads(tables, &hop, side) => hop,
         Route::TooBig => return Err(Reason::TooBig),
         Route::Forward(..) | Route::Local | Route::Unreachable => return Err(Reason::NoRoute),
     };
@@ -89,7 +90,7 @@ pub fn leave<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<(), Rea
         // It quotes what it has got, which no correction has shifted.
         return restore(packet, &headers, &quote, flow.rewrite(), None);
     }
-    match packet.route(&headers, headers.dst, quote.dst) {
+    match packet.route(&headers, &Journey::new(headers.dst, quote.dst)) {
         // The flow has ended meanwhile.
         Route::Forward(hop, _) if arrival::leads(tables, &hop, Role::Lan) => {
             Err(Reason::IcmpUnrelated)
@@ -154,7 +155,7 @@ fn stray<P: Packet, T: Tables>(
     reason: Reason,
 ) -> Result<Outcome, Reason> {
     match zone {
-        Zone::Inside => match packet.route(headers, headers.src, headers.dst) {
+        Zone::Inside => match packet.route(headers, &Journey::new(headers.src, headers.dst)) {
             Route::Forward(hop, _) if arrival::leads(tables, &hop, Role::Wan) => Err(reason),
             Route::Forward(..) | Route::Local | Route::TooBig | Route::Unreachable => {
                 Ok(Outcome::Stack)

@@ -3,7 +3,7 @@
 
 use crate::{
     headers::{Headers, Transport},
-    packet::{Packet, Route},
+    packet::{Journey, Packet, Route},
     pair::{self, Kin},
     path::Admission,
     tables::Tables,
@@ -201,7 +201,7 @@ pub fn own<P: Packet, T: Tables>(
     {
         return Ok(Admission::Stack);
     }
-    match packet.route(headers, headers.src, headers.dst) {
+    match packet.route(headers, &Journey::new(headers.src, headers.dst)) {
         Route::Local => match headers.kind {
             Transport::Tcp | Transport::Udp => {
                 if packet.has_socket(headers) {

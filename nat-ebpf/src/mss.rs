@@ -16,7 +16,7 @@
 
 use crate::{
     headers::{Headers, TCP_FIXED},
-    packet::{NextHop, OptionsEdit, Packet, Route},
+    packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     path::Outcome,
     rewrite::{self, Numbers},
     tables::{Shifted, Tables},
@@ -53,8 +53,10 @@ pub fn most<P: Packet, T: Tables>(packet: &P, tables: &T, headers: &Headers, flo
     if settings.mss_most == 0 {
         return u16::MAX;
     }
-    let on = fitting(packet.route(headers, headers.src, flow.rewrite().dst()), &settings);
-    let back = fitting(packet.route(headers, headers.dst, headers.src), &settings);
+    let journey = Journey::new(headers.src, flow.rewrite().dst());
+    let on = fitting(packet.route(headers, &journey.behind(flow.rewrite().src())), &settings);
+    let journey = Journey::new(headers.dst, headers.src);
+    let back = fitting(packet.route(headers, &journey.behind(headers.dst)), &settings);
     least(least(on, back), settings.mss_most)
 }
 

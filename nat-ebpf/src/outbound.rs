@@ -3,7 +3,7 @@
 use crate::{
     cut,
     headers::{Headers, Transport},
-    packet::{Packet, Route},
+    packet::{Journey, Packet, Route},
     pair::{self, Kin},
     path::Admission,
     tables::Tables,
@@ -39,12 +39,13 @@ pub fn admit<P: Packet, T: Tables>(
     let settings = tables.settings();
     let epoch = if settings.agent_alive(now) { Some(settings.epoch) } else { None };
     // To another inside network, or nowhere: the kernel knows what to do.
-    let (hop, mtu) = match packet.route(headers, headers.src, headers.dst) {
+    let journey = Journey::new(headers.src, headers.dst);
+    let (hop, mtu) = match packet.route(headers, &journey) {
         Route::Forward(hop, mtu) => (hop, mtu),
         Route::Local => return Ok(Admission::Local),
         // The flow is made, and then it is cut.
         Route::TooBig if cut::may_cut(packet, headers)? => {
-            match packet.narrow_way(headers, headers.src, headers.dst) {
+            match packet.narrow_way(headers, &journey) {
                 Some(way) => way,
                 None => return Ok(Admission::Stack),
             }
@@ -59,6 +60,9 @@ pub fn admit<P: Packet, T: Tables>(
 
     let plan = plan(tables, headers, key, &wan, now)?;
     let (mut port, number) = choose(tables, key, &plan)?;
+    // A host with an address of its own leaves by the uplink of that, which its first packet finds.
+    let uplink = tables.uplink(plan.address);
+    let epoch = if uplink == 0 || uplink == hop.ifindex { epoch } else { None };
     let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
     for _try in 0..TRIES {
         if let Some(port) = port {

@@ -60,12 +60,12 @@ pub trait Packet {
         rest: Delta,
     ) -> Result<(), Reason>;
 
-    /// Where the kernel's routing sends a packet from `src` to `dst` that arrives as this one does.
-    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route;
+    /// Where the kernel's routing sends what arrives as this packet does.
+    fn route(&self, headers: &Headers, journey: &Journey) -> Route;
 
-    /// The way of a packet from `src` to `dst` that is too long for it, and the longest that it takes;
-    /// `None` where there is none, or it is not known.
-    fn narrow_way(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)>;
+    /// The way of one that is too long for it, and the longest that it takes; `None` where there is
+    /// none, or it is not known.
+    fn narrow_way(&self, headers: &Headers, journey: &Journey) -> Option<(NextHop, u32)>;
 
     /// Bytes from the IP header on of the longest packet that will leave for this one; the segments
     /// that a super-packet will be cut to count alone.
@@ -113,6 +113,33 @@ pub trait Packet {
 pub trait OptionsEdit {
     /// Overwrites options in `area`, of which `length` bytes are in use.
     fn edit(&mut self, area: &mut [u8; tcp_options::BUFFER], length: usize);
+}
+
+/// From where to where a packet goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Journey {
+    /// Its source.
+    pub src: [u8; 4],
+    /// Its destination.
+    pub dst: [u8; 4],
+    /// Its source once it has left by a WAN: it takes the uplink of that if the kernel has a route
+    /// there. All zero for one that leaves by no WAN.
+    pub public: [u8; 4],
+}
+
+impl Journey {
+    /// By whichever way the kernel says.
+    #[inline(always)]
+    pub const fn new(src: [u8; 4], dst: [u8; 4]) -> Self {
+        Self { src, dst, public: [0; 4] }
+    }
+
+    /// The same with the address `public`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn behind(self, public: [u8; 4]) -> Self {
+        Self { public, ..self }
+    }
 }
 
 /// Where a packet leaves.

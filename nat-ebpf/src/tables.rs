@@ -136,6 +136,10 @@ pub trait Tables {
     /// take longer packets.
     fn refer(&mut self, hop: &NextHop, mtu: u32, epoch: u32) -> HopReference;
 
+    /// Number of the interface that packets with this public address leave by; 0 where the kernel's
+    /// routing decides alone.
+    fn uplink(&self, public: [u8; 4]) -> u32;
+
     /// Number of a public address whose ports are in the map `ports`.
     fn address_number(&self, address: [u8; 4]) -> Option<u32>;
 

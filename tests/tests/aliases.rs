@@ -21,7 +21,8 @@ const TAKEN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 
 fn forward(gateway: &NatCtl<'_>, name: &str, public: Ipv4Addr) {
     let words = ["forward", "add", "--name", name, "--protocol", "tcp", "--public"];
-    let ends = [&public.to_string(), "--to", &INSIDE.to_string()];
+    let [public, inside] = [public, INSIDE].map(|address| address.to_string());
+    let ends = [public.as_str(), "--to", &inside];
     gateway.call(&[&words[..], &ends].concat()).expect("a call").checked("add").expect("a rule");
 }
 
@@ -54,8 +55,9 @@ fn a_rule_brings_its_address_along_and_takes_it_away() {
         let mut gateway = NatCtl::prepare(&lab, mode, &binary).expect("a gateway");
         gateway.run(&[]).expect("a start");
         forward(&gateway, "web", FORWARDED);
-        let host = ["one-to-one", "add", "--name", "host", "--public", &HOSTS.to_string()];
-        let to = ["--to", &INSIDE.to_string(), "--inbound", "tcp"];
+        let [hosts, inside] = [HOSTS, INSIDE].map(|address| address.to_string());
+        let host = ["one-to-one", "add", "--name", "host", "--public", &hosts];
+        let to = ["--to", &inside, "--inbound", "tcp"];
         gateway.call(&[&host[..], &to].concat()).expect("a call").checked("add").expect("a rule");
         assert_eq!(added(&lab), [FORWARDED, HOSTS]);
         for public in [FORWARDED, HOSTS] {
@@ -77,7 +79,7 @@ fn a_rule_brings_its_address_along_and_takes_it_away() {
         assert_eq!(added(&lab), [FORWARDED]);
         assert_eq!(seen_outside(&lab), WAN, "{}", gateway.diagnosis());
         gateway.end(Signal::SIGTERM).expect("an end");
-        assert_eq!(added(&lab), []);
+        assert_eq!(added(&lab), Vec::<Ipv4Addr>::new());
         // The rule of the command line is in the state file.
         gateway.run(&[]).expect("another start");
         assert_eq!(added(&lab), [FORWARDED]);
@@ -85,7 +87,7 @@ fn a_rule_brings_its_address_along_and_takes_it_away() {
         gateway.end(Signal::SIGKILL).expect("a death");
         assert_eq!(added(&lab), [FORWARDED]);
         gateway.call(&["down"]).expect("a call").checked("down").expect("nothing left");
-        assert_eq!(added(&lab), []);
+        assert_eq!(added(&lab), Vec::<Ipv4Addr>::new());
     }
 }
 
@@ -121,7 +123,7 @@ fn an_address_that_another_station_has_stays_there() {
             .success()
     );
     forward(&gateway, "theirs", TAKEN);
-    assert_eq!(added(&lab), []);
+    assert_eq!(added(&lab), Vec::<Ipv4Addr>::new());
     let said = format!("rules name {TAKEN}, which another station of {WAN_DEVICE} has");
     assert!(gateway.output().contains(&said), "{}", gateway.output());
     let findings = gateway.call(&["doctor"]).expect("a call").stdout;

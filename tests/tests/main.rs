@@ -32,6 +32,7 @@ mod seeds;
 mod strict;
 mod tls;
 mod transfers;
+mod uplinks;
 mod views;
 mod watches;
 mod wire_edges;

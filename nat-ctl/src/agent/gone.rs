@@ -28,7 +28,7 @@ pub fn end_flows(instance: &Instance, address: Ipv4Addr) {
 
 fn tell(sender: &RawSender, ended: &[Pair]) {
     for packet in ended.iter().filter_map(reset::to_inside) {
-        if let Err(error) = sender.send(&packet) {
+        if let Err(error) = sender.send(&packet, None) {
             tracing::debug!("a RST to an inside host: {error}");
         }
     }

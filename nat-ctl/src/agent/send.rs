@@ -4,11 +4,16 @@
 //! translated. Sending never waits: a full queue is a lost packet, which TCP repeats.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd as _,
 };
 
 use nat_common::layout::AGENT_MARK;
+use nix::{
+    libc,
+    sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// IPPROTO_RAW: the kernel takes the header as it is (raw(7)).
@@ -45,22 +50,48 @@ impl RawSender {
         Ok(Self { socket })
     }
 
-    /// Sends a packet to the destination in its header.
+    /// Sends a packet to the destination in its header; by the interface with that number, where one
+    /// is named.
     ///
     /// # Errors
     /// [`SendError::TooBig`] where cutting it helps.
-    pub fn send(&self, packet: &[u8]) -> Result<(), SendError> {
-        let destination = packet.get(16..).and_then(|rest| rest.first_chunk::<4>());
-        let Some(&destination) = destination else {
+    pub fn send(&self, packet: &[u8], uplink: Option<u32>) -> Result<(), SendError> {
+        let Some([_, destination]) = ends(packet) else {
             return Err(SendError::Refused(io::ErrorKind::InvalidInput.into()));
         };
-        let address = SockAddr::from(SocketAddrV4::new(Ipv4Addr::from(destination), 0));
-        match self.socket.send_to(packet, &address) {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
-                Err(SendError::TooBig)
-            }
-            Err(error) => Err(SendError::Refused(error)),
-        }
+        let address = SocketAddrV4::new(destination, 0);
+        let sent = match uplink {
+            None => self.socket.send_to(packet, &SockAddr::from(address)).map(drop),
+            Some(index) => self.send_by(index, packet, address),
+        };
+        sent.map_err(|error| match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => SendError::TooBig,
+            _ => SendError::Refused(error),
+        })
     }
+
+    fn send_by(&self, index: u32, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        let way = libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
+            ipi_spec_dst: libc::in_addr { s_addr: 0 },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(packet)],
+            &[ControlMessage::Ipv4PacketInfo(&way)],
+            MsgFlags::empty(),
+            Some(&SockaddrIn::from(to)),
+        )?;
+        Ok(())
+    }
+}
+
+/// Source and destination of a packet.
+pub fn ends(packet: &[u8]) -> Option<[Ipv4Addr; 2]> {
+    let address = |at: usize| {
+        let bytes = packet.get(at..)?.first_chunk::<4>()?;
+        Some(Ipv4Addr::from(*bytes))
+    };
+    Some([address(12)?, address(16)?])
 }

@@ -27,13 +27,14 @@ use super::{
     claim::{self, Ports},
     kernel::Kernel,
     report,
-    send::{RawSender, SendError},
+    send::{RawSender, SendError, ends},
 };
 use crate::{
     alg,
     plane::{
         Maps, Plane, PlaneError, maps,
         owners::{Home, Owners},
+        route::{self, Way},
     },
 };
 
@@ -48,6 +49,16 @@ pub struct World {
 impl World {
     fn maps(&mut self) -> &mut Maps {
         self.plane.maps_mut()
+    }
+
+    /// The uplink of a packet that leaves, if there is a way by it: as the data plane has it.
+    fn uplink(&self, packet: &[u8]) -> Option<u32> {
+        let [public, remote] = ends(packet)?;
+        let index = self.plane.uplink(public)?;
+        match route::by_uplink(remote, public, index) {
+            Way::Forward { .. } => Some(index),
+            Way::Local | Way::None => None,
+        }
     }
 }
 
@@ -165,7 +176,7 @@ impl Kernel for World {
     }
 
     fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
-        self.sender.send(packet)
+        self.sender.send(packet, self.uplink(packet))
     }
 
     fn count(&mut self, reason: Reason) {

@@ -21,7 +21,7 @@ use nat_ctl::{
     rules::{
         Alg, Cidr, EditLock, ForwardDraft, Inbound, InsideEndpoint, OneToOneDraft, Origin,
         PortRange, Protocols, PublicEndpoint, Rule, RuleKind, RuleName, RuleStore, Service,
-        StoreError, parse_host,
+        StoreError, Uplink, parse_host,
     },
 };
 
@@ -104,6 +104,9 @@ pub struct AddForward {
     /// Passive ports of the server, for FTP over TLS: open only to who holds an encrypted session
     #[arg(long, value_name = "PORTS")]
     passive_range: Option<PortRange>,
+    /// The WAN that its packets leave by; that of the public address where nothing is said
+    #[arg(long, value_name = "IF")]
+    uplink: Option<Uplink>,
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -128,6 +131,9 @@ pub struct AddOneToOne {
     /// ftp or none; ftp where nothing is said
     #[arg(long)]
     alg: Option<Alg>,
+    /// The WAN that its packets leave by; that of the public address where nothing is said
+    #[arg(long, value_name = "IF")]
+    uplink: Option<Uplink>,
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
@@ -162,6 +168,7 @@ pub fn forward(
                 allow,
                 alg,
                 passive_range,
+                uplink,
                 comment,
                 keep,
             } = add;
@@ -176,7 +183,7 @@ pub fn forward(
                 allow,
                 alg,
                 passive_range,
-                uplink: None,
+                uplink,
                 comment,
             };
             put(Rule::Forward(draft.finish()?), keep, instance)
@@ -193,8 +200,8 @@ pub fn one_to_one(
     match command {
         OneToOneCommand::Other(command) => other(RuleKind::OneToOne, command, instance, printer),
         OneToOneCommand::Add(add) => {
-            let AddOneToOne { name, public, to, inbound, alg, comment, keep } = add;
-            let draft = OneToOneDraft { name, public, to, inbound, alg, uplink: None, comment };
+            let AddOneToOne { name, public, to, inbound, alg, uplink, comment, keep } = add;
+            let draft = OneToOneDraft { name, public, to, inbound, alg, uplink, comment };
             put(Rule::OneToOne(draft.finish()?), keep, instance)
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
     for rule in &subject.rules {
         findings.extend(address(subject, facts, rule));
         findings.extend(unreached(subject, facts, rule));
+        findings.extend(uplink(subject, rule));
     }
     findings.extend(pool(subject, facts));
     for (index, first) in subject.rules.iter().enumerate() {
@@ -81,6 +82,23 @@ fn address(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding>
             })
         }
     }
+}
+
+/// An uplink that is no WAN.
+fn uplink(subject: &Subject, rule: &RuleView) -> Option<Finding> {
+    let uplink = match rule {
+        RuleView::Forward(view) => view.uplink.as_ref(),
+        RuleView::OneToOne(view) => view.uplink.as_ref(),
+    }?;
+    let is_wan = subject.side(Role::Wan).any(|wan| wan == uplink.name());
+    (!is_wan).then(|| Finding {
+        severity: Severity::Warning,
+        check: "uplink",
+        about: vec![rule.name().to_owned()],
+        found: format!("rule '{}' has the uplink '{uplink}', which is no WAN here", rule.name()),
+        why: "its packets leave as if it had none".to_owned(),
+        advice: format!("start the gateway with --wan {uplink}, or name another interface"),
+    })
 }
 
 /// An inside host that no LAN leads to.

@@ -205,6 +205,20 @@ fn rules_that_lead_nowhere_are_named() {
 }
 
 #[test]
+fn an_uplink_that_is_no_wan_is_named() {
+    let of = |uplink: &str| {
+        let rule = rule(json!({
+            "kind": "forward", "name": "a", "protocol": "tcp", "public": "203.0.113.1:80",
+            "to": "10.0.1.2", "uplink": uplink,
+        }));
+        found(&subject(vec![rule]), &healthy())
+    };
+    assert_eq!(of("wan0"), []);
+    assert_eq!(of("lan0"), [("uplink", Severity::Warning)]);
+    assert_eq!(of("wan7"), [("uplink", Severity::Warning)]);
+}
+
+#[test]
 fn the_more_exact_of_two_rules_is_named() {
     use Severity::{Note, Warning};
     let of = |rules| {

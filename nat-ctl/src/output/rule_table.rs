@@ -96,6 +96,7 @@ fn forward_lines(view: &ForwardView) -> Vec<(&'static str, String)> {
         ("allow", prefixes(&view.allow)),
         ("alg", view.alg.unwrap_or(Alg::None).to_string()),
         ("passive range", view.passive_range.map_or("-".to_owned(), ports)),
+        ("uplink", optional(view.uplink.as_ref())),
         ("origin", origin(view.origin)),
         ("comment", optional(view.comment.as_ref())),
     ]
@@ -108,6 +109,7 @@ fn one_to_one_lines(view: &OneToOneView) -> Vec<(&'static str, String)> {
         ("to", view.to.to_string()),
         ("inbound", inbound(&view.inbound)),
         ("alg", view.alg.unwrap_or(Alg::None).to_string()),
+        ("uplink", optional(view.uplink.as_ref())),
         ("origin", origin(view.origin)),
         ("comment", optional(view.comment.as_ref())),
     ]

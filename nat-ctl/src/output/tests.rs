@@ -152,7 +152,7 @@ fn every_reason_is_counted() {
 fn rules_have_addresses_as_text_and_ports_as_numbers() {
     let rule: Rule = serde_json::from_value(json!({
         "kind": "forward", "name": "web", "protocol": "tcp", "public": "eth0:8000-8010",
-        "to": "192.168.1.10", "allow": ["198.51.100.0/24"], "comment": "shop",
+        "to": "192.168.1.10", "allow": ["198.51.100.0/24"], "uplink": "eth1", "comment": "shop",
     }))
     .expect("rule");
     assert_eq!(
@@ -161,7 +161,7 @@ fn rules_have_addresses_as_text_and_ports_as_numbers() {
             "kind": "forward", "name": "web", "protocol": "tcp", "public": "eth0",
             "public_ports": {"first": 8000, "last": 8010}, "to": "192.168.1.10",
             "to_ports": {"first": 8000, "last": 8010}, "allow": ["198.51.100.0/24"], "alg": null, "passive_range": null,
-            "comment": "shop", "origin": "command", "number": 7,
+            "uplink": "eth1", "comment": "shop", "origin": "command", "number": 7,
         })
     );
     let rule: Rule = serde_json::from_value(json!({

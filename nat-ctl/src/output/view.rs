@@ -13,7 +13,7 @@ use crate::{
     options::Mode,
     rules::{
         Alg, Cidr, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule, RuleKind,
-        RuleStore,
+        RuleStore, Uplink,
     },
 };
 
@@ -292,6 +292,9 @@ pub struct ForwardView {
     /// Ports that are open to those that hold an encrypted control session.
     #[serde(default)]
     pub passive_range: Option<PortsView>,
+    /// The WAN that its packets leave by; null: that of the public address.
+    #[serde(default)]
+    pub uplink: Option<Uplink>,
     /// What the operator wrote beside it.
     pub comment: Option<String>,
     /// Where the rule came from.
@@ -313,6 +316,9 @@ pub struct OneToOneView {
     pub inbound: Vec<InboundView>,
     /// `ftp` where control connections are followed.
     pub alg: Option<Alg>,
+    /// The WAN that its packets leave by; null: that of the public address.
+    #[serde(default)]
+    pub uplink: Option<Uplink>,
     /// What the operator wrote beside it.
     pub comment: Option<String>,
     /// Where the rule came from.
@@ -369,6 +375,7 @@ impl RuleView {
                 allow: forward.allow().to_vec(),
                 alg: shown(forward.alg()),
                 passive_range: forward.passive_range().map(PortsView::from),
+                uplink: forward.uplink().cloned(),
                 comment: forward.comment().map(str::to_owned),
                 origin,
                 number,
@@ -387,6 +394,7 @@ impl RuleView {
                     })
                     .collect(),
                 alg: shown(host.alg()),
+                uplink: host.uplink().cloned(),
                 comment: host.comment().map(str::to_owned),
                 origin,
                 number,

@@ -40,6 +40,7 @@ const fn numbered(number: u32) -> u32 {
 pub struct Addresses {
     public: BTreeMap<String, Ipv4Addr>,
     own: BTreeMap<[u8; 4], u32>,
+    wans: BTreeMap<[u8; 4], u32>,
 }
 
 impl Addresses {
@@ -55,6 +56,9 @@ impl Addresses {
                 Role::Wan => ON_WAN,
             };
             this.own.insert(found.address.octets(), code);
+            if interface.role == Role::Wan {
+                this.wans.insert(found.address.octets(), interface.index);
+            }
             if found.global {
                 this.public.entry(interface.name.clone()).or_insert(found.address);
             }
@@ -65,6 +69,11 @@ impl Addresses {
     /// First global address of an interface: what a rule that names the interface means.
     pub fn of_interface(&self, name: &str) -> Option<Ipv4Addr> {
         self.public.get(name).copied()
+    }
+
+    /// The gateway's own addresses on its WANs, with the numbers of the interfaces.
+    pub fn on_wans(&self) -> impl Iterator<Item = ([u8; 4], u32)> {
+        self.wans.iter().map(|(address, index)| (*address, *index))
     }
 
     /// The interface whose first global address this is.

@@ -58,6 +58,7 @@ pub const NAMES: &[&str] = &[
     "one_to_one",
     "allowed",
     "addresses",
+    "uplinks",
     "sessions",
     "watches",
     "journal",
@@ -108,6 +109,8 @@ pub struct Maps {
     pub allowed6: LpmTrie<MapData, Allowed6Key, u32>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
+    /// Interfaces that packets with a public address leave by.
+    pub uplinks: Hash<[u8; 4], u32>,
     /// Control connections by place, in the memory of the data plane.
     pub sessions: SessionMemory,
     /// What the agent wants to see of them, by [`nat_common::watch::index`].
@@ -153,6 +156,7 @@ impl Maps {
             flows6: Flows6::open(pins)?,
             forwards6: open(pins, "forwards6", Map::HashMap)?,
             allowed6: open(pins, "allowed6", Map::LpmTrie)?,
+            uplinks: open(pins, "uplinks", Map::HashMap)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: SessionMemory::open(pins)?,
             watches: open(pins, "watches", Map::Array)?,

@@ -52,6 +52,7 @@ mod start;
 mod state;
 mod sweep;
 mod tend;
+mod uplinks;
 mod whole;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -83,6 +84,7 @@ use links::{Address, Netlink};
 use object::{Object, Sizes};
 use state::{Lock, State};
 use sweep::Sweeper;
+use uplinks::Uplinks;
 
 /// A data plane at work, and the agent's hold of it.
 #[derive(Debug)]
@@ -100,6 +102,7 @@ pub struct Plane {
     settings: Settings,
     timeouts: Timeouts,
     addresses: Addresses,
+    uplinks: Uplinks,
     /// All addresses of the machine, as they were read last.
     listed: Vec<Address>,
     /// Whether public addresses that nobody has are added.
@@ -140,6 +143,11 @@ impl Plane {
     /// The interfaces, the hook of each and why.
     pub fn interfaces(&self) -> &[Attached] {
         &self.state.interfaces
+    }
+
+    /// Which hook was asked for.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// First global address of a managed interface.
@@ -184,7 +192,7 @@ impl Plane {
         let public = entries.iter().map(|entry| entry.public);
         self.public = public.chain(hosts.iter().map(|host| host.public)).collect();
         self.rules = rules.clone();
-        Ok(())
+        self.write_uplinks()
     }
 
     /// Tells the data plane that the agent lives, and that next hops are as the kernel has them; once

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType},
 };
 use nix::{libc, net::if_::if_indextoname};
 
@@ -44,6 +44,13 @@ pub fn of_packet(to: Ipv4Addr, from: Ipv4Addr, interface: u32) -> Way {
     }
 }
 
+/// Where a packet from the public address `from` to `to` goes by the interface with that number; none
+/// where no route leads there, whatever the kernel would assume of the link.
+pub fn by_uplink(to: Ipv4Addr, from: Ipv4Addr, interface: u32) -> Way {
+    let leaves = [RouteAttribute::Source(RouteAddress::Inet(from)), RouteAttribute::Oif(interface)];
+    look_up(to, &leaves).unwrap_or(Way::None)
+}
+
 /// Where a packet of this machine to `to` goes.
 pub fn of_own(to: Ipv4Addr) -> Way {
     look_up(to, &[]).unwrap_or(Way::None)
@@ -69,8 +76,12 @@ fn look_up(to: Ipv4Addr, more: &[RouteAttribute]) -> std::io::Result<Way> {
     question.header.destination_prefix_length = 32;
     question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
     for attribute in more {
-        if matches!(attribute, RouteAttribute::Source(_)) {
-            question.header.source_prefix_length = 32;
+        match attribute {
+            RouteAttribute::Source(_) => question.header.source_prefix_length = 32,
+            // The route itself is asked for: without one the kernel takes the destination for a
+            // neighbour.
+            RouteAttribute::Oif(_) => question.header.flags |= RouteFlags::FibMatch,
+            _ => {}
         }
         question.attributes.push(attribute.clone());
     }

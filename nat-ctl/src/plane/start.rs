@@ -36,6 +36,7 @@ use super::{
     sockets::Sockets,
     state::{Attached, Lock, State},
     sweep::Sweeper,
+    uplinks::Uplinks,
 };
 use crate::{
     config::Config,
@@ -145,7 +146,11 @@ impl Preparing<'_> {
         let sweeper = Sweeper::start(&instance.pins(), timeouts)?;
         let left = maps.settings.get(&0, 0).map_err(PlaneError::refused("read the settings"))?;
         let hops = Hops::open(&instance.pins(), left.epoch)?;
-        let settings = Settings { epoch: hops.epoch(), ..settings };
+        // Those of a predecessor hold until addresses and rules are there.
+        let uplinks = maps.uplinks.iter().collect::<std::result::Result<Uplinks, _>>();
+        let uplinks = uplinks.map_err(PlaneError::refused("read the map uplinks"))?;
+        let settings =
+            Settings { epoch: hops.epoch(), uplinks: u16::from(!uplinks.is_empty()), ..settings };
         let mut plane = Plane {
             instance,
             mode: options.mode,
@@ -160,6 +165,7 @@ impl Preparing<'_> {
             settings,
             timeouts,
             addresses: super::Addresses::default(),
+            uplinks,
             listed: vec![],
             adds_addresses: config.gateway.add_addresses,
             public: BTreeSet::new(),
@@ -221,7 +227,8 @@ impl Plane {
         for other in &others {
             attach::detach_filters(other)?;
         }
-        self.write_addresses()
+        self.write_addresses()?;
+        self.write_uplinks()
     }
 
     /// Attaches one interface and notes it, in the place of one of the same name.
@@ -381,6 +388,9 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         ipv6: u16::from(config.ipv6.enabled),
         // What the kernel did before the gateway came is looked at with the state.
         routes_others6: 0,
+        // They follow from addresses and rules.
+        uplinks: 0,
+        reserved: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
     })

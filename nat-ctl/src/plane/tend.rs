@@ -154,6 +154,8 @@ impl Plane {
         self.state.write(&self.instance)?;
         super::six::accept_routers(&self.state)?;
         self.read_addresses().await?;
+        self.write_uplinks()?;
+        self.follow_aliases()?;
         self.write_redirects()?;
         Ok(vec![format!(
             "interface {} is back as number {}: attached again",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Alg, Cidr, FTP_CONTROL_PORT, InsideEndpoint, PortRange, Protocol, Protocols, PublicAddress,
-    PublicEndpoint, RuleError, RuleName,
+    PublicEndpoint, RuleError, RuleName, Uplink,
 };
 
 /// No data connection goes to a port of the system's (RFC 2577, section 3).
@@ -27,6 +27,7 @@ pub struct Forward {
     allow: Vec<Cidr>,
     alg: Option<Alg>,
     passive_range: Option<PortRange>,
+    uplink: Option<Uplink>,
     comment: Option<String>,
 }
 
@@ -61,6 +62,11 @@ impl Forward {
     /// Who may use it; never empty.
     pub fn allow(&self) -> &[Cidr] {
         &self.allow
+    }
+
+    /// The WAN that its packets leave by, where one is named.
+    pub fn uplink(&self) -> Option<&Uplink> {
+        self.uplink.as_ref()
     }
 
     /// What the operator wrote beside it.
@@ -145,9 +151,9 @@ pub struct ForwardDraft {
     /// Ports of passive data connections, the same outside and inside, for FTP over TLS alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive_range: Option<PortRange>,
-    /// The dashboard's choice of a WAN; refused, as a forward has no uplink yet.
+    /// The WAN that its packets leave by; that of the public address where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uplink: Option<String>,
+    pub uplink: Option<Uplink>,
     /// Anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -161,9 +167,6 @@ impl ForwardDraft {
     pub fn finish(self) -> Result<Forward, RuleError> {
         let name = self.name.clone();
         let refuse = |why: &str| RuleError::Inconsistent(format!("forward '{name}': {why}"));
-        if self.uplink.is_some() {
-            return Err(refuse("'uplink' is not supported yet: name the address in 'public'"));
-        }
         let mut public = either(self.public.ports, self.public_port)
             .map_err(|()| refuse("the public port is given twice"))?;
         let mut to = either(self.to.ports, self.local_port)
@@ -232,6 +235,9 @@ impl ForwardDraft {
                         "IPv6 is not translated: name the same address and ports in 'public' and 'to'",
                     ));
                 }
+                if self.uplink.is_some() {
+                    return Err(refuse("an uplink is for IPv4: routes lead packets of IPv6"));
+                }
                 if alg == Some(Alg::Ftp) || self.passive_range.is_some() {
                     return Err(refuse("FTP through IPv6 is not followed yet"));
                 }
@@ -267,6 +273,7 @@ impl ForwardDraft {
             allow,
             alg,
             passive_range: self.passive_range,
+            uplink: self.uplink,
             comment: self.comment,
         })
     }
@@ -307,7 +314,7 @@ impl From<Forward> for ForwardDraft {
             allow: forward.allow,
             alg: forward.alg,
             passive_range: forward.passive_range,
-            uplink: None,
+            uplink: forward.uplink,
             comment: forward.comment,
         }
     }

@@ -23,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod text;
+mod uplink;
 
 pub use address::{Cidr, InsideEndpoint, PublicAddress, PublicEndpoint, parse_host};
 pub use expand::{EntryKind, ForwardEntry, HostEntry, MAX_ENTRIES, OpeningEntry};
@@ -33,6 +34,7 @@ pub use ports::PortRange;
 pub use protocol::{Alg, InboundProtocol, Protocol, Protocols};
 pub use set::{Resolve, Rule, RuleKind, RuleSet};
 pub use store::{EditLock, Origin, RuleStore, StoreError, replace as replace_file};
+pub use uplink::Uplink;
 
 /// The control port of FTP (RFC 959, 5.2), where the ALG is on unless told otherwise.
 pub const FTP_CONTROL_PORT: u16 = 21;

@@ -8,7 +8,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alg, Cidr, FTP_CONTROL_PORT, InboundProtocol, PortRange, Protocol, RuleError, RuleName,
+    Alg, Cidr, FTP_CONTROL_PORT, InboundProtocol, PortRange, Protocol, RuleError, RuleName, Uplink,
     address::deserialize_host, text::serde_by_text,
 };
 
@@ -21,6 +21,7 @@ pub struct OneToOne {
     to: Ipv4Addr,
     inbound: Vec<Inbound>,
     alg: Option<Alg>,
+    uplink: Option<Uplink>,
     comment: Option<String>,
 }
 
@@ -43,6 +44,11 @@ impl OneToOne {
     /// What may come in unasked; empty: nothing.
     pub fn inbound(&self) -> &[Inbound] {
         &self.inbound
+    }
+
+    /// The WAN that its packets leave by, where one is named.
+    pub fn uplink(&self) -> Option<&Uplink> {
+        self.uplink.as_ref()
     }
 
     /// What the operator wrote beside it.
@@ -223,9 +229,9 @@ pub struct OneToOneDraft {
     /// The ALG on the control port; FTP where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<Alg>,
-    /// The dashboard's choice of a WAN; refused, as a rule has no uplink yet.
+    /// The WAN that its packets leave by; that of the public address where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uplink: Option<String>,
+    pub uplink: Option<Uplink>,
     /// Anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -239,9 +245,6 @@ impl OneToOneDraft {
     pub fn finish(self) -> Result<OneToOne, RuleError> {
         let name = &self.name;
         let refuse = |why: &str| RuleError::Inconsistent(format!("one-to-one '{name}': {why}"));
-        if self.uplink.is_some() {
-            return Err(refuse("'uplink' is not supported yet: the address in 'public' decides"));
-        }
         if self.public == self.to {
             return Err(refuse("the public address is the inside address too"));
         }
@@ -251,6 +254,7 @@ impl OneToOneDraft {
             to: self.to,
             inbound: self.inbound,
             alg: self.alg,
+            uplink: self.uplink,
             comment: self.comment,
         })
     }
@@ -272,7 +276,7 @@ impl From<OneToOne> for OneToOneDraft {
             to: rule.to,
             inbound: rule.inbound,
             alg: rule.alg,
-            uplink: None,
+            uplink: rule.uplink,
             comment: rule.comment,
         }
     }

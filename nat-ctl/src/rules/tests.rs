@@ -160,7 +160,6 @@ fn parts_that_contradict_each_other_are_refused() {
         (serde_json::json!({"protocol": "tcp", "to": "192.168.1.10:80"}), "one to one"),
         (serde_json::json!({"protocol": "udp", "alg": "ftp"}), "tcp"),
         (serde_json::json!({"protocol": "tcp", "publicPort": 80}), "twice"),
-        (serde_json::json!({"protocol": "tcp", "uplink": "internet1"}), "not supported yet"),
         (serde_json::json!({"service": "ftp"}), "one port"),
         (serde_json::json!({"service": "ftp", "protocol": "udp"}), "tcp"),
         (serde_json::json!({"protocol": "tcp", "public": "192.168.1.10"}), "inside address"),

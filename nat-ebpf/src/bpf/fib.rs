@@ -1,8 +1,9 @@
 //! The kernel's routing tables, by `bpf_fib_lookup`.
 
+use super::maps;
 use crate::{
     headers::Headers,
-    packet::{NextHop, Route},
+    packet::{Journey, NextHop, Route},
     six::Course,
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
@@ -15,6 +16,8 @@ const AF_INET6: u8 = 10;
 const SUCCESS: i64 = 0;
 const NOT_FORWARDED: i64 = 4;
 const FORWARDING_OFF: i64 = 5;
+/// BPF_FIB_LOOKUP_OUTPUT: what leaves by `ifindex`, and not what arrives there.
+const OUTPUT: u32 = 2;
 const NO_NEIGHBOUR: i64 = 7;
 const FRAGMENTATION_NEEDED: i64 = 8;
 
@@ -43,9 +46,9 @@ pub struct FibLookup {
 const _: () = assert!(size_of::<FibLookup>() == 64);
 
 impl FibLookup {
-    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`.
+    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`, or leaves there.
     #[inline(always)]
-    pub fn new(headers: &Headers, length: u16, ifindex: u32, src: [u8; 4], dst: [u8; 4]) -> Self {
+    fn new(headers: &Headers, length: u16, ifindex: u32, src: [u8; 4], dst: [u8; 4]) -> Self {
         Self {
             family: AF_INET,
             protocol: headers.protocol,
@@ -70,16 +73,30 @@ impl FibLookup {
         self.length as u32
     }
 
-    /// Asks the kernel.
+    /// Asks the kernel where a packet of so many bytes goes that arrives on `ifindex`: by the uplink of
+    /// its journey, and where no route leads there by whichever way.
     ///
     /// # Safety
     /// `context` is the context of the running XDP or TC program.
     #[inline(always)]
-    pub unsafe fn ask(&mut self, context: *mut c_void) -> Route {
-        // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
-        let found = unsafe {
-            bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)
-        };
+    pub unsafe fn ask(
+        &mut self,
+        context: *mut c_void,
+        headers: &Headers,
+        length: u16,
+        ifindex: u32,
+        journey: &Journey,
+    ) -> Route {
+        *self = Self::new(headers, length, ifindex, journey.src, journey.dst);
+        let public = u32::from_ne_bytes(journey.public);
+        // SAFETY: the context is the program's (of the caller), the record is this one.
+        let found = unsafe { find(context, self, public) };
+        self.route(found)
+    }
+
+    /// What an answer of the helper means.
+    #[inline(always)]
+    fn route(&self, found: i64) -> Route {
         match found {
             // The helper has put the MTU of the route in place of the length.
             SUCCESS => Route::Forward(
@@ -100,6 +117,34 @@ impl FibLookup {
             FRAGMENTATION_NEEDED => Route::TooBig,
             _ => Route::Unreachable,
         }
+    }
+}
+
+/// Asks the helper: for what leaves with `public` by the uplink of that, where it has one; and where no
+/// route leads there, or it has none, for what arrives. A function of its own, since its stack is then
+/// free again when others are called.
+///
+/// # Safety
+/// `context` is the context of the running program, and `lookup` its record.
+#[inline(never)]
+unsafe fn find(context: *mut c_void, lookup: *mut FibLookup, public: u32) -> i64 {
+    const SIZE: i32 = size_of::<FibLookup>() as i32;
+    let uplink = maps::uplink(public.to_ne_bytes());
+    // SAFETY: as the caller promises; the record is as the helper takes it, which leaves the fields
+    // that are put back alone where it finds nothing.
+    unsafe {
+        if uplink != 0 {
+            let (ifindex, src) = ((*lookup).ifindex, (*lookup).src);
+            (*lookup).ifindex = uplink;
+            (*lookup).src = public.to_ne_bytes();
+            let found = bpf_fib_lookup(context, lookup.cast(), SIZE, OUTPUT);
+            if matches!(found, SUCCESS | NO_NEIGHBOUR | FRAGMENTATION_NEEDED) {
+                return found;
+            }
+            (*lookup).ifindex = ifindex;
+            (*lookup).src = src;
+        }
+        bpf_fib_lookup(context, lookup.cast(), SIZE, 0)
     }
 }
 

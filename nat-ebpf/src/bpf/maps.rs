@@ -73,6 +73,10 @@ pub static REDIRECTS: DevMapHash<256> = DevMapHash::new();
 /// high half the number of an address whose ports are in `ports`, plus one.
 #[btf_map(name = "addresses")]
 pub static ADDRESSES: HashMap<[u8; 4], u32, 4096, ON_DEMAND> = HashMap::new();
+/// Number of the interface that packets with a public address leave by, where there are several WANs
+/// or a rule says so.
+#[btf_map(name = "uplinks")]
+pub static UPLINKS: HashMap<[u8; 4], u32, 4096, ON_DEMAND> = HashMap::new();
 /// Where flows lie in `flows`; programs have it as [`GEOMETRY`].
 #[btf_map(name = "geometry")]
 pub static GEOMETRIES: Array<Geometry, 1> = Array::new();
@@ -177,3 +181,14 @@ pub static FLOW_SCRATCH: PerCpuArray<FlowRecord, 1> = PerCpuArray::new();
 /// Where a route is asked for: the stack is short.
 #[btf_map(name = "fib_scratch")]
 pub static FIB_SCRATCH: PerCpuArray<FibLookup, 1> = PerCpuArray::new();
+
+/// Number of the interface that packets with a public address leave by; 0 where the kernel's routing
+/// decides alone.
+#[inline(always)]
+pub fn uplink(public: [u8; 4]) -> u32 {
+    if public == [0; 4] || SETTINGS.get(0).is_none_or(|settings| settings.uplinks == 0) {
+        return 0;
+    }
+    // SAFETY: copied at once, four bytes.
+    unsafe { UPLINKS.get(public) }.copied().unwrap_or(0)
+}

@@ -4,10 +4,10 @@
 //! Its fixed headers are read and written in place, in the linear part; checksums, options and payload
 //! go through helpers, which know of devices and of the other parts.
 
-use super::{barrier, fib::FibLookup, global, maps, words};
+use super::{barrier, global, maps, words};
 use crate::{
     headers::{ETHERNET, Headers, TCP_FIXED, Transport},
-    packet::{NextHop, OptionsEdit, Packet, Route},
+    packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     rewrite,
 };
 use aya_ebpf::{
@@ -335,15 +335,15 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+    fn route(&self, headers: &Headers, journey: &Journey) -> Route {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
             return Route::Unreachable;
         };
         // SAFETY: this CPU's own value, and the program's context.
         unsafe {
             let length = self.longest(headers) as u16;
-            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
-            match (*lookup).ask(self.0.as_ptr()) {
+            let route = (*lookup).ask(self.0.as_ptr(), headers, length, self.ifindex(), journey);
+            match route {
                 // What the kernel is asked to send it looks up itself, so that it keeps it fresh.
                 Route::Forward(hop, mtu) => Route::Forward(NextHop { link: None, ..hop }, mtu),
                 route => route,
@@ -352,18 +352,16 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn narrow_way(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)> {
+    fn narrow_way(&self, headers: &Headers, journey: &Journey) -> Option<(NextHop, u32)> {
         let lookup = maps::FIB_SCRATCH.get_ptr_mut(0)?;
         // SAFETY: this CPU's own value, and the program's context.
         unsafe {
             // The helper says how long is not too long where the length is, and where it leads to where
             // it is not.
-            let length = self.longest(headers) as u16;
-            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
-            let Route::TooBig = (*lookup).ask(self.0.as_ptr()) else { return None };
+            let Route::TooBig = self.route(headers, journey) else { return None };
             let mtu = (*lookup).length();
-            *lookup = FibLookup::new(headers, LEAST_MTU, self.ifindex(), src, dst);
-            match (*lookup).ask(self.0.as_ptr()) {
+            let route = (*lookup).ask(self.0.as_ptr(), headers, LEAST_MTU, self.ifindex(), journey);
+            match route {
                 Route::Forward(hop, _) => Some((NextHop { link: None, ..hop }, mtu)),
                 Route::Local | Route::TooBig | Route::Unreachable => None,
             }

@@ -125,6 +125,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn uplink(&self, public: [u8; 4]) -> u32 {
+        maps::uplink(public)
+    }
+
+    #[inline(always)]
     fn address_number(&self, address: [u8; 4]) -> Option<u32> {
         // SAFETY: copied at once, four bytes.
         let code = unsafe { maps::ADDRESSES.get(address) }.copied()?;

@@ -4,10 +4,10 @@
 //! way out whose driver takes redirected frames. Headers stand at fixed offsets (other frames are
 //! left to TC), so each access is one compare with the end of the frame.
 
-use super::{Maps, barrier, fib::FibLookup, maps, stages, words};
+use super::{Maps, barrier, maps, stages, words};
 use crate::{
     headers::{ETHERNET, Headers, Transport},
-    packet::{NextHop, OptionsEdit, Packet, Route},
+    packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     path::{self, Admission, Outcome},
     rewrite,
     tables::Tables,
@@ -253,25 +253,17 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
     }
 
     #[inline(always)]
-    fn route(&self, headers: &Headers, src: [u8; 4], dst: [u8; 4]) -> Route {
+    fn route(&self, headers: &Headers, journey: &Journey) -> Route {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else {
             return Route::Unreachable;
         };
         let length = headers.length as u16;
         // SAFETY: this CPU's own value, and the program's context.
-        unsafe {
-            *lookup = FibLookup::new(headers, length, self.ifindex(), src, dst);
-            (*lookup).ask(self.context.as_ptr())
-        }
+        unsafe { (*lookup).ask(self.context.as_ptr(), headers, length, self.ifindex(), journey) }
     }
 
     #[inline(always)]
-    fn narrow_way(
-        &self,
-        _headers: &Headers,
-        _src: [u8; 4],
-        _dst: [u8; 4],
-    ) -> Option<(NextHop, u32)> {
+    fn narrow_way(&self, _headers: &Headers, _journey: &Journey) -> Option<(NextHop, u32)> {
         // What is to be cut is left to TC.
         None
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     headers::{Headers, TCP_FIXED, Transport},
-    packet::{NextHop, OptionsEdit, Packet, Route},
+    packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     six::Course,
 };
 use nat_common::{
@@ -16,7 +16,7 @@ use nat_common::{
     six::Address6,
     tcp_options,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
@@ -54,6 +54,8 @@ pub struct World {
     pub routes: Vec<HostRoute>,
     /// Routes of IPv6: network, bits of its prefix, and where they lead; as above.
     pub routes6: Vec<(Address6, u32, Course)>,
+    /// Interfaces that packets with a public address leave by, as in the map of that name.
+    pub uplinks: HashMap<[u8; 4], u32>,
     /// Sockets of the gateway by their local end.
     pub sockets: HashSet<Endpoint>,
     /// Interfaces that XDP may redirect to.
@@ -65,11 +67,33 @@ pub struct World {
 }
 
 impl World {
-    fn route(&self, dst: [u8; 4], length: usize) -> Route {
+    fn uplink(&self, public: [u8; 4]) -> Option<u32> {
+        self.uplinks.get(&public).copied()
+    }
+
+    /// By the uplink where it has a route, else by whichever.
+    fn route(&self, journey: &Journey, length: usize) -> Route {
+        let out = |route: &HostRoute| match route.route {
+            Route::Forward(hop, _) => Some(hop.ifindex) == self.uplink(journey.public),
+            Route::Local | Route::TooBig | Route::Unreachable => false,
+        };
+        match self.route_among(out, journey.dst, length) {
+            Route::Unreachable => self.route_among(|_| true, journey.dst, length),
+            route => route,
+        }
+    }
+
+    fn route_among(
+        &self,
+        among: impl Fn(&HostRoute) -> bool,
+        dst: [u8; 4],
+        length: usize,
+    ) -> Route {
         let address = u32::from_be_bytes(dst);
         let found = self
             .routes
             .iter()
+            .filter(|route| among(route))
             .filter(|route| {
                 let (network, bits) = route.network;
                 let differ = address ^ u32::from_be_bytes(network);
@@ -264,8 +288,8 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         }
     }
 
-    fn route(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Route {
-        match self.world.route(dst, self.longest(headers) as usize) {
+    fn route(&self, headers: &Headers, journey: &Journey) -> Route {
+        match self.world.route(journey, self.longest(headers) as usize) {
             Route::Forward(hop, mtu) if COMPLETE => {
                 Route::Forward(NextHop { link: None, ..hop }, mtu)
             }
@@ -273,11 +297,11 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         }
     }
 
-    fn narrow_way(&self, headers: &Headers, _src: [u8; 4], dst: [u8; 4]) -> Option<(NextHop, u32)> {
-        let Route::TooBig = self.world.route(dst, self.longest(headers) as usize) else {
+    fn narrow_way(&self, headers: &Headers, journey: &Journey) -> Option<(NextHop, u32)> {
+        let Route::TooBig = self.world.route(journey, self.longest(headers) as usize) else {
             return None;
         };
-        match self.world.route(dst, 0) {
+        match self.world.route(journey, 0) {
             Route::Forward(hop, mtu) if COMPLETE => Some((NextHop { link: None, ..hop }, mtu)),
             _ => None,
         }

@@ -75,6 +75,8 @@ pub struct State {
     pub random: VecDeque<u32>,
     /// What the agent has set.
     pub settings: Settings,
+    /// Interfaces that packets with a public address leave by.
+    pub uplinks: HashMap<[u8; 4], u32>,
     /// Managed interfaces by number.
     pub interfaces: HashMap<u32, Interface>,
     /// Addresses of the gateway, as in the map of that name.

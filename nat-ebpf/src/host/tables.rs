@@ -166,6 +166,10 @@ impl<'a> Tables for HostTables<'a> {
         self.still().interfaces.get(&ifindex).copied()
     }
 
+    fn uplink(&self, public: [u8; 4]) -> u32 {
+        self.still().uplinks.get(&public).copied().unwrap_or(0)
+    }
+
     fn is_inside_address(&self, address: [u8; 4]) -> bool {
         self.still().addresses.get(&address).is_some_and(|code| code & 0xffff == 1)
     }

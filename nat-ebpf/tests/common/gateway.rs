@@ -69,6 +69,7 @@ fn hop(ifindex: u32, neighbour: [u8; 4]) -> Route {
 pub fn world() -> World {
     let route = |network, route| HostRoute { network, route, mtu: MTU as usize };
     World {
+        uplinks: [].into(),
         routes: vec![
             route(([0, 0, 0, 0], 0), hop(WAN, [203, 0, 113, 254])),
             route(([203, 0, 113, 0], 24), hop(WAN, [0; 4])),
@@ -120,6 +121,8 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         mss_fits: Settings::mss_of(MTU),
         ipv6: 1,
         routes_others6: 0,
+        uplinks: 0,
+        reserved: 0,
         pool: pool(),
         control_ports,
     };

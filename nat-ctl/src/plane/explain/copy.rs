@@ -51,6 +51,7 @@ fn fill(state: &mut State, maps: &Maps) -> Result<(), MapError> {
     state.expectations = maps.expectations.iter().collect::<Result<_, _>>()?;
     state.forwards = maps.forwards.iter().collect::<Result<_, _>>()?;
     state.encrypted = maps.encrypted.iter().collect::<Result<_, _>>()?;
+    state.uplinks = maps.uplinks.iter().collect::<Result<_, _>>()?;
     state.one_to_one = maps.one_to_one.iter().collect::<Result<_, _>>()?;
     for entry in maps.allowed.iter() {
         let (key, _) = entry?;

@@ -13,7 +13,7 @@ use nat_ebpf::{
 
 use crate::plane::{
     links::mtu_of,
-    route::{Way, of_packet},
+    route::{Way, by_uplink, of_packet},
     sockets,
 };
 
@@ -23,25 +23,38 @@ const LONGEST: u32 = 65_535;
 /// The world of a packet with `key` that comes in by the interface with that number.
 pub fn of(state: &State, key: &FlowKey, interface: u32) -> World {
     let source = Ipv4Addr::from(key.src());
-    let routes = destinations(state, key).into_iter().map(|to| {
-        let (route, mtu) = match of_packet(Ipv4Addr::from(to), source, interface) {
-            Way::Local => (Route::Local, LONGEST),
-            Way::None => (Route::Unreachable, LONGEST),
-            Way::Forward { index, router, mtu } => {
-                let mtu = mtu.or_else(|| mtu_of(index)).unwrap_or(LONGEST);
-                let neighbour = router.map_or(to, |router| router.octets());
-                (Route::Forward(NextHop { ifindex: index, neighbour, link: None }, mtu), mtu)
-            }
-        };
-        HostRoute { network: (to, 32), route, mtu: mtu as usize }
-    });
+    let all = destinations(state, key);
+    let by_uplink = |to: [u8; 4]| {
+        let ways = state.uplinks.iter().map(move |(public, index)| {
+            route(to, by_uplink(Ipv4Addr::from(to), Ipv4Addr::from(*public), *index))
+        });
+        ways.filter(|found| matches!(found.route, Route::Forward(..)))
+    };
+    // The last one of two counts where no uplink is wanted.
+    let mut routes: Vec<HostRoute> = all.iter().copied().flat_map(by_uplink).collect();
+    routes
+        .extend(all.iter().map(|to| route(*to, of_packet(Ipv4Addr::from(*to), source, interface))));
     let local = key.destination();
     let waits = sockets::waits(&local, &key.source());
     World {
-        routes: routes.collect(),
+        routes,
+        uplinks: state.uplinks.clone(),
         sockets: waits.then_some(local).into_iter().collect::<HashSet<Endpoint>>(),
         ..World::default()
     }
+}
+
+fn route(to: [u8; 4], way: Way) -> HostRoute {
+    let (route, mtu) = match way {
+        Way::Local => (Route::Local, LONGEST),
+        Way::None => (Route::Unreachable, LONGEST),
+        Way::Forward { index, router, mtu } => {
+            let mtu = mtu.or_else(|| mtu_of(index)).unwrap_or(LONGEST);
+            let neighbour = router.map_or(to, |router| router.octets());
+            (Route::Forward(NextHop { ifindex: index, neighbour, link: None }, mtu), mtu)
+        }
+    };
+    HostRoute { network: (to, 32), route, mtu: mtu as usize }
 }
 
 /// Everywhere that the packet may be led to.
