@@ -249,3 +249,30 @@ fn a_scraper_reads_what_the_commands_show() {
     .expect("an agent that is gone");
     gateway.call(&["down"]).expect("a call").checked("down").expect("an end");
 }
+
+#[test]
+fn what_moves_is_told_by_flow_and_by_host() {
+    let Some(binary) = requirements::met_with_binary("top") else { return };
+    let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+    let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
+    let _chatter = traffic::Chatter::start(&lab.inside, SocketAddrV4::new(OUTSIDE, 9));
+    let top = |words: &[&str]| {
+        let all = [&["top", "--once", "--every", "0.5"], words].concat();
+        gateway.call(&all).expect("a call").checked("top").expect("rows").stdout
+    };
+    let rows = |words: &[&str]| -> Vec<Value> {
+        let text = top(&[words, &["-o", "jsonl"]].concat());
+        text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    };
+    wait::until_true(LIMIT, "four flows", || Ok(rows(&[]).len() == 4)).expect("four flows");
+    let flows = rows(&[]);
+    assert!(flows.iter().all(|row| row["original_bytes_s"].as_u64() > Some(0)), "{flows:?}");
+    assert_eq!(rows(&["--rows", "3"]).len(), 3);
+    let hosts = rows(&["--by", "host"]);
+    assert_eq!((hosts.len(), &hosts[0]["flows"]), (1, &4.into()), "{hosts:?}");
+    assert_eq!(hosts[0]["who"], nat_tests::lab::INSIDE.to_string());
+    assert_eq!(rows(&["--by", "rule"]), Vec::<Value>::new());
+    let table = top(&["--by", "host"]);
+    assert!(table.starts_with("4 flows, "), "{table}");
+    assert!(table.contains("SENT/S"), "{table}");
+}

@@ -11,6 +11,7 @@ mod papers;
 mod rules;
 mod run;
 mod state;
+mod top;
 mod watch;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -78,6 +79,8 @@ enum Command {
     Ftp(FtpCommand),
     /// Print lines of FTP that are rewritten, old and new, as they come
     Trace(ftp::TraceArgs),
+    /// Print the flows, hosts or rules that move most, again and again until Ctrl-C
+    Top(top::TopArgs),
     /// The gateway on one screen
     Status,
     /// Packets dropped, by reason
@@ -190,6 +193,7 @@ impl Cli {
             Command::Expectations(ExpectationsCommand::Watch(every)) => {
                 watch::expectations(instance, every, &printer)?;
             }
+            Command::Top(args) => top::top(&args, instance, &printer)?,
             Command::Status => state::status(instance, &printer)?,
             Command::Drops { command: None, watch: true, every } => {
                 watch::drops(instance, every, &printer)?;

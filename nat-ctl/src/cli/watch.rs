@@ -22,7 +22,7 @@ pub struct Every {
     every: Duration,
 }
 
-fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
     if !(0.05..=60.0).contains(&seconds) {
         return Err("a number of seconds from 0.05 to 60".to_owned());

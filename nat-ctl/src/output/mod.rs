@@ -19,6 +19,7 @@ mod status_table;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod top;
 mod units;
 mod view;
 mod watch;
@@ -35,6 +36,7 @@ pub use metrics::{CONTENT_TYPE as METRICS_TYPE, MetricsView};
 pub use plan::{Change, PlanView, RuleChange};
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
+pub use top::{By, Mover, Top};
 pub use view::{
     DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
     InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView, Role,
