@@ -67,6 +67,9 @@ impl Agent {
                 overload: self.overload.states(clock::now().seconds()),
             },
             Request::Metrics => Job::Metrics { ftp_sessions: self.open_sessions() },
+            Request::Config => {
+                return Answer::Ready(self.config_text().map(Response::Config).into());
+            }
             Request::PlanConfig { file } => match self.plan(file) {
                 Ok(plan) => Job::Plan(plan),
                 Err(failure) => return Answer::Ready(Err(failure).into()),

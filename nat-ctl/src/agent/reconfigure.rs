@@ -18,7 +18,7 @@ use super::gateway::Agent;
 use crate::{
     config::Config,
     error::{Exit, Failure, reason},
-    output::{Change, PlanView, RuleChange},
+    output::{Change, PlanView, Role, RuleChange},
     rules::{Origin, Rule, RuleKind, RuleStore, replace_file},
 };
 
@@ -58,6 +58,31 @@ impl Agent {
         self.config = config;
         tracing::info!("reload: {} rules are in force", self.rules.rules().iter().count());
         Ok(())
+    }
+
+    /// What is in force as a file would say it, with the rules of the command line.
+    ///
+    /// # Errors
+    /// Where it can't be written as one.
+    pub fn config_text(&self) -> Result<String, Failure> {
+        let mut config = self.config.clone();
+        let plane = &self.world.plane;
+        let named = |role| {
+            let side = plane.interfaces().iter().filter(move |interface| interface.role == role);
+            side.map(|interface| interface.name.clone()).collect()
+        };
+        (config.gateway.wan, config.gateway.lan) = (named(Role::Wan), named(Role::Lan));
+        config.gateway.mode = plane.mode();
+        (config.forward, config.one_to_one) = (vec![], vec![]);
+        for rule in self.rules.rules().iter() {
+            match rule {
+                Rule::Forward(forward) => config.forward.push(forward.clone()),
+                Rule::OneToOne(host) => config.one_to_one.push(host.clone()),
+            }
+        }
+        config.text().map_err(|error| {
+            Failure::new(Exit::Error, format_args!("write the configuration as text: {error}"))
+        })
     }
 
     /// What a file would change. How many flows came in by each rule is not known here.

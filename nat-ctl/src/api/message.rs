@@ -76,6 +76,8 @@ pub enum Request {
     },
     /// The drops by reason; answered by [`Response::Drops`].
     Drops,
+    /// The configuration in force; answered by [`Response::Config`].
+    Config,
     /// What a configuration would change; answered by [`Response::Plan`].
     PlanConfig {
         /// The file, its whole path.
@@ -123,6 +125,7 @@ impl Request {
             | Self::FtpRefusals
             | Self::FtpEvents { .. }
             | Self::Drops
+            | Self::Config
             | Self::Metrics
             | Self::Explain { .. } => false,
         }
@@ -155,6 +158,8 @@ pub enum Response {
     FtpEvents(FtpEventsView),
     /// Drops by reason.
     Drops(DropsView),
+    /// A configuration, as its file would say it.
+    Config(String),
     /// What a configuration would change.
     Plan(PlanView),
     /// Everything that is measured.

@@ -22,6 +22,8 @@ pub enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
+    /// Print what is in force, as a file: with rules of the command line, and defaults written out
+    Show,
     /// Print what a file would change, and how many flows came in by the rules that change
     Plan {
         /// The file
@@ -52,6 +54,10 @@ pub fn config(
             Config::load(&file)?;
             printer.note(&format!("{} is sound", file.display())).map_err(written)
         }
+        ConfigCommand::Show => match agent(instance)?.call(&Request::Config)? {
+            Response::Config(text) => printer.config(&text).map_err(written),
+            other => Err(unexpected(&other)),
+        },
         ConfigCommand::Plan { file } => {
             printer.plan(&plan(checked(&file)?, instance)?).map_err(written)
         }

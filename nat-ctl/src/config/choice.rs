@@ -10,7 +10,7 @@ use std::{
 };
 
 use nat_common::settings::{self, CONTROL_PORTS};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::alg::pinhole::PINHOLES;
 
@@ -20,7 +20,8 @@ const DATA_ADDRESSES: usize = 4;
 const LEAST_MSS: u16 = 28;
 
 /// When a host keeps its public port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mapping {
     /// One inside address and port has one public port, whoever it talks to (RFC 4787, REQ-1).
     EndpointIndependent,
@@ -29,7 +30,8 @@ pub enum Mapping {
 }
 
 /// Who may send to a public port that is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Filtering {
     /// The very address and port that were sent to (RFC 4787, 5).
     AddressAndPortDependent,
@@ -49,7 +51,7 @@ pub enum ClampMss {
 }
 
 /// What becomes of a PORT or 227 that names a third host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForeignAddress {
     /// The line passes, no connection is opened for it, and it is counted.
@@ -122,6 +124,16 @@ impl<'de> Deserialize<'de> for ClampMss {
                         "clamp_mss = {number}: an MSS is a number from {LEAST_MSS} to 65535"
                     ))
                 }),
+        }
+    }
+}
+
+impl Serialize for ClampMss {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Most(most) => serializer.serialize_u16(*most),
+            Self::Off => serializer.serialize_str("off"),
         }
     }
 }

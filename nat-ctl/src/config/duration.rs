@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -20,4 +20,13 @@ pub(super) fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
         return Err(D::Error::custom(format_args!("'{text}' is not between 1s and 7days")));
     }
     Ok(lifetime)
+}
+
+/// serde's way out for it.
+pub(super) fn written<S: Serializer>(
+    lifetime: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let words = humantime::format_duration(*lifetime).to_string();
+    serializer.serialize_str(&words.replace(' ', ""))
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use choice::{ClampMss, Filtering, ForeignAddress, Mapping, PerHost};
 pub use pool::Pool;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A configuration file, with defaults where it says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Interfaces and hook.
@@ -51,7 +51,7 @@ pub struct Config {
 }
 
 /// Section `[gateway]`; the command line goes before it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     /// Interfaces to the outside.
@@ -71,7 +71,7 @@ impl Default for Gateway {
 }
 
 /// Section `[masquerade]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Masquerade {
     /// Whether inside hosts without an address of their own reach the outside.
@@ -99,7 +99,7 @@ impl Default for Masquerade {
 }
 
 /// Section `[ipv6]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ipv6 {
     /// Whether it is forwarded and filtered; else it passes as the kernel routes it.
@@ -113,7 +113,7 @@ impl Default for Ipv6 {
 }
 
 /// Section `[ftp]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ftp {
     /// Destination ports of outbound connections that are FTP control connections.
@@ -145,23 +145,23 @@ impl Default for Ftp {
 }
 
 /// Section `[timeouts]`: how long a flow may be idle.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// An open TCP connection (RFC 5382, REQ-5).
-    #[serde(deserialize_with = "duration::lifetime")]
+    #[serde(deserialize_with = "duration::lifetime", serialize_with = "duration::written")]
     pub tcp_established: Duration,
     /// A TCP connection that opens or closes (RFC 5382, REQ-5).
-    #[serde(deserialize_with = "duration::lifetime")]
+    #[serde(deserialize_with = "duration::lifetime", serialize_with = "duration::written")]
     pub tcp_transitory: Duration,
     /// UDP (RFC 4787, REQ-5).
-    #[serde(deserialize_with = "duration::lifetime")]
+    #[serde(deserialize_with = "duration::lifetime", serialize_with = "duration::written")]
     pub udp: Duration,
     /// ICMP queries (RFC 5508, REQ-2).
-    #[serde(deserialize_with = "duration::lifetime")]
+    #[serde(deserialize_with = "duration::lifetime", serialize_with = "duration::written")]
     pub icmp: Duration,
     /// An expectation that nobody has used.
-    #[serde(deserialize_with = "duration::lifetime")]
+    #[serde(deserialize_with = "duration::lifetime", serialize_with = "duration::written")]
     pub expectation: Duration,
 }
 
@@ -178,7 +178,7 @@ impl Default for Timeouts {
 }
 
 /// Section `[limits]`: how much the tables hold.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Flows of all hosts.
@@ -186,7 +186,7 @@ pub struct Limits {
     /// Flows of IPv6, of all hosts.
     pub flows6: std::num::NonZeroU32,
     /// Flows of one host; there is no bound of its own so far.
-    #[serde(deserialize_with = "choice::no_bound_per_host")]
+    #[serde(deserialize_with = "choice::no_bound_per_host", skip_serializing)]
     pub flows_per_host: PerHost,
     /// Expectations of all sessions.
     pub expectations: std::num::NonZeroU32,
@@ -293,6 +293,14 @@ impl Config {
                 .map_err(|source| ConfigError::Rules { path: path.to_owned(), source })?;
         }
         Ok(config)
+    }
+
+    /// It as a file would say it, defaults written out: read again it is the same.
+    ///
+    /// # Errors
+    /// Where something of it has no place in a file, which is a mistake of this program.
+    pub fn text(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 
     /// The rules of the file, forwards first.

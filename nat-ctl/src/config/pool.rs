@@ -4,7 +4,7 @@
 //! plane has room for.
 
 use nat_common::port::POOL_RANGES;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::rules::PortRange;
 
@@ -52,5 +52,17 @@ impl<'de> Deserialize<'de> for Pool {
             )));
         }
         Ok(Self::Ranges(ranges))
+    }
+}
+
+impl Serialize for Pool {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Ranges(ranges) => {
+                let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+                serializer.serialize_str(&ranges.join(","))
+            }
+        }
     }
 }

@@ -139,13 +139,9 @@ fn a_mistake_is_shown_with_its_place() {
 
 #[test]
 fn what_the_gateway_does_not_do_yet_is_refused() {
-    let forward = "[[forward]]\nname = \"a\"\nprotocol = \"tcp\"\npublic = \"203.0.113.1:1\"\n\
-                   to = \"10.0.0.1\"\nuplink = \"internet1\"\n";
-    for text in [
-        "[masquerade]\nfiltering = \"address-dependent\"\n",
-        "[limits]\nflows_per_host = 65536\n",
-        forward,
-    ] {
+    for text in
+        ["[masquerade]\nfiltering = \"address-dependent\"\n", "[limits]\nflows_per_host = 65536\n"]
+    {
         let (line, _, why) = mistake(text);
         assert!(why.contains("not supported yet"), "{why}");
         assert!(line >= 1);
@@ -255,5 +251,63 @@ fn an_mss_is_clamped_to_the_path_unless_it_says_otherwise() {
         let (line, _, why) = mistake(&format!("[masquerade]\nclamp_mss = {value}\n"));
         assert_eq!(line, 2);
         assert!(why.contains("clamp_mss"), "{why}");
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same() {
+    let all = r#"
+[gateway]
+wan = ["eth0"]
+lan = ["eth1"]
+mode = "tc"
+add_addresses = false
+
+[masquerade]
+ports = "20000-29999,40000"
+mapping = "address-and-port-dependent"
+clamp_mss = 1400
+
+[[forward]]
+name = "ftp"
+protocol = "tcp"
+public = "203.0.113.10:21"
+to = "192.168.1.10:21"
+allow = ["198.51.100.0/24"]
+passive_range = "50000-50100"
+uplink = "eth2"
+
+[[one_to_one]]
+name = "mail"
+public = "203.0.113.11"
+to = "192.168.1.11"
+inbound = ["tcp:25", "icmp", "tcp:20-21@198.51.100.0/24"]
+
+[ipv6]
+enabled = false
+
+[ftp]
+control_ports = [21, 2121]
+foreign_address = "pass"
+strict = true
+denied_commands = ["SITE"]
+
+[ftp.data_addresses]
+"198.51.100.7" = ["198.51.100.8"]
+
+[timeouts]
+tcp_established = "2h4m"
+udp = "1m 30s"
+
+[limits]
+flows = 65536
+"#;
+    for text in
+        ["", all, "[masquerade]\nclamp_mss = \"off\"\nfiltering = \"endpoint-independent\"\n"]
+    {
+        let config = parse(text);
+        let shown = config.text().expect("text");
+        assert_eq!(parse(&shown), config, "{shown}");
+        assert!(shown.contains("tcp_established = \"2h4m\""), "{shown}");
     }
 }

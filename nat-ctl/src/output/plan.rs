@@ -70,4 +70,13 @@ impl Printer {
             Ok(())
         })
     }
+
+    /// A configuration: as it is for people, and as an object of its sections for programs.
+    ///
+    /// # Errors
+    /// Where stdout can't be written, or the text is none.
+    pub fn config(&self, text: &str) -> io::Result<()> {
+        let sections: serde_json::Value = toml::from_str(text).map_err(io::Error::other)?;
+        self.object(&sections, |out| out.write_all(text.as_bytes()))
+    }
 }
