@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use nat_common::{flow::FlowKey, port::Endpoint, rule};
@@ -22,14 +22,18 @@ const LONGEST: u32 = 65_535;
 
 /// The world of a packet with `key` that comes in by the interface with that number.
 pub fn of(state: &State, key: &FlowKey, interface: u32) -> World {
-    let source = Ipv4Addr::from(key.src());
+    let source = Ipv4Addr::from(key.src()).into();
     let routes = destinations(state, key).into_iter().map(|to| {
-        let (route, mtu) = match of_packet(Ipv4Addr::from(to), source, interface) {
+        let (route, mtu) = match of_packet(Ipv4Addr::from(to).into(), source, interface) {
             Way::Local => (Route::Local, LONGEST),
             Way::None => (Route::Unreachable, LONGEST),
             Way::Forward { index, router, mtu } => {
                 let mtu = mtu.or_else(|| mtu_of(index)).unwrap_or(LONGEST);
-                let neighbour = router.map_or(to, |router| router.octets());
+                let neighbour = match router {
+                    Some(IpAddr::V4(router)) => router.octets(),
+                    // A route of IPv4 by a neighbour of IPv6 has no place in the path.
+                    Some(IpAddr::V6(_)) | None => to,
+                };
                 (Route::Forward(NextHop { ifindex: index, neighbour, link: None }, mtu), mtu)
             }
         };

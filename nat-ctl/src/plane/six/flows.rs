@@ -54,6 +54,14 @@ impl Flows6 {
         Ok(used)
     }
 
+    /// One of them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn find(&self, key: &Flow6Key) -> Result<Option<Flow6>> {
+        self.0.find(key).map_err(refused)
+    }
+
     /// Hands over each of them.
     ///
     /// # Errors
@@ -112,12 +120,7 @@ fn refused(error: io::Error) -> PlaneError {
 }
 
 /// Seconds in which a flow ends, if nothing uses it.
-pub(in crate::plane) fn expires(
-    key: &Flow6Key,
-    flow: &Flow6,
-    timeouts: &Timeouts,
-    now: Now,
-) -> u32 {
+pub fn expires(key: &Flow6Key, flow: &Flow6, timeouts: &Timeouts, now: Now) -> u32 {
     let seconds = timeouts.seconds(flow.lifetime(key.protocol()));
     seconds.saturating_sub(now.since(flow.last()))
 }

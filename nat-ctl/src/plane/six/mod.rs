@@ -5,5 +5,6 @@ mod forwarding;
 mod rules;
 
 pub use flows::Flows6;
+pub(super) use flows::expires;
 pub use forwarding::{Found, accept_routers, forwards, put_back, turn_on};
 pub use rules::Openings;
