@@ -279,7 +279,7 @@ fn the_data_plane_does_what_explain_says_of_ipv6() {
     assert_eq!(flows6(&gateway), 0, "to explain changes nothing");
 
     let answer = explain("tcp", outer, web, &[]);
-    holds(&answer, "dropped", "no rule waits for it");
+    holds(&answer, "dropped", "no rule or expectation waits for it");
     assert_eq!(answer["reason"], "unsolicited", "{answer:#}");
     let advice = format!("--protocol tcp --public [{DEEP6}]:8080 --to [{DEEP6}]:8080");
     assert!(answer["change"].to_string().contains(&advice), "{answer:#}");

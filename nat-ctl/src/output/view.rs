@@ -182,13 +182,13 @@ pub struct ExpectationView {
     /// Protocol.
     pub protocol: Protocol,
     /// The only address that may open the connection.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// The address that it will dial.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// The port that it will dial.
     pub dport: u16,
     /// The host that it is led to.
-    pub to: Ipv4Addr,
+    pub to: IpAddr,
     /// The port there.
     pub to_port: u16,
     /// Seconds until it is removed unused.

@@ -119,7 +119,7 @@ impl Watched for FlowView {
 }
 
 impl Watched for ExpectationView {
-    type Key = (crate::rules::Protocol, std::net::Ipv4Addr, std::net::Ipv4Addr, u16);
+    type Key = (crate::rules::Protocol, std::net::IpAddr, std::net::IpAddr, u16);
 
     fn key(&self) -> Self::Key {
         (self.protocol, self.src, self.dst, self.dport)

@@ -7,12 +7,7 @@ mod delete;
 mod six;
 mod status;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    ops::ControlFlow,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf};
 
 use aya::maps::MapError;
 use nat_common::{
@@ -131,15 +126,16 @@ impl Inspector {
             let to_port = if inbound { found.port() } else { key.dport() };
             views.push(ExpectationView {
                 protocol,
-                src: Ipv4Addr::from(key.src()),
-                dst: Ipv4Addr::from(key.dst()),
+                src: IpAddr::from(key.src()),
+                dst: IpAddr::from(key.dst()),
                 dport: key.dport().number(),
-                to: Ipv4Addr::from(to),
+                to: IpAddr::from(to),
                 to_port: to_port.number(),
                 expires_s: expires.into(),
                 session: found.session().number().into(),
             });
         }
+        views.extend(self.expectations6()?);
         Ok(views)
     }
 

@@ -60,6 +60,7 @@ pub fn state6(maps: &Maps, key: impl FnOnce(&State) -> Result<Flow6Key>) -> Resu
 
 fn fill6(state: &mut State, maps: &Maps) -> Result<(), MapError> {
     ours(state, maps)?;
+    state.expectations6 = maps.expectations6.iter().collect::<Result<_, _>>()?;
     state.forwards6 = maps.forwards6.iter().collect::<Result<_, _>>()?;
     for entry in maps.allowed6.iter() {
         let (key, _) = entry?;

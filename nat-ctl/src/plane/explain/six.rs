@@ -130,11 +130,13 @@ impl Story<'_> {
 
     fn known(&self, flow: &Flow6, told: &mut Told) {
         told.rule = self.names.get(&flow.rule().number()).cloned();
-        told.because.push(match (&told.rule, flow.begun()) {
-            (Some(rule), _) => format!("it came in by rule '{rule}'"),
-            (None, Zone::Inside) => "an inside host has begun it".to_owned(),
-            (None, Zone::Outside) => "it came in by a rule that is gone".to_owned(),
+        told.because.push(match (flow.related_session(), &told.rule, flow.begun()) {
+            (Some(id), _, _) => format!("it is a data connection of FTP session {}", id.number()),
+            (None, Some(rule), _) => format!("it came in by rule '{rule}'"),
+            (None, None, Zone::Inside) => "an inside host has begun it".to_owned(),
+            (None, None, Zone::Outside) => "it came in by a rule that is gone".to_owned(),
         });
+        is_control(flow, told);
         let asked = self.asked;
         let (src, sport) = match flow.begun() == self.zone {
             true => (asked.src, asked.sport),
@@ -148,7 +150,12 @@ impl Story<'_> {
 
     fn begun(&self, flow: &Flow6, told: &mut Told) {
         told.rule = self.names.get(&flow.rule().number()).cloned();
-        match (&told.rule, self.zone) {
+        is_control(flow, told);
+        match (&told.rule, flow.related_session()) {
+            (_, Some(id)) => told.because.push(format!(
+                "FTP session {} has announced it, for one connection: it begins a flow",
+                id.number()
+            )),
             (Some(rule), _) => {
                 told.because.push(format!("rule '{rule}'{}: it begins a flow", self.opens()));
                 told.change.push(format!("a change of rule '{rule}'"));
@@ -187,7 +194,7 @@ impl Story<'_> {
             let name = told.rule.clone().unwrap_or_else(|| format!("#{number}"));
             told.because.push(format!("rule '{name}'{}", self.opens()));
         } else if reason == Reason::Unsolicited {
-            told.because.push("no rule waits for it".to_owned());
+            told.because.push("no rule or expectation waits for it".to_owned());
         }
         by_reason(reason, told);
         let Asked { protocol, dst, dport, .. } = *self.asked;
@@ -217,5 +224,11 @@ impl Story<'_> {
         let all = self.opening().is_none_or(|opening| opening.filter() == 0);
         let whom = if all { "all" } else { "those that it allows" };
         format!(" opens {protocol} {} to {whom}", SocketAddrV6::new(dst, dport, 0, 0))
+    }
+}
+
+fn is_control(flow: &Flow6, told: &mut Told) {
+    if flow.is_control() {
+        told.because.push("it is an FTP control connection: lines go through the agent".to_owned());
     }
 }

@@ -11,14 +11,14 @@ use nat_common::{
     tcp,
 };
 
-use super::{Inspector, Names};
-use crate::output::{End, FlowFilter, FlowLine};
+use super::{Inspector, Names, refused};
+use crate::output::{End, ExpectationView, FlowFilter, FlowLine};
 use crate::plane::{
     clock::{self, Now},
     error::Result,
     six,
 };
-use crate::rules::FlowProtocol;
+use crate::rules::{Alg, FlowProtocol, Protocol};
 
 impl Inspector {
     /// Hands over those that match, until that says that nobody wants more.
@@ -55,6 +55,32 @@ impl Inspector {
         Ok(deleted)
     }
 
+    /// The expectations that nobody has used yet.
+    pub(super) fn expectations6(&self) -> Result<Vec<ExpectationView>> {
+        let now = clock::now();
+        let mut views = vec![];
+        for entry in self.maps.expectations6.iter() {
+            let (key, found) = entry.map_err(refused("expectations of IPv6"))?;
+            let Some(protocol) = Protocol::from_number(key.protocol()) else { continue };
+            let expires = found.expires().saturating_sub(now.seconds());
+            if expires == 0 {
+                continue;
+            }
+            let (dst, dport) = (IpAddr::from(key.dst()), key.dport().number());
+            views.push(ExpectationView {
+                protocol,
+                src: IpAddr::from(key.src()),
+                dst,
+                dport,
+                to: dst,
+                to_port: dport,
+                expires_s: expires.into(),
+                session: found.session().number().into(),
+            });
+        }
+        Ok(views)
+    }
+
     fn with_line6<T>(
         &self,
         key: &Flow6Key,
@@ -74,9 +100,9 @@ impl Inspector {
             age_s: now.since(flow.created()).into(),
             idle_s: now.since(flow.last()).into(),
             expires_s: six::expires(key, flow, &self.timeouts, now).into(),
-            alg: None,
+            alg: flow.is_control().then_some(Alg::Ftp),
             rule,
-            related_to: None,
+            related_to: flow.related_session().map(|session| session.number().into()),
         })
     }
 }
