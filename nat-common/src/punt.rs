@@ -1,6 +1,6 @@
 //! What the data plane hands to the agent: a record in the ring buffer `punts`.
 //!
-//! A header, then the packet from its IPv4 header on. The packet itself is dropped, and the agent sends
+//! A header, then the packet from its IP header on. The packet itself is dropped, and the agent sends
 //! it on; unless the record is a copy of what has passed.
 //!
 //! Segments of control connections come as they arrived, and so do fragments whose first one has not
@@ -25,7 +25,7 @@ pub struct PuntHeader {
     session: SessionId,
     /// Who sent it; of a fragment the zone, of a long packet the longest that its way takes.
     side: u16,
-    /// Bits of [`AT_LINE`], [`COPY`], [`FRAGMENT`] and [`LONG`].
+    /// Bits of [`AT_LINE`], [`COPY`], [`FRAGMENT`], [`LONG`] and [`SIX`].
     marks: u16,
     length: u32,
     ifindex: u32,
@@ -41,12 +41,16 @@ const COPY: u16 = 2;
 const FRAGMENT: u16 = 4;
 /// It is translated, and too long for its way out.
 const LONG: u16 = 8;
+/// It is a segment of a control connection over IPv6.
+const SIX: u16 = 16;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Punt {
     /// A segment of a control connection.
     Segment,
+    /// A segment of a control connection over IPv6 from this zone.
+    Six(Zone),
     /// A fragment from this zone whose first one has not come yet.
     Fragment(Zone),
     /// A translated packet that is to be cut to so many bytes.
@@ -70,6 +74,12 @@ impl PuntHeader {
         Self { session: SessionId::NONE, side, marks: FRAGMENT, length, ifindex }
     }
 
+    /// `length` bytes of a segment of a control connection over IPv6 that arrived from `zone` on `ifindex`.
+    #[inline(always)]
+    pub const fn six(zone: Zone, length: u32, ifindex: u32) -> Self {
+        Self { marks: SIX, ..Self::fragment(zone, length, ifindex) }
+    }
+
     /// `length` bytes of a packet that leaves by `ifindex`, which takes packets of up to `mtu`.
     #[inline(always)]
     pub const fn long(mtu: u16, length: u32, ifindex: u32) -> Self {
@@ -82,11 +92,19 @@ impl PuntHeader {
         Self { marks: self.marks | COPY, ..self }
     }
 
-    /// What it is.
+    /// Whether it is a segment of a control connection.
     #[inline(always)]
+    pub const fn is_segment(&self) -> bool {
+        self.marks & (FRAGMENT | LONG) == 0
+    }
+
+    /// What it is.
     pub const fn kind(&self) -> Punt {
+        let zone = if self.side == 1 { Zone::Inside } else { Zone::Outside };
         if self.marks & FRAGMENT != 0 {
-            Punt::Fragment(if self.side == 1 { Zone::Inside } else { Zone::Outside })
+            Punt::Fragment(zone)
+        } else if self.marks & SIX != 0 {
+            Punt::Six(zone)
         } else if self.marks & LONG != 0 {
             Punt::Long(self.side)
         } else {

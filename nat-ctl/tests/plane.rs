@@ -388,13 +388,13 @@ fn what_is_over_is_swept_and_what_is_in_use_stays() {
         let left = maps.ports.all().unwrap();
         assert_eq!(left, [(live_endpoint(), owner(Owner::Masquerade))]);
         let mut inspector = Inspector::open(&lab.instance).unwrap();
-        let views = inspector.flows(&FlowFilter::default());
+        let views = inspector.flows(&FlowFilter::default()).unwrap();
         assert_eq!(views.len(), 1);
         assert_eq!((views[0].original.dport, views[0].state.as_str()), (80, "syn-sent"));
         assert_eq!(inspector.status(0).unwrap().flows.used, 1);
         assert_eq!(inspector.status(0).unwrap().ports.used, 1);
-        assert_eq!(inspector.delete_flows(&FlowFilter::of_rule("web")), 0);
-        assert_eq!(inspector.delete_flows(&FlowFilter::default()), 1);
+        assert_eq!(inspector.delete_flows(&FlowFilter::of_rule("web")).unwrap(), 0);
+        assert_eq!(inspector.delete_flows(&FlowFilter::default()).unwrap(), 1);
         assert_eq!(plane.maps().flows.used(), 0);
     });
 }

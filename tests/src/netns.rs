@@ -126,9 +126,10 @@ impl Namespace {
 
     /// Whether some socket listens on this TCP port here.
     pub fn listens(&self, port: u16) -> Result<bool> {
-        let table = process::must(self.command("cat").args(["/proc/net/tcp"]))?;
+        let files = ["/proc/net/tcp", "/proc/net/tcp6"];
+        let table = process::must(self.command("cat").args(files))?;
         let wanted = format!(":{port:04X}");
-        Ok(table.lines().skip(1).any(|line| {
+        Ok(table.lines().any(|line| {
             let mut words = line.split_whitespace().skip(1);
             words.next().is_some_and(|local| local.ends_with(&wanted)) && words.nth(1) == Some("0A")
         }))

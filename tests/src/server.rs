@@ -111,6 +111,8 @@ pub struct Settings {
     pub encryption: Encryption,
     /// Ports of its passive data connections, first and last; any where nothing is said.
     pub passive: Option<[u16; 2]>,
+    /// Whether it listens on IPv6 alone; vsftpd and pyftpdlib can.
+    pub six: bool,
 }
 
 impl Settings {
@@ -118,7 +120,7 @@ impl Settings {
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
         let (announce, encryption) = (Announce::Own, Encryption::Never);
-        Self { kind, port: 21, announce, encryption, passive: None }
+        Self { kind, port: 21, announce, encryption, passive: None, six: false }
     }
 }
 

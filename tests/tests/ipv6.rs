@@ -3,7 +3,7 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use nat_tests::{
-    chain::Chain,
+    chain::{Chain, FAR},
     gateway::{Mode, NatCtl},
     lab::{LAN_DEVICE, WAN_DEVICE},
     netns::Namespace,
@@ -12,9 +12,10 @@ use nat_tests::{
         self, DEEP6, FAR6, INNER_ROUTER6, INSIDE6, LAN6, OUTER_ROUTER6, OUTSIDE6, WAN6, connection,
         datagram, exchange, is_shut, udp_socket,
     },
-    wait,
+    traffic, wait,
 };
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MODES: [Mode; 2] = [Mode::Tc, Mode::Xdp];
@@ -168,6 +169,146 @@ fn a_forward_lets_in_whom_it_allows_and_lasts() {
         assert_eq!(refused.code(), 2, "{refused:?}");
         assert!(refused.stderr.contains("not translated"), "{refused:?}");
     });
+}
+
+#[test]
+fn flows_of_both_families_are_listed_counted_and_ended_alike() {
+    let Some(binary) = requirements::met_with_tools("flows of IPv6", &["ping"]) else { return };
+    let chain = chain();
+    let Chain { deep, far, lab } = &chain;
+    let gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
+    let count = |words: &[&str]| {
+        let counted = gateway.json(&[&["flows", "count"], words].concat()).expect("a count");
+        counted["count"].as_u64().expect("a number")
+    };
+    traffic::echo(deep, FAR).expect("an echo of IPv4");
+    six::echo(deep, FAR6).expect("an echo");
+    let mut ends = connection(deep, far, FAR6, 0).expect("a connection");
+    let [here, there] = [0, 1].map(|end| ends[end].local_addr().expect("an end").port());
+    let list = gateway.json(&["flows", "list", "--proto", "tcp"]).expect("a list");
+    let flow = &list[0];
+    assert_eq!((&flow["protocol"], &flow["state"]), (&json!("tcp"), &json!("established")));
+    for (way, src, sport, dst, dport) in
+        [("original", DEEP6, here, FAR6, there), ("reply", FAR6, there, DEEP6, here)]
+    {
+        let way = &flow[way];
+        assert_eq!((&way["src"], &way["dst"]), (&json!(src), &json!(dst)), "{flow:#}");
+        assert_eq!((&way["sport"], &way["dport"]), (&json!(sport), &json!(dport)), "{flow:#}");
+        // SYN, ACK, payload; 40 bytes of IPv6 and 20 of TCP at least.
+        let (packets, bytes) = (way["packets"].as_u64(), way["bytes"].as_u64());
+        assert!(packets >= Some(2) && bytes > packets.map(|packets| packets * 60), "{flow:#}");
+    }
+    assert_eq!((&flow["rule"], &flow["alg"]), (&json!(null), &json!(null)), "{flow:#}");
+    let lifetime = flow["expires_s"].as_u64().zip(flow["idle_s"].as_u64()).map(|(a, b)| a + b);
+    assert_eq!(lifetime, Some(2 * 3600 + 4 * 60), "{flow:#}");
+    let echo = &gateway.json(&["flows", "list", "--proto", "icmpv6"]).expect("a list")[0];
+    assert_eq!(echo["state"], "replied", "{echo:#}");
+    assert_eq!((&echo["original"]["dport"], &echo["reply"]["sport"]), (&json!(0), &json!(0)));
+    for (words, wanted) in [
+        (&[][..], 3),
+        (&["--proto", "icmp"], 1),
+        (&["--proto", "58"], 1),
+        (&["--src", "2001:db8:2::/64"], 2),
+        (&["--dst", "2001:db8:2::/64"], 0),
+        (&["--host", "2001:db8:99::7"], 2),
+        (&["--host", "10.0.0.0/8"], 1),
+        (&["--state", "established", "--sport", &here.to_string()], 1),
+        (&["--rule", "web"], 0),
+    ] {
+        assert_eq!(count(words), wanted, "{words:?}");
+    }
+    let table = gateway.call(&["flows", "list"]).expect("a call").checked("list").expect("a table");
+    assert!(table.stdout.contains(&format!("[{DEEP6}]:{here}")), "{}", table.stdout);
+
+    // What a rule has let in goes with it, if that is asked for; the others stay.
+    open(&gateway, "web", "tcp", &format!("[{DEEP6}]:8080"), &[]);
+    let _in = connection(far, deep, DEEP6, 8080).expect("a connection from outside");
+    let flow = gateway.json(&["flows", "list", "--rule", "web"]).expect("a list")[0].clone();
+    assert_eq!(flow["original"]["src"], json!(FAR6), "{flow:#}");
+    assert_eq!(count(&[]), 4);
+    let removed = gateway.call(&["forward", "remove", "web", "--kill-flows"]).expect("a call");
+    removed.checked("remove").expect("done");
+    wait::until_true(LIMIT, "the end of the flow of a rule", || Ok(count(&[]) == 3))
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    exchange(&mut ends).expect("another flow goes on");
+    for (words, ended) in
+        [(&["delete", "--dst", "2001:db8:99::7/128", "--proto", "tcp"][..], 1), (&["flush"], 2)]
+    {
+        let said = gateway.json(&[&["flows"], words].concat()).expect("an answer");
+        assert_eq!(said["count"], ended, "{words:?}");
+    }
+    assert_eq!((count(&[]), flows6(&gateway)), (0, 0));
+    drops(&gateway, "no-syn", || {
+        std::io::Write::write_all(&mut ends[0], b"late").expect("bytes");
+        std::thread::sleep(Duration::from_millis(50));
+    });
+    gateway.stop().expect("an end");
+}
+
+#[test]
+fn the_data_plane_does_what_explain_says_of_ipv6() {
+    let Some(binary) = requirements::met_with_binary("explain of IPv6") else { return };
+    let chain = chain();
+    let Chain { deep, far, lab } = &chain;
+    let gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
+    let explain = |protocol: &str, src: (Ipv6Addr, u16), dst: (Ipv6Addr, u16), more: &[&str]| {
+        let [src, dst] = [src, dst].map(|(address, port)| format!("[{address}]:{port}"));
+        let words = ["explain", "--protocol", protocol, &src, &dst];
+        gateway.json(&[&words[..], more].concat()).expect("an answer")
+    };
+    let holds = |answer: &Value, verdict: &str, by: &str| {
+        assert_eq!(answer["verdict"], verdict, "{answer:#}");
+        assert!(answer["because"].to_string().contains(by), "{by}: {answer:#}");
+    };
+    let (outer, web) = ((FAR6, 5000), (DEEP6, 8080));
+
+    let answer = explain("tcp", (DEEP6, 5000), (FAR6, 80), &[]);
+    holds(&answer, "forwarded", "inside hosts may dial");
+    let leaves = &answer["leaves"];
+    assert_eq!((&leaves["src"], &leaves["sport"]), (&json!(DEEP6), &json!(5000)), "{answer:#}");
+    assert_eq!(leaves["interface"], WAN_DEVICE, "{answer:#}");
+    let lone = explain("tcp", (DEEP6, 5000), (FAR6, 80), &["--ack"]);
+    holds(&lone, "dropped", "no-syn");
+    holds(&explain("icmp", (DEEP6, 5), (FAR6, 0), &[]), "forwarded", "inside hosts may dial");
+    holds(&explain("tcp", (DEEP6, 5000), (LAN6, 22), &[]), "gateway", "an address of the gateway");
+    holds(
+        &explain("tcp", (DEEP6, 5000), (INSIDE6, 22), &[]),
+        "kernel",
+        "does not lead it to a WAN",
+    );
+    assert_eq!(flows6(&gateway), 0, "to explain changes nothing");
+
+    let answer = explain("tcp", outer, web, &[]);
+    holds(&answer, "dropped", "no rule or expectation waits for it");
+    assert_eq!(answer["reason"], "unsolicited", "{answer:#}");
+    let advice = format!("--protocol tcp --public [{DEEP6}]:8080 --to [{DEEP6}]:8080");
+    assert!(answer["change"].to_string().contains(&advice), "{answer:#}");
+    assert!(is_shut(far, deep, DEEP6, 8080).expect("an attempt"));
+    open(&gateway, "web", "tcp", &format!("[{DEEP6}]:8080"), &["--allow", "2001:db8:99::/64"]);
+    let answer = explain("tcp", outer, web, &[]);
+    holds(&answer, "forwarded", "rule 'web' opens tcp [2001:db8:2::2]:8080");
+    assert_eq!(answer["rule"], "web", "{answer:#}");
+    let stranger = explain("tcp", (OUTSIDE6, 5000), web, &[]);
+    holds(&stranger, "dropped", "rule 'web'");
+    assert_eq!(stranger["reason"], "not-allowed", "{stranger:#}");
+
+    let ends = connection(far, deep, DEEP6, 8080).expect("a connection as it was explained");
+    let dialled = ends[0].local_addr().expect("an end").port();
+    for (src, dst) in [((FAR6, dialled), web), (web, (FAR6, dialled))] {
+        let answer = explain("tcp", src, dst, &["--ack"]);
+        holds(&answer, "forwarded", "a flow has this tuple");
+        holds(&answer, "forwarded", "it came in by rule 'web'");
+        let change = answer["change"].to_string();
+        assert!(change.contains(&format!("--src {FAR6} --sport {dialled}")), "{change}");
+    }
+    for (words, code) in [
+        (["explain", "--protocol", "tcp", "2001:db8::1", "[2001:db8::2]:1"], 2),
+        (["explain", "--protocol", "tcp", "[2001:db8::1]:1", "10.0.0.1:1"], 2),
+        (["explain", "--protocol", "50", "[2001:db8:2::2]:1", "[2001:db8:99::7]:1"], 3),
+    ] {
+        assert_eq!(gateway.call(&words).expect("a call").code(), code, "{words:?}");
+    }
+    gateway.stop().expect("an end");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod history;
 mod hops;
 mod icmp;
 mod ipv6;
+mod ipv6_ftp;
 mod lifecycle;
 mod many_files;
 mod masquerade;

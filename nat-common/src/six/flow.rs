@@ -8,6 +8,7 @@ use crate::{
     lifetime::{self, Lifetime},
     port::Port,
     rule::RuleId,
+    session::SessionId,
     tcp,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -116,11 +117,16 @@ pub struct Flow6 {
     pub inbound: Way6,
     created: u32,
     rule: RuleId,
-    begun: u32,
-    padding: u32,
+    begun: u16,
+    kind: u16,
+    session: SessionId,
 }
 
 const _: () = assert!(size_of::<Flow6>() == 64);
+
+/// Values of `kind`; 0 is any other flow.
+const CONTROL: u16 = 1;
+const RELATED: u16 = 2;
 
 impl Flow6 {
     /// One that a packet from `zone` of so many bytes begins, by a rule or none, with these bits of
@@ -133,7 +139,30 @@ impl Flow6 {
             Zone::Inside => (first, none, 1),
             Zone::Outside => (none, first, 2),
         };
-        Self { outbound, inbound, created: now, rule, begun, padding: 0 }
+        Self { outbound, inbound, created: now, rule, begun, kind: 0, session: SessionId::NONE }
+    }
+
+    /// The same as an FTP control connection.
+    #[inline(always)]
+    pub const fn control(self) -> Self {
+        Self { kind: CONTROL, ..self }
+    }
+
+    /// The same as a connection that an FTP session has announced.
+    #[inline(always)]
+    pub const fn related(self, session: SessionId) -> Self {
+        Self { kind: RELATED, session, ..self }
+    }
+
+    /// Whether it is an FTP control connection.
+    #[inline(always)]
+    pub const fn is_control(&self) -> bool {
+        self.kind == CONTROL
+    }
+
+    /// The FTP session that has announced it.
+    pub const fn related_session(&self) -> Option<SessionId> {
+        if self.kind == RELATED { Some(self.session) } else { None }
     }
 
     /// The side that has begun it.
@@ -152,6 +181,13 @@ impl Flow6 {
     /// Second of its first packet.
     pub const fn created(&self) -> u32 {
         self.created
+    }
+
+    /// The same with a reset of both ends, which the agent has sent.
+    pub const fn reset(mut self) -> Self {
+        self.outbound.seen |= tcp::RST as u32;
+        self.inbound.seen |= tcp::RST as u32;
+        self
     }
 
     /// What the packets of `zone` were.

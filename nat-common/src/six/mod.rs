@@ -1,9 +1,11 @@
 //! IPv6: what is remembered of flows, fragments and rules. No address is rewritten, so one record is
 //! found by the packets of both directions, and rules only let in.
 
+mod control;
 mod flow;
 mod rule;
 
+pub use control::{Control6, Expectation6, Expectation6Key};
 pub use flow::{Flow6, Flow6Key, Fragment6Key, ICMPV6, Way6};
 pub use rule::{Allowed6Key, Endpoint6, Opening, opening_keys};
 

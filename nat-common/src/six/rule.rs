@@ -47,14 +47,26 @@ impl Endpoint6 {
 pub struct Opening {
     rule: RuleId,
     filter: u32,
+    control: u32,
 }
 
-const _: () = assert!(size_of::<Opening>() == 8);
+const _: () = assert!(size_of::<Opening>() == 12);
 
 impl Opening {
     /// By `rule`, for the networks of `filter` in the map `allowed6`; 0 allows all.
     pub const fn new(rule: RuleId, filter: u32) -> Self {
-        Self { rule, filter }
+        Self { rule, filter, control: 0 }
+    }
+
+    /// The same for FTP control connections.
+    pub const fn control(self) -> Self {
+        Self { control: 1, ..self }
+    }
+
+    /// Whether its connections are FTP control connections.
+    #[inline(always)]
+    pub const fn is_control(&self) -> bool {
+        self.control != 0
     }
 
     /// The rule.

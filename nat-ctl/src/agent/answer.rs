@@ -72,10 +72,10 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
             let status = inspector.status(*ftp_sessions)?;
             Response::Status(Box::new(StatusView { overload: overload.clone(), ..status }))
         }
-        Job::Flows(filter) => Response::Flows(inspector.flows(filter)),
-        Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)),
+        Job::Flows(filter) => Response::Flows(inspector.flows(filter)?),
+        Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)?),
         Job::EndRule(filter) => {
-            inspector.delete_flows(filter);
+            inspector.delete_flows(filter)?;
             Response::Done
         }
         Job::Expectations => Response::Expectations(inspector.expectations()?),
@@ -91,13 +91,13 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
                 inspector.each_flow(&filter, &mut |_| {
                     change.flows += 1;
                     ControlFlow::Continue(())
-                });
+                })?;
             }
             Response::Plan(plan)
         }
         Job::FtpSessions(sessions) => {
             let mut sessions = sessions.clone();
-            let bytes = data_bytes(&inspector);
+            let bytes = data_bytes(&inspector)?;
             for session in &mut sessions {
                 session.bytes = bytes.get(&session.id).copied().unwrap_or_default();
             }
@@ -107,13 +107,13 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
 }
 
 /// Bytes over the data connections of each session.
-fn data_bytes(inspector: &Inspector) -> HashMap<u64, u64> {
+fn data_bytes(inspector: &Inspector) -> Result<HashMap<u64, u64>, Failure> {
     let mut bytes = HashMap::new();
     inspector.each_flow(&FlowFilter::default(), &mut |flow| {
         if let Some(session) = flow.related_to {
             *bytes.entry(session).or_insert(0) += flow.original.bytes + flow.reply.bytes;
         }
         ControlFlow::Continue(())
-    });
-    bytes
+    })?;
+    Ok(bytes)
 }

@@ -14,6 +14,7 @@ use nat_common::{
     port::{Endpoint, Owner, Pool, Port, PortOwner},
 };
 
+use super::control::octets;
 use crate::{alg::PortRequest, plane::PlaneError};
 
 /// Ports that are tried before the pool counts as full. With 7 of 8 ports taken, all of them are
@@ -52,7 +53,7 @@ pub fn claim(
     pool: &Pool,
     request: &PortRequest,
 ) -> Result<Option<u16>, PlaneError> {
-    let inside = request.inside.octets();
+    let inside = octets(request.inside);
     let wanted = request.port.map(Port::new);
     // A request without a port is a new one each time: nothing tells it from the one before.
     if let Some(wanted) = wanted {
@@ -79,7 +80,7 @@ fn is_held(owner: &PortOwner, inside: [u8; 4], port: Port) -> bool {
 }
 
 fn public(request: &PortRequest, port: Port) -> Endpoint {
-    Endpoint::new(TCP, request.public.octets(), port)
+    Endpoint::new(TCP, octets(request.public), port)
 }
 
 /// The ports to try, in order.
@@ -110,13 +111,13 @@ fn forwarded(ports: &mut impl Ports, request: &PortRequest) -> Result<Option<Por
         return Ok(None);
     };
     let owner = ports.owner(&public(request, port))?;
-    Ok(owner.filter(|owner| is_held(owner, request.inside.octets(), port)).map(|_| port))
+    Ok(owner.filter(|owner| is_held(owner, octets(request.inside), port)).map(|_| port))
 }
 
 /// FNV-1a of what makes the request (draft-eastlake-fnv): spreads hosts and ports over the pool.
 fn seed(request: &PortRequest) -> u32 {
     let port = request.port.map_or(request.session, u32::from);
-    let bytes = [request.inside.octets(), request.public.octets(), port.to_be_bytes()];
+    let bytes = [octets(request.inside), octets(request.public), port.to_be_bytes()];
     bytes
         .as_flattened()
         .iter()
@@ -167,7 +168,8 @@ mod tests {
     }
 
     fn request(public: Ipv4Addr, port: Option<u16>) -> PortRequest {
-        PortRequest { session: 1, public, inside: HOST, port, stated: false }
+        let (public, inside) = (public.into(), HOST.into());
+        PortRequest { session: 1, public, inside, port, stated: false }
     }
 
     fn claim(

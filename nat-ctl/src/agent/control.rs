@@ -9,7 +9,7 @@
 //!   both inside:     original  client -> public      reply  server -> public of the client
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nat_common::{
     expectation,
@@ -87,7 +87,7 @@ pub fn expectation_key(expectation: &alg::Expectation) -> expectation::Expectati
     };
     let alg::ExpectationKey { from, to } = expectation.key;
     let port = Port::new(to.port());
-    expectation::ExpectationKey::new(zone, TCP, from.octets(), to.ip().octets(), port)
+    expectation::ExpectationKey::new(zone, TCP, octets(from), octets(to.ip()), port)
 }
 
 /// Its value, until `expires`.
@@ -100,21 +100,30 @@ pub fn expectation(
     let rule = session.rule();
     match expectation.translation {
         alg::Translation::Inbound(to) => expectation::Expectation::inbound(
-            to.ip().octets(),
+            octets(to.ip()),
             Port::new(to.port()),
             id,
             rule,
             expires,
         ),
         alg::Translation::Outbound(public) => {
-            expectation::Expectation::outbound(public.octets(), id, rule, expires)
+            expectation::Expectation::outbound(octets(public), id, rule, expires)
         }
     }
 }
 
 /// An endpoint as the standard library writes it.
-pub fn address(endpoint: Endpoint) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(endpoint.address()), endpoint.port().number())
+pub fn address(endpoint: Endpoint) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(endpoint.address()).into(), endpoint.port().number())
+}
+
+/// An address as maps of IPv4 have it. An announcement is of the family of its session, so no other comes
+/// here; one that did would be nobody's.
+pub fn octets(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => [0; 4],
+    }
 }
 
 #[cfg(test)]
@@ -131,8 +140,8 @@ mod tests {
         session
     }
 
-    fn socket(address: [u8; 4], port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(address.into(), port)
+    fn socket(address: [u8; 4], port: u16) -> SocketAddr {
+        SocketAddr::new(address.into(), port)
     }
 
     #[test]

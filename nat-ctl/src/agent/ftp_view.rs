@@ -51,7 +51,7 @@ pub fn view(
 mod tests {
     use super::*;
     use crate::alg::{ControlFlow, Segment, Side};
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::{IpAddr, SocketAddr};
 
     /// Nothing in these lines asks for a port.
     struct Nobody;
@@ -61,16 +61,16 @@ mod tests {
             None
         }
 
-        fn release(&mut self, _: SocketAddrV4) {}
+        fn release(&mut self, _: SocketAddr) {}
 
-        fn is_inside(&self, address: Ipv4Addr) -> bool {
-            address.is_private()
+        fn is_inside(&self, address: IpAddr) -> bool {
+            matches!(address, IpAddr::V4(address) if address.is_private())
         }
     }
 
     #[test]
     fn a_session_shows_its_ends_its_user_and_its_last_command() {
-        let socket = |address: [u8; 4], port| SocketAddrV4::new(address.into(), port);
+        let socket = |address: [u8; 4], port| SocketAddr::new(address.into(), port);
         let flow = ControlFlow {
             session: 7,
             inside: Side::Client,

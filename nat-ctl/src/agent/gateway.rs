@@ -11,6 +11,7 @@ use super::{
     ftp_view,
     overload::Overload,
     reconfigure::Trial,
+    six,
     world::World,
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Agent {
     pub world: World,
     /// Control connections.
     pub bridge: Bridge,
+    /// Those over IPv6.
+    pub six: six::Bridge,
     /// Whether new flows are refused.
     pub overload: Overload,
     /// A configuration that waits to be confirmed.
@@ -168,18 +171,19 @@ impl Agent {
     }
 
     fn open_sessions(&self) -> u64 {
-        self.bridge.open().count() as u64
+        (self.bridge.open().count() + self.six.open().count()) as u64
     }
 
     fn ftp_sessions(&mut self) -> Vec<FtpSessionView> {
         let (rules, now) = (self.rules.rules(), clock::now());
         let (moment, bridge) = (clock::moment(), &self.bridge);
-        let mut views: Vec<FtpSessionView> = bridge
-            .open()
-            .map(|(session, about)| {
-                let rule = rules.find_id(about.rule.number()).map(|rule| rule.name().to_string());
+        let four = bridge.open().map(|(session, about)| (session, about.rule, about.created));
+        let mut views: Vec<FtpSessionView> = four
+            .chain(self.six.open())
+            .map(|(session, rule, created)| {
+                let rule = rules.find_id(rule.number()).map(|rule| rule.name().to_string());
                 let last = bridge.last_transfer(session.flow().session, moment);
-                ftp_view::view(session, now.since(about.created), rule, last.as_ref())
+                ftp_view::view(session, now.since(created), rule, last.as_ref())
             })
             .collect();
         views.sort_unstable_by_key(|view| view.id);

@@ -43,6 +43,7 @@ mod run;
 mod scrape;
 mod segment;
 mod send;
+mod six;
 mod world;
 
 pub use error::AgentError;

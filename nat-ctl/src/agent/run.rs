@@ -31,6 +31,7 @@ use super::{
     report,
     scrape::{self, Scrape},
     send::RawSender,
+    six,
     world::World,
 };
 use crate::{
@@ -71,8 +72,9 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
             return Err(AgentError::system("open a raw socket")(error));
         }
     };
-    let bridge =
-        Bridge::new(policy(&options.config), expectation_seconds(&options.config.timeouts));
+    let expectation = expectation_seconds(&options.config.timeouts);
+    let bridge = Bridge::new(policy(&options.config), expectation);
+    let six = six::Bridge::new(policy(&options.config), expectation);
     let mut agent = Agent {
         instance: options.instance,
         config_file: options.config_file,
@@ -80,6 +82,7 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
         rules: options.rules,
         world: World { plane, sender },
         bridge,
+        six,
         overload: Overload::default(),
         trial: None,
         fragments,
@@ -102,6 +105,7 @@ impl Agent {
         let ring = self.world.plane.ring()?;
         let mut punts = Punts::new(ring).map_err(AgentError::system("wait for segments"))?;
         self.bridge.adopt(&mut self.world);
+        self.six.adopt(&mut self.world);
         let mut server = Server::bind(&self.instance.socket())?;
         let scrape = metrics.map(|socket| Scrape::start(socket, server.asker())).transpose();
         let _scrape = scrape.map_err(AgentError::system("serve --metrics"))?;
@@ -163,6 +167,11 @@ impl Agent {
             Punt::Segment => {
                 self.bridge.on_punt(&mut self.world, header, packet, clock::moment());
             }
+            Punt::Six(zone) => {
+                let now = clock::moment();
+                self.six.on_punt(&mut self.world, zone, packet, now);
+                self.six.tell(self.bridge.history(), now);
+            }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);
             }
@@ -215,7 +224,9 @@ impl Agent {
         }
         self.bridge.sweep(&mut self.world, now.seconds());
         let moment = clock::moment();
+        self.six.sweep(&mut self.world, now.seconds());
         self.bridge.tell(moment);
+        self.six.tell(self.bridge.history(), moment);
         self.bridge.history().give_up(moment).iter().for_each(report::transferred);
         self.end_trial(now.seconds());
         let dropped = |reason| self.world.plane.maps().dropped(reason).ok();

@@ -1,11 +1,12 @@
-//! The way back to the wire: a raw socket whose packets carry their own IPv4 header.
+//! The way back to the wire: raw sockets whose packets carry their own IP header.
 //!
-//! Invariant: everything sent here is marked, so that the guard on the way out knows it as
-//! translated. Sending never waits: a full queue is a lost packet, which TCP repeats.
+//! Invariant: what is sent of IPv4 is marked, so that the guard on the way out knows it as
+//! translated; of IPv6, which is not, nothing needs that. Sending never waits: a full queue is a lost
+//! packet, which TCP repeats.
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd as _,
 };
 
@@ -34,6 +35,8 @@ pub enum SendError {
 #[derive(Debug)]
 pub struct RawSender {
     socket: Socket,
+    /// None where the kernel has no IPv6.
+    six: Option<Socket>,
 }
 
 impl RawSender {
@@ -47,7 +50,9 @@ impl RawSender {
         socket.set_header_included_v4(true)?;
         socket.set_mark(AGENT_MARK)?;
         // A socket of IPPROTO_RAW receives nothing, so its receive buffer costs nothing.
-        Ok(Self { socket })
+        let six = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(IPPROTO_RAW)));
+        let six = six.and_then(|six| six.set_nonblocking(true).map(|()| six)).ok();
+        Ok(Self { socket, six })
     }
 
     /// Sends a packet to the destination in its header; by the interface with that number, where one
@@ -60,14 +65,23 @@ impl RawSender {
             return Err(SendError::Refused(io::ErrorKind::InvalidInput.into()));
         };
         let address = SocketAddrV4::new(destination, 0);
-        let sent = match uplink {
+        told(match uplink {
             None => self.socket.send_to(packet, &SockAddr::from(address)).map(drop),
             Some(index) => self.send_by(index, packet, address),
-        };
-        sent.map_err(|error| match error.raw_os_error() {
-            Some(libc::EMSGSIZE) => SendError::TooBig,
-            _ => SendError::Refused(error),
         })
+    }
+
+    /// The same for a packet of IPv6.
+    ///
+    /// # Errors
+    /// See [`RawSender::send`].
+    pub fn send6(&self, packet: &[u8]) -> Result<(), SendError> {
+        let destination = packet.get(24..).and_then(|rest| rest.first_chunk::<16>());
+        let (Some(&destination), Some(six)) = (destination, &self.six) else {
+            return Err(SendError::Refused(io::ErrorKind::InvalidInput.into()));
+        };
+        let address = SocketAddrV6::new(Ipv6Addr::from(destination), 0, 0, 0);
+        told(six.send_to(packet, &SockAddr::from(address)).map(drop))
     }
 
     fn send_by(&self, index: u32, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
@@ -85,6 +99,13 @@ impl RawSender {
         )?;
         Ok(())
     }
+}
+
+fn told(sent: io::Result<()>) -> Result<(), SendError> {
+    sent.map_err(|error| match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => SendError::TooBig,
+        _ => SendError::Refused(error),
+    })
 }
 
 /// Source and destination of a packet.

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use aya::maps::MapError;
@@ -25,6 +25,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     claim::{self, Ports},
+    control::octets,
     kernel::Kernel,
     report,
     send::{RawSender, SendError, ends},
@@ -189,7 +190,7 @@ impl Kernel for World {
 impl alg::Gateway for World {
     fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
         let pool = self.plane.settings().pool;
-        let claimed = PublicPorts::of(self.maps(), request.public)
+        let claimed = PublicPorts::of(self.maps(), octets(request.public))
             .and_then(|mut ports| claim::claim(&mut ports, &pool, request));
         claimed.unwrap_or_else(|error| {
             report::failed(&error);
@@ -197,12 +198,14 @@ impl alg::Gateway for World {
         })
     }
 
-    fn release(&mut self, _public: SocketAddrV4) {
+    fn release(&mut self, _public: SocketAddr) {
         // Another session may have announced the same inside endpoint, and so share the port: the
         // sweep releases it when nothing uses it.
     }
 
-    fn is_inside(&self, address: Ipv4Addr) -> bool {
+    fn is_inside(&self, address: IpAddr) -> bool {
+        // What IPv6 has inside is seen outside as it is.
+        let IpAddr::V4(address) = address else { return false };
         let own = maps::optional(self.plane.maps().one_to_one.get(&address.octets(), 0));
         // Where the map can't be read, nothing but a line of text is at stake.
         address.is_private() || is_shared(address) || matches!(own, Ok(Some(_)))
@@ -221,8 +224,8 @@ struct PublicPorts<'a> {
 }
 
 impl<'a> PublicPorts<'a> {
-    fn of(maps: &'a mut Maps, address: Ipv4Addr) -> Result<Self, PlaneError> {
-        let home = maps.ports.home(address.octets()).map_err(refused("look up an address"))?;
+    fn of(maps: &'a mut Maps, address: [u8; 4]) -> Result<Self, PlaneError> {
+        let home = maps.ports.home(address).map_err(refused("look up an address"))?;
         Ok(Self { owners: &mut maps.ports, home })
     }
 }
@@ -249,6 +252,6 @@ impl Ports for PublicPorts<'_> {
     }
 }
 
-fn refused(what: impl Display) -> impl FnOnce(MapError) -> PlaneError {
+pub(super) fn refused(what: impl Display) -> impl FnOnce(MapError) -> PlaneError {
     move |error| PlaneError::Refused { what: what.to_string(), why: error.to_string() }
 }

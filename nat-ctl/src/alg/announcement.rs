@@ -4,7 +4,7 @@
 //! has been checked, so nothing behind this file sees an octet of 999 or a port of 102215.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Range,
 };
 
@@ -37,11 +37,11 @@ pub struct Announcement {
     pub span: Range<usize>,
 }
 
-/// An IPv4 address as it stands in a line.
+/// An address as it stands in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Where it stands.
     pub span: Range<usize>,
     /// What separates its octets.
@@ -59,7 +59,7 @@ pub enum Separator {
 
 impl Separator {
     /// An address in this form.
-    pub fn write(self, address: Ipv4Addr) -> Vec<u8> {
+    pub fn write(self, address: IpAddr) -> Vec<u8> {
         let text = address.to_string();
         match self {
             Separator::Comma => text.replace('.', ",").into_bytes(),
@@ -70,13 +70,16 @@ impl Separator {
 
 impl Announcement {
     /// The text for `span` that announces another address and port, in the plainest form there is.
-    pub fn rewritten(&self, address: Ipv4Addr, port: u16) -> Vec<u8> {
+    pub fn rewritten(&self, address: IpAddr, port: u16) -> Vec<u8> {
         let comma = |address| Separator::Comma.write(address);
         let [high, low] = port.to_be_bytes();
         let pair = format!("{high},{low}").into_bytes();
         match self.form {
             Form::Port => [&b"PORT "[..], &comma(address), b",", &pair].concat(),
-            Form::Eprt => format!("EPRT |1|{address}|{port}|").into_bytes(),
+            Form::Eprt => {
+                let family = if address.is_ipv6() { 2 } else { 1 };
+                format!("EPRT |{family}|{address}|{port}|").into_bytes()
+            }
             Form::Lprt => [&b"LPRT 4,4,"[..], &comma(address), b",2,", &pair].concat(),
             Form::Pasv => [&comma(address)[..], b",", &pair].concat(),
             Form::Lpsv => [&b"4,4,"[..], &comma(address), b",2,", &pair].concat(),
@@ -161,7 +164,7 @@ fn epsv(line: &[u8], from: usize) -> Reading {
     Reading::Nothing
 }
 
-/// `|1|address|port|` with any delimiter (RFC 2428, 2).
+/// `|1|address|port|` with any delimiter, or with 2 an address of IPv6 (RFC 2428, 2).
 fn eprt(line: &[u8], verb_at: usize, at: usize) -> Reading {
     let argument = line.get(at..).unwrap_or_default();
     let Some(delimiter) = argument.first().filter(|byte| byte.is_ascii_graphic()) else {
@@ -175,12 +178,16 @@ fn eprt(line: &[u8], verb_at: usize, at: usize) -> Reading {
     };
     let address_at = at + 1 + family.len() + 1;
     let span = address_at..address_at + address.len();
-    let stated = dotted(address, span);
+    let stated = match family {
+        b"2" => six(address, span.clone()).or_else(|| dotted(address, span)),
+        _ => dotted(address, span),
+    };
     let refused = |reason| Reading::Refused(reason, stated.clone());
     if fields.next().is_some() || !rest.iter().all(|byte| is_blank(*byte)) {
         return refused(Refusal::Malformed);
     }
-    if family != b"1" {
+    let is_six = stated.as_ref().is_some_and(|stated| stated.address.is_ipv6());
+    if family != b"1" && !is_six {
         return refused(Refusal::OtherFamily);
     }
     if stated.is_none() || port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
@@ -195,14 +202,25 @@ fn eprt(line: &[u8], verb_at: usize, at: usize) -> Reading {
     }
 }
 
+/// An IPv6 address in a field, unless it maps one of IPv4.
+fn six(field: &[u8], span: Range<usize>) -> Option<Stated> {
+    let address: Ipv6Addr = str::from_utf8(field).ok()?.parse().ok()?;
+    let separator = Separator::Dot;
+    address.to_ipv4_mapped().is_none().then_some(Stated {
+        address: address.into(),
+        span,
+        separator,
+    })
+}
+
 /// An IPv4 address in a field, alone or at the end of an IPv6 address that maps it.
 fn dotted(field: &[u8], span: Range<usize>) -> Option<Stated> {
     let text = str::from_utf8(field).ok()?;
     let separator = Separator::Dot;
-    if let Ok(address) = text.parse() {
-        return Some(Stated { address, span, separator });
+    if let Ok(address) = text.parse::<Ipv4Addr>() {
+        return Some(Stated { address: address.into(), span, separator });
     }
-    let address = text.parse::<Ipv6Addr>().ok()?.to_ipv4_mapped()?;
+    let address = text.parse::<Ipv6Addr>().ok()?.to_ipv4_mapped()?.into();
     let tail = text.rfind(':')? + 1;
     let span = span.start + tail..span.end;
     text.get(tail..)?.contains('.').then_some(Stated { address, span, separator })
@@ -283,7 +301,8 @@ impl Run {
         let [a, b, c, d] = self.numbers.get(skipped..skipped + 4)? else { return None };
         let octet = |number: &(u16, Range<usize>)| u8::try_from(number.0).ok();
         let address = Ipv4Addr::new(octet(a)?, octet(b)?, octet(c)?, octet(d)?);
-        Some(Stated { address, span: a.1.start..d.1.end, separator: Separator::Comma })
+        let span = a.1.start..d.1.end;
+        Some(Stated { address: address.into(), span, separator: Separator::Comma })
     }
 }
 
@@ -295,7 +314,7 @@ fn count(line: &[u8], at: usize, belongs: fn(u8) -> bool) -> usize {
 mod tests {
     use super::*;
 
-    fn announced(reading: Reading) -> (Option<Ipv4Addr>, u16) {
+    fn announced(reading: Reading) -> (Option<IpAddr>, u16) {
         match reading {
             Reading::Announced(found) => (found.stated.map(|stated| stated.address), found.port),
             other => panic!("not announced: {other:?}"),
@@ -304,7 +323,7 @@ mod tests {
 
     #[test]
     fn numbers_before_the_address_are_passed_over() {
-        let address = Some(Ipv4Addr::new(10, 0, 2, 2));
+        let address = Some(Ipv4Addr::new(10, 0, 2, 2).into());
         for line in [
             "227 Mode 2 (10,0,2,2,4,5)",
             "227 1, 2, 3 go 10,0,2,2,4,5",
@@ -355,8 +374,20 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ipv6_is_announced_with_a_2() {
+        let (line, address) = (b"EPRT |2|2001:db8::5|45119|", "2001:db8::5".parse().unwrap());
+        let Reading::Announced(found) = of_command(line) else { panic!("not announced") };
+        assert_eq!(found.rewritten(address, found.port), line);
+        assert_eq!(announced(Reading::Announced(found)), (Some(address), 45119));
+        for line in ["EPRT |1|2001:db8::5|45119|", "EPRT |2|10.0.1.2|45119|"] {
+            let read = of_command(line.as_bytes());
+            assert!(matches!(read, Reading::Refused(..)), "{line}: {read:?}");
+        }
+    }
+
+    #[test]
     fn what_is_written_is_read_back() {
-        let (address, port) = (Ipv4Addr::new(203, 0, 113, 1), 40963);
+        let (address, port) = (IpAddr::from([203, 0, 113, 1]), 40963);
         for line in ["port 1,2,3,4,5,6 ", "eprt #1#1.2.3.4#5#", "LPRT 4,4,1,2,3,4,2,5,6"] {
             let Reading::Announced(found) = of_command(line.as_bytes()) else { panic!("{line}") };
             let mut new = line.as_bytes().to_vec();

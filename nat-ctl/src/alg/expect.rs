@@ -1,6 +1,6 @@
 //! Data connections that a control flow has announced.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,19 +21,19 @@ pub struct Expectation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExpectationKey {
     /// Who dials: the peer of the control flow.
-    pub from: Ipv4Addr,
+    pub from: IpAddr,
     /// What it dials.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
 }
 
 /// The translation of an expected data connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Translation {
     /// It comes from outside, to a claimed public port, and goes to this inside endpoint.
-    Inbound(SocketAddrV4),
+    Inbound(SocketAddr),
     /// It comes from inside and leaves with this public address; its source port (20, with a server
     /// that dials from there) is kept where that is free.
-    Outbound(Ipv4Addr),
+    Outbound(IpAddr),
 }
 
 /// A public port that the engine asks for.
@@ -42,9 +42,9 @@ pub struct PortRequest {
     /// The session that asks.
     pub session: u32,
     /// The public address.
-    pub public: Ipv4Addr,
+    pub public: IpAddr,
     /// The inside host that a connection to the port will go to.
-    pub inside: Ipv4Addr,
+    pub inside: IpAddr,
     /// Its port there, which is also the public port that is wanted most. `None` where a line is
     /// being announced before it is complete: any port will do.
     pub port: Option<u16>,
@@ -64,13 +64,13 @@ pub trait Gateway {
 
     /// Whether a client may have one connection more announced; it counts as announced then. Where nobody
     /// counts, every client may.
-    fn admit(&mut self, _client: Ipv4Addr) -> Result<(), Refusal> {
+    fn admit(&mut self, _client: IpAddr) -> Result<(), Refusal> {
         Ok(())
     }
 
     /// Gives a port back that was claimed for nothing.
-    fn release(&mut self, public: SocketAddrV4);
+    fn release(&mut self, public: SocketAddr);
 
     /// Whether an address is one that must not be seen outside.
-    fn is_inside(&self, address: Ipv4Addr) -> bool;
+    fn is_inside(&self, address: IpAddr) -> bool;
 }

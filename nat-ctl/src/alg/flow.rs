@@ -1,7 +1,7 @@
 //! What the data plane knows of a control flow, in the words of FTP: a client and a server, one of
 //! them inside.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,24 +51,38 @@ pub struct ControlFlow {
     /// Which end is inside.
     pub inside: Side,
     /// The client's own address and port.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The server's own address and port.
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// What the outside end sees of the inside end.
-    pub public: SocketAddrV4,
+    pub public: SocketAddr,
 }
 
 impl ControlFlow {
     /// The own address of an end.
-    pub const fn address(&self, side: Side) -> Ipv4Addr {
+    pub const fn address(&self, side: Side) -> IpAddr {
         match side {
-            Side::Client => *self.client.ip(),
-            Side::Server => *self.server.ip(),
+            Side::Client => self.client.ip(),
+            Side::Server => self.server.ip(),
         }
     }
 
+    /// Whether the outside knows the inside end by another address or port. One of IPv6 is known as it is.
+    pub fn is_translated(&self) -> bool {
+        let inside = match self.inside {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        };
+        inside != self.public
+    }
+
+    /// Whether an address is of the family that the flow is of.
+    pub fn is_of_family(&self, address: IpAddr) -> bool {
+        address.is_ipv6() == self.public.is_ipv6()
+    }
+
     /// Who opens an expected connection: from an address of the client's, or from one of the server's.
-    pub fn dials(&self, from: Ipv4Addr) -> Side {
-        if from == *self.client.ip() { Side::Client } else { Side::Server }
+    pub fn dials(&self, from: IpAddr) -> Side {
+        if from == self.client.ip() { Side::Client } else { Side::Server }
     }
 }

@@ -5,7 +5,7 @@
 //! the inside port; what follows of the old argument is swallowed. The pinhole is made when the line
 //! is complete, and what the receiver has of it until then is a line that has not ended.
 
-use std::{net::Ipv4Addr, ops::Range};
+use std::{net::IpAddr, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ impl Opening {
     }
 
     /// The text that leaves in the place of the argument.
-    pub fn text(&self, address: Ipv4Addr, port: u16) -> Vec<u8> {
+    pub fn text(&self, address: IpAddr, port: u16) -> Vec<u8> {
         let [high, low] = port.to_be_bytes();
         match self.form {
             Form::Eprt => {
@@ -104,7 +104,7 @@ fn swallows(form: Form, bytes: &[u8]) -> usize {
 
 /// Looks for an argument in the bytes that are there of a line. `own` are the addresses that its
 /// sender may state; in the free text of a reply, only a number that begins one of them counts.
-pub fn find(side: Side, line: &[u8], own: &[Ipv4Addr]) -> Option<Opening> {
+pub fn find(side: Side, line: &[u8], own: &[IpAddr]) -> Option<Opening> {
     match side {
         Side::Client => in_command(line),
         Side::Server => in_reply(line, own),
@@ -127,7 +127,7 @@ fn in_command(line: &[u8]) -> Option<Opening> {
     Some(opening)
 }
 
-fn in_reply(line: &[u8], own: &[Ipv4Addr]) -> Option<Opening> {
+fn in_reply(line: &[u8], own: &[IpAddr]) -> Option<Opening> {
     // A list that text follows has ended: its port is known.
     if let Reading::Announced(Announcement { form, span, port, .. }) = announcement::of_reply(line)
         && span.end < line.len()
@@ -179,8 +179,10 @@ fn in_epsv(line: &[u8], from: usize) -> Option<Opening> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(203, 0, 113, 1)];
+    const OWN: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1))];
 
     fn at(side: Side, line: &str) -> Option<usize> {
         find(side, line.as_bytes(), &OWN).map(|opening| opening.at)

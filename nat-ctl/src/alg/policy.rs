@@ -3,7 +3,7 @@
 //!
 //! Invariant: a policy never loosens what the engine refuses by itself.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{keyword, quota::Quota, refusal::ForeignAddress};
 
@@ -14,7 +14,7 @@ pub struct Policy {
     pub foreign: ForeignAddress,
     /// Other addresses of a server, by that of its control connections: its data connections may come
     /// from there, and it may announce them as its own.
-    pub data_addresses: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    pub data_addresses: BTreeMap<IpAddr, Vec<IpAddr>>,
     /// What one client may announce.
     pub quota: Quota,
     /// The rules of strict mode, where it is on.
@@ -30,7 +30,7 @@ pub struct Strict {
 
 impl Policy {
     /// The other addresses of a server.
-    pub fn others(&self, server: Ipv4Addr) -> &[Ipv4Addr] {
+    pub fn others(&self, server: IpAddr) -> &[IpAddr] {
         self.data_addresses.get(&server).map_or(&[], Vec::as_slice)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use super::refusal::Refusal;
@@ -33,7 +33,7 @@ impl Default for Quota {
 #[derive(Debug, Default)]
 pub struct Clients {
     quota: Quota,
-    clients: HashMap<Ipv4Addr, Client>,
+    clients: HashMap<IpAddr, Client>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Clients {
     }
 
     /// Whether a client may announce one connection more in the second `now`, which is taken from its credit then.
-    pub fn admit(&mut self, client: Ipv4Addr, now: u32) -> Result<(), Refusal> {
+    pub fn admit(&mut self, client: IpAddr, now: u32) -> Result<(), Refusal> {
         let Quota { per_client, per_second, .. } = self.quota;
         let known = self.client(client);
         known.refill(per_second, now);
@@ -64,7 +64,7 @@ impl Clients {
     }
 
     /// A session of a client had `before` pinholes and has `after` now.
-    pub fn changed(&mut self, client: Ipv4Addr, before: usize, after: usize) {
+    pub fn changed(&mut self, client: IpAddr, before: usize, after: usize) {
         if before == after {
             return;
         }
@@ -82,7 +82,7 @@ impl Clients {
         });
     }
 
-    fn client(&mut self, client: Ipv4Addr) -> &mut Client {
+    fn client(&mut self, client: IpAddr) -> &mut Client {
         let credit = most(self.quota.per_second);
         match self.clients.entry(client) {
             Entry::Occupied(known) => known.into_mut(),
@@ -108,8 +108,8 @@ fn most(per_second: u32) -> u64 {
 mod tests {
     use super::*;
 
-    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 3);
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 2));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 3));
 
     fn at(second: u32) -> u32 {
         1000 + second

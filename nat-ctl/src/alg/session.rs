@@ -3,7 +3,7 @@
 //! Invariant: the commands of a segment come in the order in which they must take effect, and a
 //! byte is read once. What has been read before only passes through the edit list again.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use nat_common::watch::Watch;
@@ -102,6 +102,20 @@ impl Session {
             session.stream_mut(side).line = LineState::within(side);
         }
         session
+    }
+
+    /// A line of `side` starts with this byte, and what stood before it was read by another agent: a command
+    /// of the client may wait for its reply.
+    pub fn reads_on(&mut self, side: Side, line: u32) {
+        let stream = self.stream_mut(side);
+        stream.line.restart();
+        stream.starts_at(line);
+        self.dialogue.miss();
+    }
+
+    /// Where the next line of `side` starts, if it is not under way.
+    pub fn line_starts(&self, side: Side) -> Option<u32> {
+        self.stream(side).line_starts()
     }
 
     /// The stream of `side` starts with this byte: the number of its SYN, and one. Without it the
@@ -214,19 +228,19 @@ impl Session {
 
     /// A pinhole, and the same for each other address that the server may dial from.
     fn twins(&self, key: ExpectationKey) -> impl Iterator<Item = ExpectationKey> {
-        let dials = key.from == *self.flow.server.ip();
+        let dials = key.from == self.flow.server.ip();
         let others = self.others().iter().filter(move |_| dials);
         std::iter::once(key).chain(others.map(move |from| ExpectationKey { from: *from, ..key }))
     }
 
     /// The other addresses of the server.
-    fn others(&self) -> &[Ipv4Addr] {
-        self.policy.others(*self.flow.server.ip())
+    fn others(&self) -> &[IpAddr] {
+        self.policy.others(self.flow.server.ip())
     }
 
     /// The addresses that an end may announce as its own.
-    fn own(&self, side: Side) -> Vec<Ipv4Addr> {
-        let public = Some(*self.flow.public.ip()).filter(|_| side == self.flow.inside);
+    fn own(&self, side: Side) -> Vec<IpAddr> {
+        let public = Some(self.flow.public.ip()).filter(|_| side == self.flow.inside);
         let others = self.others().iter().copied().filter(|_| side == Side::Server);
         std::iter::once(self.flow.address(side)).chain(public).chain(others).collect()
     }

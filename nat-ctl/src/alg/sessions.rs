@@ -2,14 +2,14 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
     Command, Segment,
     expect::{Gateway, PortRequest},
-    flow::ControlFlow,
+    flow::{ControlFlow, Side},
     image::ImageError,
     policy::Policy,
     quota::Clients,
@@ -49,6 +49,18 @@ impl Sessions {
         self.put(Session::picked_up(flow, Arc::clone(&self.policy)));
     }
 
+    /// A session that a predecessor has read: each side, client and server, up to the start of a line, or
+    /// nobody knows where.
+    pub fn rejoin(&mut self, flow: ControlFlow, lines: [Option<u32>; 2]) {
+        let mut session = Session::picked_up(flow, Arc::clone(&self.policy));
+        for (side, line) in [Side::Client, Side::Server].into_iter().zip(lines) {
+            if let Some(line) = line {
+                session.reads_on(side, line);
+            }
+        }
+        self.put(session);
+    }
+
     /// Goes on with a session that a predecessor has left; `None` where that is of another flow.
     pub fn resume(
         &mut self,
@@ -78,7 +90,7 @@ impl Sessions {
         let (session, clients) = (self.open.get_mut(&session)?, &mut self.clients);
         let before = session.pinholes();
         let commands = session.on_segment(segment, &mut Counting { gateway, clients, now });
-        clients.changed(*session.flow().client.ip(), before, session.pinholes());
+        clients.changed(session.flow().client.ip(), before, session.pinholes());
         Some(commands)
     }
 
@@ -92,7 +104,7 @@ impl Sessions {
     /// The control flow is over, but what it has sent may come again.
     pub fn finish(&mut self, session: u32, gateway: &mut dyn Gateway) -> Vec<Command> {
         let Some(session) = self.open.get_mut(&session) else { return Vec::new() };
-        self.clients.changed(*session.flow().client.ip(), session.pinholes(), 0);
+        self.clients.changed(session.flow().client.ip(), session.pinholes(), 0);
         session.on_flow_end(gateway)
     }
 
@@ -123,9 +135,9 @@ impl Sessions {
         let entry = self.open.entry(flow.session);
         if let Entry::Occupied(before) = &entry {
             let before = before.get();
-            self.clients.changed(*before.flow().client.ip(), before.pinholes(), 0);
+            self.clients.changed(before.flow().client.ip(), before.pinholes(), 0);
         }
-        self.clients.changed(*flow.client.ip(), 0, pinholes);
+        self.clients.changed(flow.client.ip(), 0, pinholes);
         entry.insert_entry(session).into_mut()
     }
 }
@@ -135,15 +147,15 @@ impl Gateway for Counting<'_> {
         self.gateway.claim(request)
     }
 
-    fn admit(&mut self, client: Ipv4Addr) -> Result<(), Refusal> {
+    fn admit(&mut self, client: IpAddr) -> Result<(), Refusal> {
         self.clients.admit(client, self.now)
     }
 
-    fn release(&mut self, public: SocketAddrV4) {
+    fn release(&mut self, public: SocketAddr) {
         self.gateway.release(public);
     }
 
-    fn is_inside(&self, address: Ipv4Addr) -> bool {
+    fn is_inside(&self, address: IpAddr) -> bool {
         self.gateway.is_inside(address)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -41,12 +41,12 @@ impl Gateway for Ports {
         Some(port)
     }
 
-    fn release(&mut self, public: SocketAddrV4) {
+    fn release(&mut self, public: SocketAddr) {
         assert!(self.claimed.remove(&public.port()), "{public} was not claimed");
     }
 
-    fn is_inside(&self, address: Ipv4Addr) -> bool {
-        address.is_private()
+    fn is_inside(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if address.is_private())
     }
 }
 
@@ -519,7 +519,7 @@ fn the_fullest_session_fits_its_record() {
 fn what_another_version_has_left_is_refused() {
     let mut bytes = Lab::new(Side::Client).session.to_bytes().expect("it fits");
     bytes[0] += 1;
-    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(4))));
+    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(5))));
     assert!(Session::from_bytes(&bytes[..9], Arc::default()).is_err());
     assert!(Session::from_bytes(&[], Arc::default()).is_err());
 }

@@ -2,24 +2,25 @@
 //!
 //! Invariant: reading changes nothing.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
 use nat_ctl::{
     error::{Exit, Failure},
     options::Instance,
     output::{Printer, Question},
-    rules::Protocol,
+    rules::{FlowProtocol, Protocol},
 };
 
 use super::{state::source, written};
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// tcp, udp or icmp
+    /// tcp, udp or icmp; icmpv6 is icmp between addresses of IPv6
     #[arg(long, value_name = "PROTO")]
-    protocol: Protocol,
-    /// Where it comes from: 198.51.100.7:40000; for icmp the address, or address:identifier
+    protocol: FlowProtocol,
+    /// Where it comes from: 198.51.100.7:40000, [2001:db8::7]:40000; for icmp the address, or
+    /// address:identifier
     #[arg(value_name = "SRC:PORT")]
     src: Place,
     /// Where it goes: 203.0.113.10:21; for icmp the address
@@ -36,7 +37,7 @@ pub struct ExplainArgs {
 /// An address and a port that may be left out.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    address: Ipv4Addr,
+    address: IpAddr,
     port: Option<u16>,
 }
 
@@ -44,12 +45,12 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(place) = text.parse::<SocketAddrV4>() {
-            return Ok(Self { address: *place.ip(), port: Some(place.port()) });
+        if let Ok(place) = text.parse::<SocketAddr>() {
+            return Ok(Self { address: place.ip(), port: Some(place.port()) });
         }
-        let address = text.parse();
-        let address =
-            address.map_err(|_| "an IPv4 address and a port (192.0.2.1:80)".to_owned())?;
+        let address = text
+            .parse()
+            .map_err(|_| "an address and a port (192.0.2.1:80, [2001:db8::1]:80)".to_owned())?;
         Ok(Self { address, port: None })
     }
 }
@@ -57,16 +58,24 @@ impl std::str::FromStr for Place {
 /// Asks and prints.
 pub fn explain(args: ExplainArgs, instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     let ExplainArgs { protocol, src, dst, interface, ack } = args;
-    let port = |place: Place, name: &str| match (place.port, protocol) {
+    if src.address.is_ipv4() != dst.address.is_ipv4() {
+        let why = "explain: no packet has an address of IPv4 and one of IPv6";
+        return Err(Failure::new(Exit::Usage, format_args!("{why}")));
+    }
+    let is_echo = protocol == FlowProtocol::ICMPV6 || protocol == Protocol::Icmp.into();
+    let port = |place: Place, name: &str| match (place.port, place.address) {
         (Some(port), _) => Ok(port),
-        (None, Protocol::Icmp) => Ok(1),
-        (None, Protocol::Tcp | Protocol::Udp) => Err(Failure::new(
-            Exit::Usage,
-            format_args!(
-                "explain: {name} {} lacks a port: write {}:PORT",
-                place.address, place.address
-            ),
-        )),
+        (None, _) if is_echo => Ok(1),
+        (None, address) => {
+            let wanted = match address {
+                IpAddr::V4(address) => format!("{address}:PORT"),
+                IpAddr::V6(address) => format!("[{address}]:PORT"),
+            };
+            Err(Failure::new(
+                Exit::Usage,
+                format_args!("explain: {name} {address} lacks a port: write {wanted}"),
+            ))
+        }
     };
     let question = Question {
         protocol,

@@ -126,6 +126,7 @@ enum FlowsCommand {
     /// Print how many flows match every condition
     Count(FlowFilter),
     /// End the flows that match every condition, and print how many they were
+    #[command(visible_alias = "flush")]
     Delete(FlowFilter),
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     num::{NonZeroU8, NonZeroU16},
 };
 
@@ -172,12 +172,17 @@ impl From<Filtering> for u16 {
 /// Other addresses of servers: a few of each, all told apart.
 pub(super) fn data_addresses<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>, D::Error> {
-    let servers = BTreeMap::<Ipv4Addr, Vec<Ipv4Addr>>::deserialize(deserializer)?;
+) -> Result<BTreeMap<IpAddr, Vec<IpAddr>>, D::Error> {
+    let servers = BTreeMap::<IpAddr, Vec<IpAddr>>::deserialize(deserializer)?;
     for (server, others) in &servers {
         let all = others.iter().chain([server]).collect::<BTreeSet<_>>();
         if all.len() != others.len() + 1 {
             return Err(D::Error::custom(format_args!("an address of {server} is there twice")));
+        }
+        if others.iter().any(|other| other.is_ipv6() != server.is_ipv6()) {
+            return Err(D::Error::custom(format_args!(
+                "{server} has an address of another family: its data connections have its own"
+            )));
         }
         if others.len() > DATA_ADDRESSES {
             return Err(D::Error::custom(format_args!(

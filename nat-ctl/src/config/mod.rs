@@ -12,7 +12,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -124,7 +124,7 @@ pub struct Ftp {
     /// Other addresses of servers, from which data connections may come, by that of their control
     /// connections.
     #[serde(deserialize_with = "choice::data_addresses")]
-    pub data_addresses: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    pub data_addresses: BTreeMap<IpAddr, Vec<IpAddr>>,
     /// Whether a session that leaves the rules of FTP is ended.
     pub strict: bool,
     /// Commands that end a session in strict mode.

@@ -225,8 +225,8 @@ fn more_pinholes_than_the_engine_remembers_are_refused() {
 fn other_addresses_of_a_server_are_told_apart_and_few() {
     let text = "[ftp.data_addresses]\n\"198.51.100.7\" = [\"198.51.100.8\"]\n";
     let ftp = Config::parse(text).expect("a configuration").ftp;
-    let server = Ipv4Addr::new(198, 51, 100, 7);
-    assert_eq!(ftp.data_addresses[&server], [Ipv4Addr::new(198, 51, 100, 8)]);
+    let server = IpAddr::from([198, 51, 100, 7]);
+    assert_eq!(ftp.data_addresses[&server], [IpAddr::from([198, 51, 100, 8])]);
     for (others, wanted) in [
         ("\"198.51.100.7\"", "is there twice"),
         ("\"10.0.0.1\", \"10.0.0.1\"", "is there twice"),

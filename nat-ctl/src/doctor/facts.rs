@@ -78,7 +78,7 @@ impl Facts {
         let name = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned());
         // Routes of IPv6 are not looked at.
         let ways = subject.rules.iter().filter_map(|rule| match host(rule) {
-            IpAddr::V4(host) => Some((host, route::interface_to(host))),
+            IpAddr::V4(host) => Some((host, route::interface_to(host.into()))),
             IpAddr::V6(_) => None,
         });
         Self {

@@ -1,24 +1,24 @@
 //! `explain`: what would become of a packet.
 
-use std::{fmt, io, net::Ipv4Addr};
+use std::{fmt, io, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::printer::Printer;
-use crate::rules::Protocol;
+use super::{printer::Printer, tables::endpoint};
+use crate::rules::{FlowProtocol, Protocol};
 
 /// The packet that is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// Protocol.
-    pub protocol: Protocol,
+    pub protocol: FlowProtocol,
     /// Source.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// Source port; the identifier of an ICMP echo request.
     pub sport: u16,
     /// Destination.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// Destination port.
     pub dport: u16,
     /// The interface that it comes in by; that which leads to its source where nothing is said.
@@ -33,7 +33,7 @@ pub struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerdictView {
-    /// Translated, and sent on.
+    /// Translated, and sent on; one of IPv6 as it is.
     Forwarded,
     /// Taken by the gateway itself.
     Gateway,
@@ -46,9 +46,11 @@ pub enum VerdictView {
 }
 
 impl VerdictView {
-    fn sentence(self) -> &'static str {
+    /// In words, of a packet that is translated where it is forwarded, or that never is.
+    fn sentence(self, is_translated: bool) -> &'static str {
         match self {
-            Self::Forwarded => "translated and forwarded",
+            Self::Forwarded if is_translated => "translated and forwarded",
+            Self::Forwarded => "forwarded",
             Self::Gateway => "taken by the gateway itself, untranslated",
             Self::Kernel => "left to the kernel, untranslated",
             Self::Agent => "handed to the agent, which sends it on",
@@ -61,13 +63,13 @@ impl VerdictView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketView {
     /// Protocol.
-    pub protocol: Protocol,
+    pub protocol: FlowProtocol,
     /// Source.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// Source port, or the identifier of an echo request.
     pub sport: u16,
     /// Destination.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// Destination port.
     pub dport: u16,
     /// The interface.
@@ -77,11 +79,11 @@ pub struct PacketView {
 impl fmt::Display for PacketView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, src, sport, dst, dport, interface } = self;
-        match protocol {
-            Protocol::Icmp => write!(f, "icmp {src} to {dst}, echo request {sport}")?,
-            Protocol::Tcp | Protocol::Udp => {
-                write!(f, "{protocol} {src}:{sport} to {dst}:{dport}")?
-            }
+        if *protocol == FlowProtocol::ICMPV6 || *protocol == Protocol::Icmp.into() {
+            write!(f, "{protocol} {src} to {dst}, echo request {sport}")?;
+        } else {
+            let (src, dst) = (endpoint(*src, *sport), endpoint(*dst, *dport));
+            write!(f, "{protocol} {src} to {dst}")?;
         }
         interface.as_ref().map_or(Ok(()), |name| write!(f, ", {name}"))
     }
@@ -115,9 +117,10 @@ impl Printer {
     /// Where stdout can't be written; a closed pipe is fine.
     pub fn explained(&self, view: &ExplainView) -> io::Result<()> {
         self.object(view, |out| {
+            let sentence = view.verdict.sentence(view.packet.src.is_ipv4());
             let verdict = match &view.reason {
-                Some(reason) => format!("{} ({reason})", view.verdict.sentence()),
-                None => view.verdict.sentence().to_owned(),
+                Some(reason) => format!("{sentence} ({reason})"),
+                None => sentence.to_owned(),
             };
             let mut lines = vec![("packet", view.packet.to_string()), ("verdict", verdict)];
             if let Some(leaves) = &view.leaves {

@@ -5,16 +5,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::{flow_line::FlowLine, view::End};
-use crate::rules::{Cidr, Protocol};
+use crate::rules::{Cidr, FlowProtocol};
 
 /// Conditions that must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowFilter {
-    /// Protocol: tcp, udp or icmp
+    /// Protocol: tcp, udp, icmp, icmpv6 or a number
     #[arg(long, value_name = "PROTO")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proto: Option<Protocol>,
+    pub proto: Option<FlowProtocol>,
     /// Address or prefix of the initiator
     #[arg(long, value_name = "CIDR")]
     #[serde(skip_serializing_if = "Option::is_none")]

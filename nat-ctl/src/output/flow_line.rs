@@ -5,13 +5,13 @@
 use serde::Serialize;
 
 use super::view::{End, FlowView};
-use crate::rules::{Alg, Protocol};
+use crate::rules::{Alg, FlowProtocol};
 
 /// An element of `flows list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FlowLine<'a> {
     /// Protocol.
-    pub protocol: Protocol,
+    pub protocol: FlowProtocol,
     /// State in one word, such as `established`.
     pub state: &'a str,
     /// What the initiator sends.

@@ -2,7 +2,11 @@
 //!
 //! Invariant: a cell that has nothing to say is `-`, so that columns stay countable.
 
-use std::{io, io::Write, net::Ipv4Addr};
+use std::{
+    io,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
 
 use nat_common::reason::Reason;
 use serde::Serialize;
@@ -110,8 +114,9 @@ impl Printer {
     }
 }
 
-pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> String {
-    format!("{address}:{port}")
+/// An address and a port; brackets stand around one of IPv6.
+pub(super) fn endpoint(address: impl Into<IpAddr>, port: u16) -> String {
+    SocketAddr::new(address.into(), port).to_string()
 }
 
 pub(super) fn optional(value: Option<&impl ToString>) -> String {

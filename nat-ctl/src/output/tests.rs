@@ -19,7 +19,7 @@ pub(super) fn flow() -> FlowView {
         bytes,
     };
     FlowView {
-        protocol: Protocol::Tcp,
+        protocol: Protocol::Tcp.into(),
         state: "established".to_owned(),
         original: end("192.168.1.5", 40000, "198.51.100.9", 21, 10, 900),
         reply: end("198.51.100.9", 21, "203.0.113.10", 50000, 8, 1200),

@@ -3,7 +3,10 @@
 //! Invariant: names and types of these fields are fixed for version 1; fields may be added, none
 //! may change. Times are seconds, addresses text, ports and counters numbers.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nat_common::reason::Reason;
 use serde::{Deserialize, Serialize};
@@ -12,8 +15,8 @@ use super::FtpResult;
 use crate::{
     options::Mode,
     rules::{
-        Alg, Cidr, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule, RuleKind,
-        RuleStore, Uplink,
+        Alg, Cidr, FlowProtocol, InboundProtocol, Origin, PortRange, Protocol, Protocols, Rule,
+        RuleKind, RuleStore, Uplink,
     },
 };
 
@@ -134,12 +137,13 @@ impl InterfaceMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowView {
     /// Protocol.
-    pub protocol: Protocol,
+    pub protocol: FlowProtocol,
     /// State in one word, such as `established`.
     pub state: String,
     /// What the initiator sends.
     pub original: End,
-    /// What the answer looks like on the other side.
+    /// What the answer looks like on the other side; of IPv6, which is not translated, the same turned
+    /// round.
     pub reply: End,
     /// Seconds since the first packet.
     pub age_s: u64,
@@ -159,12 +163,12 @@ pub struct FlowView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Source address.
-    pub src: Ipv4Addr,
-    /// Source port; the identifier for ICMP.
+    pub src: IpAddr,
+    /// Source port; the identifier for ICMP, 0 for what has no ports.
     pub sport: u16,
     /// Destination address.
-    pub dst: Ipv4Addr,
-    /// Destination port; the identifier for ICMP.
+    pub dst: IpAddr,
+    /// Destination port; the identifier for ICMP, 0 for what has no ports.
     pub dport: u16,
     /// Packets of this direction.
     pub packets: u64,
@@ -178,13 +182,13 @@ pub struct ExpectationView {
     /// Protocol.
     pub protocol: Protocol,
     /// The only address that may open the connection.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// The address that it will dial.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// The port that it will dial.
     pub dport: u16,
     /// The host that it is led to.
-    pub to: Ipv4Addr,
+    pub to: IpAddr,
     /// The port there.
     pub to_port: u16,
     /// Seconds until it is removed unused.
@@ -282,7 +286,7 @@ pub struct ForwardView {
     /// Public ports; null: all of the protocol.
     pub public_ports: Option<PortsView>,
     /// Host inside.
-    pub to: std::net::IpAddr,
+    pub to: IpAddr,
     /// Its ports, one to one.
     pub to_ports: Option<PortsView>,
     /// Who may use it.

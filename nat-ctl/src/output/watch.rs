@@ -93,10 +93,10 @@ impl<T: Watched> Watch<T> {
     }
 }
 
-type Ends = [(std::net::Ipv4Addr, u16); 4];
+type Ends = [(std::net::IpAddr, u16); 4];
 
 impl Watched for FlowView {
-    type Key = (crate::rules::Protocol, Ends);
+    type Key = (crate::rules::FlowProtocol, Ends);
 
     fn key(&self) -> Self::Key {
         let (there, back) = (&self.original, &self.reply);
@@ -119,7 +119,7 @@ impl Watched for FlowView {
 }
 
 impl Watched for ExpectationView {
-    type Key = (crate::rules::Protocol, std::net::Ipv4Addr, std::net::Ipv4Addr, u16);
+    type Key = (crate::rules::Protocol, std::net::IpAddr, std::net::IpAddr, u16);
 
     fn key(&self) -> Self::Key {
         (self.protocol, self.src, self.dst, self.dport)
@@ -175,7 +175,7 @@ impl Printer {
         self.events(events, |Event { event, subject: flow }| {
             let (there, back) = (&flow.original, &flow.reply);
             let mut line = format!(
-                "{:<9}{:<5}{:<13}{} > {}  {} > {}",
+                "{:<9}{:<7}{:<13}{} > {}  {} > {}",
                 word(*event),
                 flow.protocol,
                 flow.state,

@@ -11,16 +11,20 @@
 //!                                                     story: by which rule, what would change it
 //! ```
 
+mod asked;
 mod copy;
 mod frame;
+mod six;
 mod story;
 mod world;
 
 use std::net::Ipv4Addr;
 
 use nat_common::{flow::Zone, interface::Role};
-use nat_ebpf::host::{HostPacket, Memory, Verdict, outside_egress, tc_ingress};
+use nat_ebpf::host::{HostPacket, Memory, State, Verdict, outside_egress, tc_ingress};
 use nix::net::if_::if_nametoindex;
+
+use asked::{Asked, Packet};
 
 use super::error::{PlaneError, Result};
 use super::inspect::Inspector;
@@ -34,18 +38,21 @@ impl Inspector {
     /// [`PlaneError::NotFound`] where it comes in by no interface of the gateway.
     pub fn explain(&self, question: &Question) -> Result<ExplainView> {
         let (name, index) = arrival(question)?;
-        let state = copy::state(self.maps(), &self.pins(), question)?;
-        let zone = match state.interfaces.get(&index).and_then(|interface| interface.role()) {
-            Some(Role::Lan) => Zone::Inside,
-            Some(Role::Wan) => Zone::Outside,
-            None => return Err(not_ours(&name)),
-        };
-        let key = frame::key(question, zone);
+        match Packet::of(question)? {
+            Packet::V4(asked) => self.explain4(&asked, &name, index),
+            Packet::V6(asked) => self.explain6(&asked, &name, index),
+        }
+    }
+
+    fn explain4(&self, asked: &Asked<Ipv4Addr>, name: &str, index: u32) -> Result<ExplainView> {
+        let state = copy::state(self.maps(), &self.pins(), asked)?;
+        let zone = zone_of(&state, index, name)?;
+        let key = asked.key(zone);
         let world = world::of(&state, &key, index);
         let memory = Memory::from(state.clone());
-        let mut packet = HostPacket::<true>::new(frame::of(question), index, &world);
+        let mut packet = HostPacket::<true>::new(frame::of(asked), index, &world);
         let mut verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
-        let way = route::of_packet(Ipv4Addr::from(key.dst()), question.src, index);
+        let way = route::of_packet(asked.dst.into(), asked.src.into(), index);
         if let (Verdict::Pass, Way::Forward { index: out, .. }) = (verdict, way)
             && state.interfaces.get(&out).and_then(|interface| interface.role()) == Some(Role::Wan)
         {
@@ -54,7 +61,7 @@ impl Inspector {
         }
         let leaves = match verdict {
             Verdict::Forward(hop) => {
-                let mut leaves = frame::read(&packet.frame, question.protocol);
+                let mut leaves = frame::read(&packet.frame, asked.protocol);
                 leaves.interface = route::name(hop.ifindex);
                 Some(leaves)
             }
@@ -65,7 +72,7 @@ impl Inspector {
             story::Story { before: &state, after: &after, key, way, names: self.rule_names() };
         let told = story.tell(verdict);
         Ok(ExplainView {
-            packet: PacketView { interface: Some(name), ..frame::packet(question) },
+            packet: PacketView { interface: Some(name.to_owned()), ..asked.view() },
             verdict: match (verdict, way) {
                 (Verdict::Forward(_), _) => VerdictView::Forwarded,
                 (Verdict::Punted, _) => VerdictView::Agent,
@@ -83,6 +90,15 @@ impl Inspector {
             change: told.change,
             note: told.note,
         })
+    }
+}
+
+/// The side that packets come from by an interface.
+fn zone_of(state: &State, index: u32, name: &str) -> Result<Zone> {
+    match state.interfaces.get(&index).and_then(|interface| interface.role()) {
+        Some(Role::Lan) => Ok(Zone::Inside),
+        Some(Role::Wan) => Ok(Zone::Outside),
+        None => Err(not_ours(name)),
     }
 }
 

@@ -4,9 +4,10 @@
 //! that a long table is read on any thread.
 
 mod delete;
+mod six;
 mod status;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::ControlFlow, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf};
 
 use aya::maps::MapError;
 use nat_common::{
@@ -74,25 +75,35 @@ impl Inspector {
         &self.state.rules
     }
 
-    /// Hands over the flows that match, as they are read.
-    pub fn each_flow(&self, filter: &FlowFilter, each: Each<'_>) {
+    /// Hands over the flows that match, as they are read: those of IPv4, then those of IPv6.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn each_flow(&self, filter: &FlowFilter, each: Each<'_>) -> Result<()> {
         let (now, names) = (clock::now(), Names::of(self));
-        // Nobody may want more than the first ones.
-        let _ = dump::flows(&self.maps.flows, |pair| {
+        let wanted = dump::flows(&self.maps.flows, |pair| {
             self.with_line(pair, now, &names, |line| {
                 if filter.matches(line) { each(line) } else { ControlFlow::Continue(()) }
             })
         });
+        // Nobody may want more than the first ones.
+        if wanted.is_break() {
+            return Ok(());
+        }
+        self.each_flow6(filter, now, &names, |_, line| each(line))
     }
 
     /// The flows that match.
-    pub fn flows(&self, filter: &FlowFilter) -> Vec<FlowView> {
+    ///
+    /// # Errors
+    /// See [`Inspector::each_flow`].
+    pub fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowView>> {
         let mut views = vec![];
         self.each_flow(filter, &mut |line| {
             views.push(FlowView::from(line));
             ControlFlow::Continue(())
-        });
-        views
+        })?;
+        Ok(views)
     }
 
     /// The expectations that nobody has used yet.
@@ -115,15 +126,16 @@ impl Inspector {
             let to_port = if inbound { found.port() } else { key.dport() };
             views.push(ExpectationView {
                 protocol,
-                src: Ipv4Addr::from(key.src()),
-                dst: Ipv4Addr::from(key.dst()),
+                src: IpAddr::from(key.src()),
+                dst: IpAddr::from(key.dst()),
                 dport: key.dport().number(),
-                to: Ipv4Addr::from(to),
+                to: IpAddr::from(to),
                 to_port: to_port.number(),
                 expires_s: expires.into(),
                 session: found.session().number().into(),
             });
         }
+        views.extend(self.expectations6()?);
         Ok(views)
     }
 
@@ -163,7 +175,7 @@ impl Inspector {
             None
         };
         each(&FlowLine {
-            protocol,
+            protocol: protocol.into(),
             state: pair.state(),
             original: end(original),
             reply: end(reply),
@@ -202,8 +214,12 @@ impl<'a> Names<'a> {
                 self.inspector.session_rule(session)
             }
         };
-        let name = || self.inspector.state.rules.get(&number).map(String::as_str);
-        (number != 0).then(|| (number, name()))
+        (number != 0).then(|| (number, self.name(number)))
+    }
+
+    /// The name of the rule with this number, where there is one.
+    fn name(&self, number: u32) -> Option<&'a str> {
+        self.inspector.state.rules.get(&number).map(String::as_str)
     }
 }
 
@@ -214,9 +230,9 @@ fn end(of: Result<Record, FlowKey>) -> End {
         Err(key) => (key, 0, 0),
     };
     End {
-        src: Ipv4Addr::from(key.src()),
+        src: IpAddr::from(key.src()),
         sport: key.sport().number(),
-        dst: Ipv4Addr::from(key.dst()),
+        dst: IpAddr::from(key.dst()),
         dport: key.dport().number(),
         packets,
         bytes,
@@ -229,8 +245,7 @@ fn refused(table: &'static str) -> impl FnOnce(MapError) -> PlaneError {
 
 impl StateSource for Inspector {
     fn flows(&mut self, filter: &FlowFilter, each: Each<'_>) -> Result<(), Failure> {
-        self.each_flow(filter, each);
-        Ok(())
+        Ok(self.each_flow(filter, each)?)
     }
 
     fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure> {

@@ -21,7 +21,7 @@ use nat_common::{
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
     session::SessionId,
     settings::Settings,
-    six::{Allowed6Key, Endpoint6, Opening},
+    six::{Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6Key, Opening},
     watch::Watch,
 };
 
@@ -55,6 +55,8 @@ pub const NAMES: &[&str] = &[
     "fragments6",
     "forwards6",
     "allowed6",
+    "controls6",
+    "expectations6",
     "one_to_one",
     "allowed",
     "addresses",
@@ -107,6 +109,10 @@ pub struct Maps {
     pub forwards6: Hash<Endpoint6, Opening>,
     /// Remote networks of IPv6 of filters.
     pub allowed6: LpmTrie<MapData, Allowed6Key, u32>,
+    /// What is known of control connections over IPv6, by their flow.
+    pub controls6: Hash<Flow6Key, Control6>,
+    /// Announced connections over IPv6.
+    pub expectations6: Hash<Expectation6Key, Expectation6>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
     pub addresses: Hash<[u8; 4], u32>,
     /// Interfaces that packets with a public address leave by.
@@ -157,6 +163,8 @@ impl Maps {
             forwards6: open(pins, "forwards6", Map::HashMap)?,
             allowed6: open(pins, "allowed6", Map::LpmTrie)?,
             uplinks: open(pins, "uplinks", Map::HashMap)?,
+            controls6: open(pins, "controls6", Map::HashMap)?,
+            expectations6: open(pins, "expectations6", Map::HashMap)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: SessionMemory::open(pins)?,
             watches: open(pins, "watches", Map::Array)?,

@@ -66,11 +66,12 @@ impl Sizes {
     }
 
     /// By name of the map.
-    pub fn each(&self) -> [(&'static str, u32); 4] {
+    pub fn each(&self) -> [(&'static str, u32); 5] {
         [
             ("flows", self.flows),
             ("other_ports", self.other_ports),
             ("expectations", self.expectations),
+            ("expectations6", self.expectations),
             ("flows6", self.flows6),
         ]
     }

@@ -3,7 +3,7 @@
 //! Invariant: asks and changes nothing; it is the routing that the data plane asks, without its
 //! answer about neighbours.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -21,7 +21,7 @@ pub enum Way {
         /// Its number.
         index: u32,
         /// The router, where there is one.
-        router: Option<Ipv4Addr>,
+        router: Option<IpAddr>,
         /// Longest packet of the route, where it says one.
         mtu: Option<u32>,
     },
@@ -32,9 +32,8 @@ pub enum Way {
 }
 
 /// Where a packet to `to` goes that arrives from `from` on the interface with that number.
-pub fn of_packet(to: Ipv4Addr, from: Ipv4Addr, interface: u32) -> Way {
-    let arrives =
-        [RouteAttribute::Source(RouteAddress::Inet(from)), RouteAttribute::Iif(interface)];
+pub fn of_packet(to: IpAddr, from: IpAddr, interface: u32) -> Way {
+    let arrives = [RouteAttribute::Source(address(from)), RouteAttribute::Iif(interface)];
     match look_up(to, &arrives) {
         // A source that the kernel would not take by this interface: the data plane does not ask that.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EINVAL)) => {
@@ -48,16 +47,16 @@ pub fn of_packet(to: Ipv4Addr, from: Ipv4Addr, interface: u32) -> Way {
 /// where no route leads there, whatever the kernel would assume of the link.
 pub fn by_uplink(to: Ipv4Addr, from: Ipv4Addr, interface: u32) -> Way {
     let leaves = [RouteAttribute::Source(RouteAddress::Inet(from)), RouteAttribute::Oif(interface)];
-    look_up(to, &leaves).unwrap_or(Way::None)
+    look_up(to.into(), &leaves).unwrap_or(Way::None)
 }
 
 /// Where a packet of this machine to `to` goes.
-pub fn of_own(to: Ipv4Addr) -> Way {
+pub fn of_own(to: IpAddr) -> Way {
     look_up(to, &[]).unwrap_or(Way::None)
 }
 
 /// Name of the interface that packets to `to` leave by; that of the loopback for an own address.
-pub fn interface_to(to: Ipv4Addr) -> Option<String> {
+pub fn interface_to(to: IpAddr) -> Option<String> {
     match of_own(to) {
         Way::Forward { index, .. } => name(index),
         Way::Local => Some("lo".to_owned()),
@@ -70,14 +69,18 @@ pub fn name(index: u32) -> Option<String> {
     if_indextoname(index).ok()?.into_string().ok()
 }
 
-fn look_up(to: Ipv4Addr, more: &[RouteAttribute]) -> std::io::Result<Way> {
+fn look_up(to: IpAddr, more: &[RouteAttribute]) -> std::io::Result<Way> {
     let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
-    question.header.destination_prefix_length = 32;
-    question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+    let (family, bits) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    question.header.address_family = family;
+    question.header.destination_prefix_length = bits;
+    question.attributes.push(RouteAttribute::Destination(address(to)));
     for attribute in more {
         match attribute {
-            RouteAttribute::Source(_) => question.header.source_prefix_length = 32,
+            RouteAttribute::Source(_) => question.header.source_prefix_length = bits,
             // The route itself is asked for: without one the kernel takes the destination for a
             // neighbour.
             RouteAttribute::Oif(_) => question.header.flags |= RouteFlags::FibMatch,
@@ -93,6 +96,13 @@ fn look_up(to: Ipv4Addr, more: &[RouteAttribute]) -> std::io::Result<Way> {
     Ok(route.as_ref().map_or(Way::None, way))
 }
 
+fn address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
 fn way(route: &RouteMessage) -> Way {
     match route.header.kind {
         RouteType::Unicast => {}
@@ -103,7 +113,8 @@ fn way(route: &RouteMessage) -> Way {
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(found) => index = Some(*found),
-            RouteAttribute::Gateway(RouteAddress::Inet(found)) => router = Some(*found),
+            RouteAttribute::Gateway(RouteAddress::Inet(found)) => router = Some((*found).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(found)) => router = Some((*found).into()),
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
                     RouteMetric::Mtu(mtu) => Some(*mtu),

@@ -19,6 +19,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 use super::error::{PlaneError, Result};
 
 // Commands and flags of bpf(2), include/uapi/linux/bpf.h.
+const LOOKUP: libc::c_long = 1;
 const UPDATE: libc::c_long = 2;
 const TAKE: libc::c_long = 21;
 const LOOKUP_BATCH: libc::c_long = 24;
@@ -146,11 +147,23 @@ where
         }
     }
 
+    /// An entry.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn find(&self, key: &K) -> io::Result<Option<V>> {
+        self.read(LOOKUP, key)
+    }
+
     /// Takes an entry out: what it was at the very end.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn take(&self, key: &K) -> io::Result<Option<V>> {
+        self.read(TAKE, key)
+    }
+
+    fn read(&self, command: libc::c_long, key: &K) -> io::Result<Option<V>> {
         let mut value = V::new_zeroed();
         let mut element = Element {
             map: self.number(),
@@ -159,7 +172,7 @@ where
             ..Element::default()
         };
         // SAFETY: key and value have the sizes of the map, and live during the call.
-        match unsafe { call(TAKE, &mut element) } {
+        match unsafe { call(command, &mut element) } {
             Ok(()) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),

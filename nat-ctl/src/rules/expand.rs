@@ -75,6 +75,8 @@ pub struct OpeningEntry {
     pub protocol: Protocol,
     /// The port; `None`: any.
     pub port: Option<u16>,
+    /// Whether its connections are FTP control connections.
+    pub control: bool,
     /// The rule that this came from.
     pub rule: RuleId,
     /// Remote prefixes that may use it; never empty.
@@ -83,24 +85,38 @@ pub struct OpeningEntry {
 
 /// See [`super::RuleSet::openings`].
 pub(super) fn openings(rules: &[Rule], numbers: &Numbers) -> Vec<OpeningEntry> {
-    let mut openings = vec![];
+    let mut openings: Vec<OpeningEntry> = vec![];
+    let mut implied = vec![];
     for rule in rules {
         let (Rule::Forward(forward), Some(number)) = (rule, numbers.get(rule.name())) else {
             continue;
         };
         let IpAddr::V6(host) = forward.to().address else { continue };
-        let ports: Vec<Option<u16>> = match forward.port_map() {
-            Some(ports) => ports.to.ports().map(Some).collect(),
-            None => vec![None],
-        };
         for &protocol in forward.protocols().each() {
-            openings.extend(ports.iter().map(|port| OpeningEntry {
+            let entry = |port: Option<u16>| OpeningEntry {
                 host,
                 protocol,
-                port: *port,
+                port,
+                control: port.is_some_and(|port| forward.alg_on(protocol, port)),
                 rule: *number,
                 allow: forward.allow().to_vec(),
-            }));
+            };
+            match forward.port_map() {
+                Some(ports) => openings.extend(ports.to.ports().map(|port| entry(Some(port)))),
+                None => {
+                    openings.push(entry(None));
+                    implied.push(entry(Some(FTP_CONTROL_PORT)));
+                }
+            }
+        }
+    }
+    // As for IPv4: the control port of a rule that names none, unless another rule names it.
+    for entry in implied.into_iter().filter(|entry| entry.control) {
+        let is_same = |it: &OpeningEntry| {
+            (it.host, it.protocol, it.port) == (entry.host, entry.protocol, entry.port)
+        };
+        if !openings.iter().any(is_same) {
+            openings.push(entry);
         }
     }
     openings

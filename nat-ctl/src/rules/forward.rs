@@ -87,8 +87,6 @@ impl Forward {
     /// ALG is on for every named port; else, and without ports, on the control port alone.
     pub(super) fn alg_on(&self, protocol: Protocol, port: u16) -> bool {
         let asked = match self.alg {
-            // FTP through IPv6 is not followed.
-            _ if self.to.is_ipv6() => false,
             Some(Alg::Ftp) => self.ports.is_some() || port == FTP_CONTROL_PORT,
             Some(Alg::None) => false,
             None => port == FTP_CONTROL_PORT,
@@ -238,8 +236,10 @@ impl ForwardDraft {
                 if self.uplink.is_some() {
                     return Err(refuse("an uplink is for IPv4: routes lead packets of IPv6"));
                 }
-                if alg == Some(Alg::Ftp) || self.passive_range.is_some() {
-                    return Err(refuse("FTP through IPv6 is not followed yet"));
+                if self.passive_range.is_some() {
+                    return Err(refuse(
+                        "a passive range needs IPv4: let its ports in by a forward of their own",
+                    ));
                 }
             }
             (PublicAddress::Address(IpAddr::V4(public)), IpAddr::V4(to)) => {

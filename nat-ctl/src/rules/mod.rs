@@ -31,7 +31,7 @@ pub use forward::{Forward, ForwardDraft, Service};
 pub use name::{RuleId, RuleName};
 pub use one_to_one::{Inbound, OneToOne, OneToOneDraft};
 pub use ports::PortRange;
-pub use protocol::{Alg, InboundProtocol, Protocol, Protocols};
+pub use protocol::{Alg, FlowProtocol, InboundProtocol, Protocol, Protocols};
 pub use set::{Resolve, Rule, RuleKind, RuleSet};
 pub use store::{EditLock, Origin, RuleStore, StoreError, replace as replace_file};
 pub use uplink::Uplink;

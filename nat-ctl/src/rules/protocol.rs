@@ -67,6 +67,62 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The protocol of a flow: any, where nothing is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowProtocol(u8);
+
+impl FlowProtocol {
+    /// ICMP for IPv6.
+    pub const ICMPV6: Self = Self(nat_common::six::ICMPV6);
+
+    /// The one with this number in the header of IPv4, or at the end of the headers of IPv6.
+    pub const fn from_number(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// That number (IANA protocol numbers).
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The word in commands and output, as conntrack has it; a number has none.
+    pub fn name(self) -> Option<&'static str> {
+        if self == Self::ICMPV6 {
+            return Some("icmpv6");
+        }
+        Protocol::from_number(self.0).map(Protocol::name)
+    }
+}
+
+impl From<Protocol> for FlowProtocol {
+    fn from(protocol: Protocol) -> Self {
+        Self(protocol.number())
+    }
+}
+
+impl FromStr for FlowProtocol {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        if Self::ICMPV6.name() == Some(text) {
+            return Ok(Self::ICMPV6);
+        }
+        let by_number = || text.parse().map(Self);
+        text.parse::<Protocol>().map(Self::from).or_else(|_| by_number()).map_err(|_| {
+            RuleError::malformed(text, "a protocol (tcp, udp, icmp, icmpv6, or a number to 255)")
+        })
+    }
+}
+
+impl fmt::Display for FlowProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.pad(name),
+            None => f.pad(&self.0.to_string()),
+        }
+    }
+}
+
 /// The protocols of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocols {
@@ -183,4 +239,4 @@ impl fmt::Display for Alg {
     }
 }
 
-serde_by_text!(Protocols, InboundProtocol, Alg);
+serde_by_text!(FlowProtocol, Protocols, InboundProtocol, Alg);

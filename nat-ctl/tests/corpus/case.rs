@@ -1,6 +1,6 @@
 //! The format of the corpus, as its first line describes it.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use nat_common::watch::{record_length, starts_record};
 use nat_ctl::alg::{ControlFlow, Side};
@@ -58,7 +58,7 @@ impl Case {
     pub fn flow(&self) -> Option<ControlFlow> {
         let end = |name: &str, port| {
             let address = self.nat[name].as_str().expect("an address").parse().ok()?;
-            Some(SocketAddrV4::new(address, port))
+            Some(SocketAddr::new(address, port))
         };
         let kind = self.nat["kind"].as_str().expect("a kind");
         let inside = if kind.starts_with("client") { Side::Client } else { Side::Server };

@@ -8,7 +8,7 @@ mod replay;
 use case::Case;
 
 /// Cases that are the work of a later issue, and why.
-const NOT_YET: [(&str, &str); 3] = [("c134", "IPv6"), ("c136", "IPv6"), ("c137", "IPv6")];
+const NOT_YET: [(&str, &str); 3] = [("c134", "NAT66"), ("c136", "NAT66"), ("c137", "NAT66")];
 
 fn cases() -> Vec<Case> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/ftp-corpus.jsonl");

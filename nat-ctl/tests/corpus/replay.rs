@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
 use nat_common::sequence::Corrections;
@@ -41,12 +41,12 @@ impl Gateway for Ports {
         Some(port)
     }
 
-    fn release(&mut self, public: SocketAddrV4) {
+    fn release(&mut self, public: SocketAddr) {
         assert!(self.claimed.remove(&public.port()), "{public} was not claimed");
     }
 
-    fn is_inside(&self, address: Ipv4Addr) -> bool {
-        address.octets()[0] == 10
+    fn is_inside(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if address.octets()[0] == 10)
     }
 }
 
@@ -388,11 +388,11 @@ fn compare_lines(
                 |delimiter| whole.replace(&between(delimiter, one), &between(delimiter, other));
             plain == moved || plain == fields('|') || *cut == fields('!')
         });
-        let shows = |address: Ipv4Addr| {
+        let shows = |address: IpAddr| {
             let (dotted, listed) = (address.to_string(), address.to_string().replace('.', ","));
             cut.contains(&dotted) || cut.contains(&listed)
         };
-        let hidden = shows(*flow.public.ip()) && !shows(flow.address(flow.inside));
+        let hidden = shows(flow.public.ip()) && !shows(flow.address(flow.inside));
         if whole != cut && !renamed && !(made.is_empty() && hidden) {
             return Err(format!("{whole:?} became {cut:?}"));
         }

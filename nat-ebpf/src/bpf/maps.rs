@@ -25,7 +25,10 @@ use nat_common::{
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
-    six::{Allowed6Key, Endpoint6, FRAGMENTED6, Flow6, Flow6Key, Fragment6Key, Opening},
+    six::{
+        Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, FRAGMENTED6, Flow6,
+        Flow6Key, Fragment6Key, Opening,
+    },
     tcp_options,
     watch::Watch,
 };
@@ -142,6 +145,13 @@ pub static FORWARDS6: HashMap<Endpoint6, Opening, 65536, ON_DEMAND> = HashMap::n
 /// Remote networks of IPv6 that filters of rules let in.
 #[btf_map(name = "allowed6")]
 pub static ALLOWED6: LpmTrie<Allowed6Key, u32, 65536> = LpmTrie::new();
+/// What the agent knows of control connections over IPv6, by their flow.
+#[btf_map(name = "controls6")]
+pub static CONTROLS6: HashMap<Flow6Key, Control6, SESSIONS, ON_DEMAND> = HashMap::new();
+/// Announced connections over IPv6.
+#[btf_map(name = "expectations6")]
+pub static EXPECTATIONS6: HashMap<Expectation6Key, Expectation6, SESSIONS, ON_DEMAND> =
+    HashMap::new();
 /// Control connections.
 #[btf_map(name = "sessions")]
 pub static CONTROL: Array<Session, SESSIONS, MAPPED> = Array::new();

@@ -20,7 +20,10 @@ use core::{
 use nat_common::{
     flow::Zone,
     reason::Reason,
-    six::{Address6, Allowed6Key, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening, Way6},
+    six::{
+        Address6, Allowed6Key, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
+        Fragment6Key, Opening, Way6,
+    },
 };
 
 /// Where what was seen lies in its word, of which the second of the last packet is the other half.
@@ -67,6 +70,12 @@ impl Line6 for FlowLine {
             let inbound = ptr::read_volatile(&raw const (*self.0).inbound.seen);
             (outbound | inbound) as u8
         }
+    }
+
+    #[inline(always)]
+    fn is_control(&self) -> bool {
+        // SAFETY: as above; written once, before the flow can be found.
+        unsafe { (*self.0).is_control() }
     }
 
     #[inline(always)]
@@ -122,6 +131,25 @@ impl Tables6 for Maps {
     fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key) {
         // Where it fails, later fragments are dropped: that is counted.
         let _ = maps::FRAGMENTS6.insert(datagram, flow, 0);
+    }
+
+    #[inline(always)]
+    fn take_expectation6(&mut self, key: &Expectation6Key) -> Option<Expectation6> {
+        // SAFETY: copied before the removal; only who removes it uses the copy.
+        let expectation = *unsafe { maps::EXPECTATIONS6.get(key) }?;
+        maps::EXPECTATIONS6.remove(key).ok().map(|()| expectation)
+    }
+
+    #[inline(always)]
+    fn forget_control6(&mut self, key: &Flow6Key) {
+        // There is none as a rule.
+        let _ = maps::CONTROLS6.remove(key);
+    }
+
+    #[inline(always)]
+    fn is_unread6(&self, key: &Flow6Key) -> bool {
+        // SAFETY: one word of it is read; the map frees replaced values only after a grace period.
+        unsafe { maps::CONTROLS6.get(key) }.is_some_and(|control| control.is_unread())
     }
 
     #[inline(always)]

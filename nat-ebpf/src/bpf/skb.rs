@@ -28,7 +28,7 @@ use nat_common::{
     checksum::Delta,
     flow::Rewrite,
     harmless, layout,
-    punt::{MAX_PACKET, Punt, PuntHeader},
+    punt::{MAX_PACKET, PuntHeader},
     reason::Reason,
     session::Side,
     tcp_options,
@@ -412,7 +412,7 @@ impl Packet for TcPacket {
         let mut wake = BPF_RB_FORCE_WAKEUP;
         // SAFETY: reads a number.
         let waiting = || unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA as u64) };
-        let is_segment = matches!(header.kind(), Punt::Segment);
+        let is_segment = header.is_segment();
         let full = if is_segment { Reason::AlgRingFull } else { Reason::FragmentsFull };
         if !is_segment {
             if waiting() > layout::RING_FRAGMENTS as u64 {

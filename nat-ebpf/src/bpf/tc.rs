@@ -110,10 +110,14 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
 /// The program for IPv6.
 #[inline(always)]
 pub fn six(context: TcContext, zone: Zone) -> i32 {
-    let packet = TcPacket::new(context);
-    let counter = match six::pass(&packet, &mut Maps, zone) {
+    let mut packet = TcPacket::new(context);
+    let counter = match six::pass(&mut packet, &mut Maps, zone) {
         Ok(Passage::Untouched) => Counter::Stack,
         Ok(Passage::Known) => Counter::Six,
+        Ok(Passage::Punted) => {
+            Maps.count(Counter::Punted);
+            return TC_ACT_SHOT;
+        }
         Err(reason) => {
             Maps.count_drop(reason);
             return TC_ACT_SHOT;

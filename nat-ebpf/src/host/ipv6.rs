@@ -12,7 +12,9 @@ use crate::{
 use nat_common::{
     flow::Zone,
     reason::Reason,
-    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
+    six::{
+        Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, Fragment6Key, Opening,
+    },
 };
 
 impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
@@ -46,6 +48,11 @@ impl Line6 for HostLine<'_> {
         let state = self.tables.at(Operation::Flow);
         let flow = state.flows6.get(&self.key).copied().unwrap_or_default();
         (flow.outbound.seen | flow.inbound.seen) as u8
+    }
+
+    fn is_control(&self) -> bool {
+        let state = self.tables.at(Operation::Flow);
+        state.flows6.get(&self.key).is_some_and(Flow6::is_control)
     }
 
     fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32) {
@@ -93,6 +100,18 @@ impl<'a> Tables6 for HostTables<'a> {
 
     fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key) {
         self.still().fragments6.insert(*datagram, *flow);
+    }
+
+    fn take_expectation6(&mut self, key: &Expectation6Key) -> Option<Expectation6> {
+        self.at(Operation::Expectation).expectations6.remove(key)
+    }
+
+    fn forget_control6(&mut self, key: &Flow6Key) {
+        self.still().controls6.remove(key);
+    }
+
+    fn is_unread6(&self, key: &Flow6Key) -> bool {
+        self.still().controls6.get(key).is_some_and(|control| control.is_unread())
     }
 
     fn opening(&self, end: &Endpoint6) -> Option<Opening> {

@@ -62,6 +62,7 @@ pub fn tc_ingress(
                     tables.count(Counter::Six);
                     return Verdict::Pass;
                 }
+                Ok(Passage::Punted) => Ok(Outcome::Punted),
                 Err(reason) => Err(reason),
             },
             Ok(Outcome::Rare) => path::rare(packet, tables, zone),

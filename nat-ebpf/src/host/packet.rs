@@ -10,7 +10,7 @@ use nat_common::{
     flow::Rewrite,
     harmless,
     port::Endpoint,
-    punt::{MAX_PACKET, Punt, PuntHeader},
+    punt::{MAX_PACKET, PuntHeader},
     reason::Reason,
     session::Side,
     six::Address6,
@@ -351,7 +351,7 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
             return Err(Reason::AlgTooLong);
         }
         let packet = self.frame.get(at..at + header.length()).ok_or(Reason::Truncated)?;
-        let is_segment = header.kind() == Punt::Segment;
+        let is_segment = header.is_segment();
         if self.world.ring_full || self.world.ring_fills && !is_segment {
             return Err(if is_segment { Reason::AlgRingFull } else { Reason::FragmentsFull });
         }

@@ -15,7 +15,10 @@ use nat_common::{
     rule::{EncryptedKey, Forward, OneToOne},
     session::{Session, SessionId},
     settings::Settings,
-    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
+    six::{
+        Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
+        Fragment6Key, Opening,
+    },
     watch::Watch,
 };
 use std::{
@@ -107,6 +110,10 @@ pub struct State {
     pub forwards6: HashMap<Endpoint6, Opening>,
     /// Remote networks of IPv6 by number of the filter: network and bits of its prefix.
     pub allowed6: Vec<(u32, Address6, u32)>,
+    /// Control connections over IPv6, by their flow.
+    pub controls6: HashMap<Flow6Key, Control6>,
+    /// Announced connections over IPv6.
+    pub expectations6: HashMap<Expectation6Key, Expectation6>,
     /// Control connections by index.
     pub sessions: Vec<Session>,
     /// What the agent wants to see of them, by [`nat_common::watch::index`].

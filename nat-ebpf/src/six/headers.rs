@@ -25,7 +25,8 @@ const DESTINATION: u8 = 60;
 /// Offset and "more fragments" of a fragment header (RFC 8200 section 4.5).
 const FRAGMENT_OFFSET: u16 = 0xfff8;
 const MORE_FRAGMENTS: u16 = 1;
-/// Byte 13 of a TCP header.
+/// Byte 12 of a TCP header has its length in its upper half, byte 13 the flags.
+const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 /// Header of UDP, and of ICMP.
 const SHORT: usize = 8;
@@ -68,6 +69,8 @@ pub struct Headers6 {
     pub dport: Port,
     /// TCP flags, or none.
     pub flags: u8,
+    /// Bytes of the TCP header, or 0.
+    pub tcp_length: u32,
     /// Whether it is whole.
     pub fragmentation: Fragmentation,
 }
@@ -103,6 +106,7 @@ impl Headers6 {
             sport: Port::NONE,
             dport: Port::NONE,
             flags: 0,
+            tcp_length: 0,
             fragmentation: chain.fragmentation,
         };
         if let Fragmentation::Later(_) = headers.fragmentation {
@@ -131,6 +135,7 @@ impl Headers6 {
                 let tcp: [u8; TCP_FIXED] = packet.load(self.transport)?;
                 self.kind = Transport::Tcp;
                 self.flags = tcp[TCP_FLAGS];
+                self.tcp_length = u32::from(tcp[TCP_OFFSET] >> 4) * 4;
                 self.sport = Port::from_wire([tcp[0], tcp[1]]);
                 self.dport = Port::from_wire([tcp[2], tcp[3]]);
             }
@@ -170,6 +175,13 @@ impl Headers6 {
     #[inline(always)]
     pub const fn seen(&self) -> u8 {
         tcp::seen(self.flags)
+    }
+
+    /// Bytes behind the TCP header.
+    #[inline(always)]
+    pub const fn payload(&self) -> u32 {
+        let headers = (self.transport - ETHERNET) as u32 + self.tcp_length;
+        self.length.saturating_sub(headers)
     }
 
     /// Whether a packet of this kind may begin a flow. Of protocols without ports that are known, any may

@@ -9,17 +9,19 @@
 //!   IPv6 --stays on its link--> untouched
 //!        --ICMP error--> [`error`]: about a flow? pass
 //!        --later fragment--> its first one's flow? pass
-//!        --flow--> count, pass
+//!        --flow--> count, pass; of an FTP control connection: [`control`]
 //!        --none--> where does it go?   the gateway, another inside network: untouched
 //!                   inside -> outside: may it begin one? made, pass
-//!                   outside -> inside: a rule ([`opening`])? made, pass; else dropped
+//!                   outside -> inside: announced, or a rule ([`opening`])? made, pass; else dropped
 //! ```
 
+mod control;
 mod error;
 mod headers;
 mod opening;
 mod tables;
 
+use control::Kin;
 pub use headers::{Fragmentation, Headers6};
 pub use tables::{Course, Line6, Packet6, Tables6};
 
@@ -29,7 +31,6 @@ use nat_common::{
     flow::Zone,
     interface::Role,
     reason::Reason,
-    rule::RuleId,
     six::{Flow6, Flow6Key, Fragment6Key},
     tcp,
 };
@@ -41,6 +42,8 @@ pub enum Passage {
     Untouched,
     /// It forwards it: the packet has a flow, or is about one.
     Known,
+    /// Nothing: the agent has it, and sends it on.
+    Punted,
 }
 
 /// A packet of IPv6 arrives from `zone`.
@@ -49,7 +52,7 @@ pub enum Passage {
 /// The reason to drop it.
 #[inline(always)]
 pub fn pass<P: Packet6, T: Tables6>(
-    packet: &P,
+    packet: &mut P,
     tables: &mut T,
     zone: Zone,
 ) -> Result<Passage, Reason> {
@@ -79,7 +82,7 @@ pub fn pass<P: Packet6, T: Tables6>(
 /// A packet whose ports are known.
 #[inline(always)]
 fn whole<P: Packet6, T: Tables6>(
-    packet: &P,
+    packet: &mut P,
     tables: &mut T,
     zone: Zone,
     headers: &Headers6,
@@ -96,19 +99,22 @@ fn whole<P: Packet6, T: Tables6>(
                 return Err(Reason::TcpFlags);
             }
             line.note(zone, headers.length, headers.seen(), now);
-            return Ok(Passage::Known);
+            return match line.is_control() {
+                true => control::pass(packet, tables, zone, headers, key, now),
+                false => Ok(Passage::Known),
+            };
         }
     }
-    let rule = match (zone, side(packet, tables, zone, headers)) {
+    let (rule, kin) = match (zone, side(packet, tables, zone, headers)) {
         (_, Side::Same) => return Ok(Passage::Untouched),
-        (Zone::Inside, Side::Across) => {
-            headers.begins_flow()?;
-            RuleId::NONE
-        }
-        (Zone::Outside, Side::Across) => opening::of(tables, headers)?,
+        (Zone::Inside, Side::Across) => control::begun(tables, headers, now)?,
+        (Zone::Outside, Side::Across) => opening::of(tables, headers, now)?,
         (_, Side::Stray) => return Err(Reason::Unsolicited),
     };
-    let flow = Flow6::new(zone, rule, now, headers.length, headers.seen());
+    if kin == Kin::Control {
+        tables.forget_control6(key);
+    }
+    let flow = kin.mark(Flow6::new(zone, rule, now, headers.length, headers.seen()));
     match if ended { tables.replace_flow6(key, &flow) } else { tables.insert_flow6(key, &flow) } {
         Ok(()) => {}
         // Another CPU was first, with a packet of the same flow.

@@ -1,22 +1,37 @@
-//! Packets from outside that nobody inside has asked for: a rule may let them begin a flow.
+//! Packets from outside that nobody inside has asked for: what an FTP session has announced, or a rule, may
+//! let them begin a flow.
 
-use super::{headers::Headers6, tables::Tables6};
-use nat_common::{reason::Reason, rule::RuleId, six::opening_keys};
+use super::{
+    control::{self, Kin},
+    headers::Headers6,
+    tables::Tables6,
+};
+use nat_common::{flow::Zone, reason::Reason, rule::RuleId, six::opening_keys};
 
-/// The rule by which a packet from outside may begin a flow.
+/// The rule by which a packet from outside may begin a flow, and what that is to FTP.
 ///
 /// # Errors
 /// [`Reason::Unsolicited`] and [`Reason::NotAllowed`], and why such a packet begins none.
 #[inline(always)]
-pub(super) fn of<T: Tables6>(tables: &T, headers: &Headers6) -> Result<RuleId, Reason> {
+pub(super) fn of<T: Tables6>(
+    tables: &mut T,
+    headers: &Headers6,
+    now: u32,
+) -> Result<(RuleId, Kin), Reason> {
+    let begins = headers.begins_flow();
+    if begins.is_ok()
+        && let Some(expected) = control::expected(tables, headers, Zone::Outside, now)
+    {
+        return Ok(expected);
+    }
     for key in opening_keys(headers.protocol, headers.dst, headers.dport) {
         if let Some(opening) = tables.opening(&key) {
             let filter = opening.filter();
             if filter != 0 && !tables.allowed6(filter, &headers.src) {
                 return Err(Reason::NotAllowed);
             }
-            headers.begins_flow()?;
-            return Ok(opening.rule());
+            begins?;
+            return Ok((opening.rule(), control::control(headers, opening.is_control())?));
         }
     }
     Err(Reason::Unsolicited)

@@ -4,7 +4,9 @@ use crate::{packet::Packet, tables::Refused, tables::Tables};
 use nat_common::{
     flow::Zone,
     reason::Reason,
-    six::{Address6, Endpoint6, Flow6, Flow6Key, Fragment6Key, Opening},
+    six::{
+        Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, Fragment6Key, Opening,
+    },
 };
 
 /// Where the kernel's routing leads.
@@ -35,6 +37,9 @@ pub trait Line6: Copy {
     /// Bits of [`nat_common::tcp`] that were seen of both ends.
     fn seen(&self) -> u8;
 
+    /// Whether it is an FTP control connection.
+    fn is_control(&self) -> bool;
+
     /// Counts a packet from `zone`, and notes what was seen of its sender. No packet is lost to another
     /// CPU that counts.
     fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32);
@@ -55,6 +60,12 @@ pub trait Tables6: Tables {
     fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key>;
     /// Notes that.
     fn note_fragmented6(&mut self, datagram: &Fragment6Key, flow: &Flow6Key);
+    /// Takes an announced connection: the only one to get it is the one that removes it.
+    fn take_expectation6(&mut self, key: &Expectation6Key) -> Option<Expectation6>;
+    /// Forgets what the agent knew of an earlier connection with that key.
+    fn forget_control6(&mut self, key: &Flow6Key);
+    /// Whether nobody reads a control connection any more.
+    fn is_unread6(&self, key: &Flow6Key) -> bool;
     /// What a rule opens at an end inside, by its exact key.
     fn opening(&self, end: &Endpoint6) -> Option<Opening>;
     /// Whether a filter lets a remote address in.

@@ -48,6 +48,14 @@ pub fn tcp(src: (Address6, u16), dst: (Address6, u16), flags: u8) -> Vec<u8> {
     frame(src.0, dst.0, TCP, &segment)
 }
 
+/// The same with a line behind the header.
+pub fn line(src: (Address6, u16), dst: (Address6, u16), flags: u8) -> Vec<u8> {
+    let mut frame = tcp(src, dst, flags);
+    frame.extend(b"NOOP\r\n");
+    frame[19] += 6;
+    frame
+}
+
 /// A datagram of 4 bytes.
 pub fn udp(src: (Address6, u16), dst: (Address6, u16)) -> Vec<u8> {
     frame(src.0, dst.0, UDP, &datagram(src.1, dst.1))

@@ -173,6 +173,7 @@ impl Object {
         self.write_identifications(&state.fragment_ids);
         self.write("one_to_one", &state.one_to_one);
         self.write("forwards6", &state.forwards6);
+        self.write("expectations6", &state.expectations6);
         let mut allowed6: LpmTrie<_, Allowed6Key, u32> =
             LpmTrie::try_from(self.ebpf.map_mut("allowed6").unwrap()).unwrap();
         for (filter, network, bits) in &state.allowed6 {

@@ -6,7 +6,7 @@ use crate::{
         gateway::{self, LAN, PUBLIC, WAN},
         six::{
             GATEWAY6, HOST6, LAN6, LINK_LOCAL, NOWHERE6, OTHER6, REMOTE6, ROUTES, datagram,
-            fragment, frame, icmp, quote, tcp, udp,
+            fragment, frame, icmp, line, quote, tcp, udp,
         },
     },
     lab,
@@ -17,7 +17,10 @@ use nat_common::{
     flow::{self, Zone},
     port::Port,
     rule::RuleId,
-    six::{Address6, Endpoint6, Flow6, Flow6Key, ICMPV6, Opening, Way6},
+    session::SessionId,
+    six::{
+        Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, ICMPV6, Opening, Way6,
+    },
 };
 use nat_ebpf::host::{self, HostPacket, Limits, Verdict};
 use proptest::{
@@ -44,7 +47,7 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         ROUTES[1].0,
         [0xff; 16],
     ]);
-    let ports = (select(vec![80, 5000]), select(vec![80, 53]));
+    let ports = (select(vec![80, 5000, 21]), select(vec![80, 53, 21]));
     (zone, inside, outside, ports, any::<u8>(), body())
         .prop_map(|(zone, inside, outside, (near, far), cut, body)| {
             let (here, there) = ((inside, near), (outside, far));
@@ -67,6 +70,8 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
 #[derive(Clone, Debug)]
 enum Body {
     Tcp(u8),
+    /// The same with payload.
+    Line(u8),
     Udp,
     Icmp(u8, u16),
     /// An error about what the other end has sent.
@@ -87,7 +92,8 @@ fn body() -> BoxedStrategy<Body> {
         (kind, [0, third, u8::from(left), 0, 0, 0, length])
     });
     prop_oneof![
-        6 => flags.prop_map(Body::Tcp),
+        6 => flags.clone().prop_map(Body::Tcp),
+        3 => flags.prop_map(Body::Line),
         4 => Just(Body::Udp),
         3 => (select(vec![128u8, 129, 135, 3]), select(vec![7u16, 8]))
             .prop_map(|(kind, identifier)| Body::Icmp(kind, identifier)),
@@ -104,6 +110,7 @@ impl Body {
     fn frame(&self, src: (Address6, u16), dst: (Address6, u16)) -> Vec<u8> {
         match self {
             Self::Tcp(flags) => tcp(src, dst, *flags),
+            Self::Line(flags) => line(src, dst, *flags),
             Self::Udp => udp(src, dst),
             Self::Icmp(kind, identifier) => icmp(src.0, dst.0, *kind, *identifier, &[0; 20]),
             Self::Error(kind, is_tcp) => {
@@ -137,7 +144,8 @@ fn timeless(flows: impl Iterator<Item = (Flow6Key, Flow6)>) -> BTreeMap<Flow6Key
     flows
         .map(|(key, flow)| {
             let ways = (way(&flow.outbound), way(&flow.inbound));
-            (key, format!("{:?} {:?} {ways:?}", flow.begun(), flow.rule()))
+            let kin = (flow.is_control(), flow.related_session());
+            (key, format!("{:?} {:?} {kin:?} {ways:?}", flow.begun(), flow.rule()))
         })
         .collect()
 }
@@ -157,6 +165,15 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
                 let end = Endpoint6::new(protocol, HOST6, Port::new(port));
                 state.forwards6.insert(end, Opening::new(RuleId::new(7), filter));
             }
+            let end = Endpoint6::new(flow::TCP, HOST6, Port::new(21));
+            state.forwards6.insert(end, Opening::new(RuleId::new(8), 0).control());
+            for (zone, src, dst, port) in
+                [(Zone::Outside, REMOTE6, HOST6, 5000), (Zone::Inside, HOST6, REMOTE6, 53)]
+            {
+                let key = Expectation6Key::new(zone, flow::TCP, src, dst, Port::new(port));
+                let value = Expectation6::new(SessionId::from_number(9), RuleId::NONE, u32::MAX);
+                state.expectations6.insert(key, value);
+            }
             state.allowed6 = vec![(3, REMOTE6, 112)];
             object.fill(&state);
         }
@@ -167,14 +184,21 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
             let (zone, mut frame) = frames().new_tree(&mut runner).unwrap().current();
             let ifindex = if zone == Zone::Inside { LAN } else { WAN };
             frame[5] = ifindex as u8;
-            memory.state().now = clock();
+            {
+                let mut state = memory.state();
+                state.now = clock();
+                if state.settings.heartbeat != state.now {
+                    state.settings.heartbeat = state.now;
+                    object.settings(state.settings);
+                }
+            }
             let answer = object.tc(zone, ifindex, &frame).expect("a test run");
             let mut packet = HostPacket::new(frame.clone(), ifindex, &world);
             let verdict = host::tc_ingress(&mut packet, &mut memory.tables(), zone);
             let code = match verdict {
                 Verdict::Pass => object::TC_UNSPEC,
-                Verdict::Drop(_) => object::TC_SHOT,
-                Verdict::Forward(_) | Verdict::Punted => panic!("{verdict:?}"),
+                Verdict::Drop(_) | Verdict::Punted => object::TC_SHOT,
+                Verdict::Forward(_) => panic!("{verdict:?}"),
             };
             let what = format!("{number}: {zone:?} {verdict:?} {frame:02x?}");
             assert_eq!(answer, object::Answer { code, frame, mark: 0 }, "{what}");
@@ -186,6 +210,7 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
             *fates.entry(format!("{verdict:?}")).or_insert(0) += 1;
         }
         println!("{fates:#?}");
+        assert!(fates["Punted"] > 10, "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });
 }

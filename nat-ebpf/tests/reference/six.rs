@@ -5,7 +5,7 @@ use crate::{
         frame::{ACK, FIN, RST, SYN},
         six::{
             self, GATEWAY6, HOST6, LAN6, LINK_LOCAL, NOWHERE6, OTHER6, REMOTE6, datagram, fragment,
-            frame, icmp, quote, tcp, udp,
+            frame, icmp, line, quote, tcp, udp,
         },
     },
     gateway::{self, Gateway, LAN, PUBLIC, WAN},
@@ -14,9 +14,14 @@ use nat_common::{
     counter::Counter,
     flow::{self, Zone},
     port::Port,
+    punt::Punt,
     reason::Reason,
     rule::RuleId,
-    six::{Address6, Endpoint6, Flow6, Flow6Key, ICMPV6, Opening},
+    session::SessionId,
+    six::{
+        Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, ICMPV6,
+        Opening,
+    },
 };
 use nat_ebpf::host::{self, HostPacket, Verdict};
 
@@ -35,9 +40,10 @@ const THERE: (Address6, u16) = (REMOTE6, 80);
 enum Fate {
     Known,
     Untouched,
+    Punted,
     Dropped(Reason),
 }
-use Fate::{Dropped, Known, Untouched};
+use Fate::{Dropped, Known, Punted, Untouched};
 
 fn start() -> Gateway {
     gateway::gateway(64, true, Some(PUBLIC))
@@ -60,17 +66,24 @@ fn send(gateway: &Gateway, zone: Zone, frame: &[u8]) -> Fate {
             assert_eq!(after.dropped(reason), before.dropped(reason) + 1);
             Dropped(reason)
         }
-        Verdict::Forward(_) | Verdict::Punted => panic!("{verdict:?}"),
+        Verdict::Punted => {
+            let [(header, packet)] = &packet.punted[..] else { panic!("handed over once") };
+            assert_eq!(header.kind(), Punt::Six(zone));
+            assert_eq!((packet.len(), &packet[..]), (header.length(), &frame[14..]));
+            Punted
+        }
+        Verdict::Forward(_) => panic!("{verdict:?}"),
     };
-    let counted = (moved(Counter::Six), moved(Counter::Stack), dropped);
+    let counted = (moved(Counter::Six), moved(Counter::Stack), moved(Counter::Punted), dropped);
     let wanted = match fate {
-        Known => (1, 0, 0),
-        Untouched => (0, 1, 0),
-        Dropped(_) => (0, 0, 1),
+        Known => (1, 0, 0, 0),
+        Untouched => (0, 1, 0, 0),
+        Punted => (0, 0, 1, 0),
+        Dropped(_) => (0, 0, 0, 1),
     };
     assert_eq!(counted, wanted, "each packet is counted once");
     assert_eq!(after.flows(), before.flows(), "no flow of IPv4");
-    if fate != Known {
+    if matches!(fate, Untouched | Dropped(Reason::Unsolicited)) {
         assert_eq!(after.flows6, before.flows6, "what does not pass leaves nothing");
     }
     fate
@@ -369,4 +382,103 @@ fn where_it_is_not_filtered_everything_is_left_alone() {
     assert_eq!(back(&gateway, &tcp(THERE, HERE, SYN)), Untouched);
     assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Untouched);
     assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, SOLICITATION, 0, b"")), Untouched);
+}
+
+const SERVER: (Address6, u16) = (REMOTE6, 21);
+
+/// An announced connection from outside to this port of the inside host, until that second.
+fn expect(gateway: &Gateway, port: u16, expires: u32) {
+    let key = Expectation6Key::new(Zone::Outside, flow::TCP, REMOTE6, HOST6, Port::new(port));
+    let value = Expectation6::new(SessionId::from_number(9), RuleId::new(7), expires);
+    gateway.memory.state().expectations6.insert(key, value);
+}
+
+#[test]
+fn lines_of_a_control_connection_go_to_the_agent_and_nothing_overtakes_them() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
+    assert!(the_flow(&gateway).1.is_control());
+    assert_eq!(back(&gateway, &tcp(SERVER, HERE, SYN | ACK)), Known);
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, ACK)), Known);
+    assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Punted);
+    assert_eq!(back(&gateway, &line(SERVER, HERE, ACK)), Punted);
+    assert_eq!(back(&gateway, &tcp(SERVER, HERE, FIN | ACK)), Punted);
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, RST)), Punted);
+    // A line in fragments cannot be read.
+    let segment = &line(HERE, SERVER, ACK)[54..];
+    let first = [fragment(flow::TCP, 0, true, 5), segment.to_vec()].concat();
+    let first = frame(HOST6, REMOTE6, 44, &first);
+    assert_eq!(out(&gateway, &first), Dropped(Reason::Fragment));
+    let later = [fragment(flow::TCP, 4, false, 5), b"more".to_vec()].concat();
+    let later = frame(HOST6, REMOTE6, 44, &later);
+    assert_eq!(out(&gateway, &later), Dropped(Reason::FragmentAlone));
+}
+
+#[test]
+fn without_an_agent_lines_wait_and_ends_pass() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
+    gateway.memory.state().settings.heartbeat = 0;
+    assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Dropped(Reason::AlgNoAgent));
+    assert_eq!(out(&gateway, &line(HERE, SERVER, FIN | ACK)), Dropped(Reason::AlgNoAgent));
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, FIN | ACK)), Known);
+    assert_eq!(back(&gateway, &tcp(SERVER, HERE, ACK)), Known);
+}
+
+#[test]
+fn what_nobody_reads_passes_until_the_connection_is_opened_anew() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
+    let (key, made) = the_flow(&gateway);
+    let control = Control6::new(SessionId::from_number(9), made.created(), [None; 2]);
+    gateway.memory.state().controls6.insert(key, control);
+    assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Punted);
+    gateway.memory.state().controls6.insert(key, control.unread());
+    assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Known);
+    assert_eq!(back(&gateway, &tcp(SERVER, HERE, RST)), Known);
+    {
+        let mut state = gateway.memory.state();
+        state.now += 5;
+        state.settings.heartbeat += 5;
+    }
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
+    assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Punted);
+}
+
+#[test]
+fn other_connections_are_read_by_nobody_and_those_of_a_rule_are() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    assert_eq!(out(&gateway, &line(HERE, THERE, ACK)), Known);
+    let gateway = start();
+    let end = Endpoint6::new(flow::TCP, HOST6, Port::new(2121));
+    let opening = Opening::new(RuleId::new(7), 0).control();
+    gateway.memory.state().forwards6.insert(end, opening);
+    let (client, server) = ((REMOTE6, 5000), (HOST6, 2121));
+    let early = line(client, server, SYN);
+    assert_eq!(back(&gateway, &early), Dropped(Reason::AlgMalformed));
+    assert_eq!(back(&gateway, &tcp(client, server, SYN)), Known);
+    assert_eq!(out(&gateway, &line(server, client, ACK)), Punted);
+}
+
+#[test]
+fn an_announced_connection_comes_in_once_in_its_time_from_any_port() {
+    let gateway = start();
+    let now = gateway::START;
+    expect(&gateway, 6000, now + 30);
+    let dial = |port| tcp((REMOTE6, port), (HOST6, 6000), SYN);
+    let unsolicited = Dropped(Reason::Unsolicited);
+    // Neither what opens nothing nor somebody else uses it up.
+    assert_eq!(back(&gateway, &tcp((REMOTE6, 20), (HOST6, 6000), ACK)), unsolicited);
+    assert_eq!(back(&gateway, &udp((REMOTE6, 20), (HOST6, 6000))), unsolicited);
+    assert_eq!(back(&gateway, &tcp((GATEWAY6, 20), (HOST6, 6000), SYN)), unsolicited);
+    assert_eq!(back(&gateway, &dial(20)), Known);
+    let (_, made) = the_flow(&gateway);
+    assert_eq!(made.related_session(), Some(SessionId::from_number(9)));
+    assert_eq!((made.rule(), made.is_control()), (RuleId::new(7), false));
+    assert_eq!(back(&gateway, &line((REMOTE6, 20), (HOST6, 6000), ACK)), Known);
+    assert_eq!(back(&gateway, &dial(21)), unsolicited);
+    expect(&gateway, 6000, now);
+    assert_eq!(back(&gateway, &dial(22)), unsolicited);
+    assert!(gateway.memory.state().expectations6.is_empty());
 }

@@ -12,14 +12,14 @@ use super::{Announce, Encryption, Settings};
 use crate::netns::Namespace;
 
 /// Command line: port, root, stated address or nothing, certificate or nothing, first and last passive
-/// port or nothing.
+/// port or nothing, where it listens.
 const SCRIPT: &str = "\
 import sys, warnings
 warnings.simplefilter('ignore')
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
-port, root, stated, certificate, first, last = int(sys.argv[1]), *sys.argv[2:7]
+port, root, stated, certificate, first, last, address = int(sys.argv[1]), *sys.argv[2:8]
 if certificate:
     from pyftpdlib.handlers import TLS_FTPHandler as FTPHandler
     FTPHandler.certfile = certificate
@@ -29,7 +29,7 @@ authorizer = DummyAuthorizer()
 authorizer.add_anonymous(root, perm='elradfmw')
 FTPHandler.authorizer = authorizer
 FTPHandler.masquerade_address = stated or None
-FTPServer(('0.0.0.0', port), FTPHandler).serve_forever()
+FTPServer((address, port), FTPHandler).serve_forever()
 ";
 
 /// The first Python that has the module: Debian's packages are seen by Debian's Python only.
@@ -66,6 +66,6 @@ pub(super) fn command(
     let passive = settings.passive.map(|ports| ports.map(|port| port.to_string()));
     let mut command = namespace.command(python);
     command.arg(script).arg(settings.port.to_string()).arg(root).arg(stated).arg(certificate);
-    command.args(passive.unwrap_or_default());
+    command.args(passive.unwrap_or_default()).arg(if settings.six { "::" } else { "0.0.0.0" });
     Ok(command)
 }

@@ -20,7 +20,7 @@ pub(super) fn command(
     let empty = folder.join("empty");
     fs::create_dir_all(&empty).context("create vsftpd's empty folder")?;
     let mut text = format!(
-        "listen=YES\nlisten_ipv6=NO\nbackground=NO\nlisten_port={port}\n\
+        "listen={four}\nlisten_ipv6={six}\nbackground=NO\nlisten_port={port}\n\
          anonymous_enable=YES\nno_anon_password=YES\nlocal_enable=NO\nftp_username=daemon\n\
          anon_root={root}\nsecure_chroot_dir={empty}\n\
          write_enable=YES\nanon_upload_enable=YES\nanon_umask=022\n\
@@ -29,6 +29,8 @@ pub(super) fn command(
          accept_timeout=10\nconnect_timeout=10\n\
          xferlog_enable=NO\nsyslog_enable=NO\n\
          seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\n",
+        four = if settings.six { "NO" } else { "YES" },
+        six = if settings.six { "YES" } else { "NO" },
         port = settings.port,
         root = root.display(),
         empty = empty.display(),

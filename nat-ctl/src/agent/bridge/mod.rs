@@ -444,7 +444,7 @@ impl Tracked {
 fn unexpect(kernel: &mut impl Kernel, flow: &alg::ControlFlow, key: &alg::ExpectationKey) {
     // Whether it is for a connection from inside or from outside is told by who dials.
     let translation = match flow.dials(key.from) == flow.inside {
-        true => alg::Translation::Outbound(*flow.public.ip()),
+        true => alg::Translation::Outbound(flow.public.ip()),
         false => alg::Translation::Inbound(key.to),
     };
     let key = control::expectation_key(&alg::Expectation { key: *key, translation });

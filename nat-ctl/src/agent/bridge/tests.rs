@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -62,12 +62,12 @@ impl alg::Gateway for List {
         Some(port)
     }
 
-    fn release(&mut self, public: SocketAddrV4) {
+    fn release(&mut self, public: SocketAddr) {
         self.steps.push(Step::Release(public.port()));
     }
 
-    fn is_inside(&self, address: Ipv4Addr) -> bool {
-        address.is_private()
+    fn is_inside(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if address.is_private())
     }
 }
 

@@ -122,11 +122,11 @@ fn event(said: &Said) -> Option<(FtpEventKind, Option<String>, Option<String>)> 
 pub(super) mod tests {
     use super::*;
     use crate::output::FtpResult;
-    use std::net::SocketAddrV4;
+    use std::net::SocketAddr;
 
     /// A session of a client inside.
     pub fn flow(session: u32) -> alg::ControlFlow {
-        let at = |address: [u8; 4], port| SocketAddrV4::new(address.into(), port);
+        let at = |address: [u8; 4], port| SocketAddr::new(address.into(), port);
         alg::ControlFlow {
             session,
             inside: alg::Side::Client,

@@ -10,14 +10,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddrV4,
+    net::SocketAddr,
     time::Duration,
 };
 
 use nat_common::flow::Direction;
 
 use crate::{
-    agent::control,
     alg::{self, Translation},
     output::{FtpDirection, FtpMode, FtpResult, FtpTransferView},
     plane::DataLine,
@@ -63,7 +62,7 @@ struct Waiting {
 
 #[derive(Clone, Copy, Debug)]
 struct Announced {
-    to: SocketAddrV4,
+    to: SocketAddr,
     mode: FtpMode,
 }
 
@@ -290,7 +289,7 @@ impl Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place {
     session: u32,
-    to: SocketAddrV4,
+    to: SocketAddr,
     /// From who dials to who is dialled.
     is_original: bool,
 }
@@ -299,7 +298,7 @@ impl Place {
     fn of(line: &DataLine) -> Place {
         Place {
             session: line.session.number(),
-            to: control::address(line.to),
+            to: line.to,
             is_original: line.direction == Direction::Original,
         }
     }
@@ -310,11 +309,7 @@ mod tests {
     use super::*;
     use crate::agent::history::tests::flow;
     use crate::alg::{Expectation, ExpectationKey};
-    use nat_common::{
-        flow::TCP,
-        port::{Endpoint, Port},
-        session::SessionId,
-    };
+    use nat_common::session::SessionId;
 
     fn at(milliseconds: u64) -> Duration {
         Duration::from_millis(100_000 + milliseconds)
@@ -323,19 +318,19 @@ mod tests {
     /// The client, which is inside, has announced a port, or the server has.
     fn announce(transfers: &mut Transfers, mode: FtpMode, port: u16) {
         let flow = flow(7);
-        let public = *flow.public.ip();
+        let public = flow.public.ip();
         let (from, to, translation) = match mode {
             FtpMode::Active => {
-                let to = SocketAddrV4::new(public, port);
+                let to = SocketAddr::new(public, port);
                 (
-                    *flow.server.ip(),
+                    flow.server.ip(),
                     to,
-                    Translation::Inbound(SocketAddrV4::new(*flow.client.ip(), port)),
+                    Translation::Inbound(SocketAddr::new(flow.client.ip(), port)),
                 )
             }
             FtpMode::Passive => {
-                let to = SocketAddrV4::new(*flow.server.ip(), port);
-                (*flow.client.ip(), to, Translation::Outbound(public))
+                let to = SocketAddr::new(flow.server.ip(), port);
+                (flow.client.ip(), to, Translation::Outbound(public))
             }
         };
         transfers.expected(&flow, &Expectation { key: ExpectationKey { from, to }, translation });
@@ -348,7 +343,7 @@ mod tests {
             FtpMode::Active => flow.public.ip(),
             FtpMode::Passive => flow.server.ip(),
         };
-        let to = Endpoint::new(TCP, address.octets(), Port::new(port));
+        let to = SocketAddr::new(address, port);
         DataLine { session: SessionId::from_number(7), to, created, direction, bytes }
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: of an announcement that is refused, no inside address leaves that could still be
 //! replaced.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Placed, Session, change::Change};
 use crate::alg::{
@@ -36,6 +36,11 @@ impl Session {
                 None => return None,
             },
             Reading::Refused(refusal, stated) => (refusal, stated),
+            Reading::Announced(Announcement { stated: Some(stated), .. })
+                if !self.flow.is_of_family(stated.address) =>
+            {
+                (Refusal::OtherFamily, None)
+            }
             Reading::Announced(found) => match self.permit(placed, &found, &promise, gateway) {
                 Ok(public) => return Some(self.open(placed, &found, public, promise, out)),
                 Err(refusal) => (refusal, found.stated),
@@ -81,15 +86,15 @@ impl Session {
             return Err(Refusal::SystemPort);
         }
         if side != self.flow.inside {
-            return gateway.admit(*self.flow.client.ip()).map(|()| found.port);
+            return gateway.admit(self.flow.client.ip()).map(|()| found.port);
         }
         // It was admitted when its address began.
         if let Some(promise) = promise {
             let kept = promise.is_kept_by(found) && promise.port != 0;
             return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
         }
-        gateway.admit(*self.flow.client.ip())?;
-        let address = *self.flow.public.ip();
+        gateway.admit(self.flow.client.ip())?;
+        let address = self.flow.public.ip();
         let stated = found.stated.as_ref().is_some_and(|stated| stated.address == address);
         let inside = self.host(side, found);
         let claimed = self.claim(inside, Some(found.port), stated, gateway);
@@ -111,11 +116,11 @@ impl Session {
         out: &mut Vec<Command>,
     ) -> PinholeId {
         let (side, peer) = (placed.side, placed.side.other());
-        let own = SocketAddrV4::new(self.host(side, found), found.port);
+        let own = SocketAddr::new(self.host(side, found), found.port);
         let from = self.flow.address(peer);
-        let address = *self.flow.public.ip();
+        let address = self.flow.public.ip();
         let (to, translation) = match side == self.flow.inside {
-            true => (SocketAddrV4::new(address, public), Translation::Inbound(own)),
+            true => (SocketAddr::new(address, public), Translation::Inbound(own)),
             false => (own, Translation::Outbound(address)),
         };
         let key = ExpectationKey { from, to };
@@ -142,11 +147,11 @@ impl Session {
         let inside = self.flow.address(self.flow.inside);
         if placed.side != self.flow.inside
             || stated.address != inside && !gateway.is_inside(stated.address)
-            || stated.address == *self.flow.public.ip()
+            || stated.address == self.flow.public.ip()
         {
             return false;
         }
-        let text = stated.separator.write(*self.flow.public.ip());
+        let text = stated.separator.write(self.flow.public.ip());
         let change = Change::between(&placed.line.text, stated.span.start, stated.span.end, text);
         change.is_some_and(|change| {
             change.at >= placed.line.passed && self.apply(placed, change).is_some()
@@ -160,7 +165,7 @@ impl Session {
         found: &Announcement,
         public: u16,
     ) -> Option<Change> {
-        let address = *self.flow.public.ip();
+        let address = self.flow.public.ip();
         let same = found.stated.as_ref().is_none_or(|stated| stated.address == address);
         if placed.side != self.flow.inside || same && found.port == public {
             return None;
@@ -195,26 +200,29 @@ impl Session {
 
     pub(super) fn claim(
         &self,
-        inside: Ipv4Addr,
+        inside: IpAddr,
         port: Option<u16>,
         stated: bool,
         gateway: &mut dyn Gateway,
     ) -> Option<u16> {
-        let (session, public) = (self.flow.session, *self.flow.public.ip());
+        if !self.flow.is_translated() {
+            return port;
+        }
+        let (session, public) = (self.flow.session, self.flow.public.ip());
         let request = PortRequest { session, public, inside, port, stated };
         gateway.claim(&request).filter(|port| *port >= 1024)
     }
 
     /// The host that an announcement of an end leads to.
-    fn host(&self, side: Side, found: &Announcement) -> Ipv4Addr {
+    fn host(&self, side: Side, found: &Announcement) -> IpAddr {
         let stated = found.stated.as_ref().map(|stated| stated.address);
         let other = stated.filter(|it| side == Side::Server && self.others().contains(it));
         other.unwrap_or(self.flow.address(side))
     }
 
     pub(super) fn release(&self, port: u16, gateway: &mut dyn Gateway) {
-        if port != 0 {
-            gateway.release(SocketAddrV4::new(*self.flow.public.ip(), port));
+        if port != 0 && self.flow.is_translated() {
+            gateway.release(SocketAddr::new(self.flow.public.ip(), port));
         }
     }
 }

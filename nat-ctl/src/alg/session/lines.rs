@@ -147,13 +147,14 @@ impl Session {
             return Err(Halt::Reset);
         }
         let Placed { side, line, start } = *placed;
-        if side != self.flow.inside || self.promise.is_some() || line.truncated {
+        let is_hidden = side == self.flow.inside && self.flow.is_translated();
+        if !is_hidden || self.promise.is_some() || line.truncated {
             return Ok(());
         }
         if side == Side::Server && self.dialogue.is_inside_other(keyword::reply(&line.text)) {
             return Ok(());
         }
-        let public = *self.flow.public.ip();
+        let public = self.flow.public.ip();
         let own = self.own(side);
         let Some(opening) = opening::find(side, &line.text, &own) else { return Ok(()) };
         if opening.at < line.passed {
@@ -161,7 +162,7 @@ impl Session {
         }
         self.need_room(side)?;
         let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none()
-            && gateway.admit(*self.flow.client.ip()).is_ok();
+            && gateway.admit(self.flow.client.ip()).is_ok();
         let inside = self.flow.address(side);
         let claimed = permitted.then(|| self.claim(inside, opening.port, false, gateway)).flatten();
         if opening.form == Form::Epsv && claimed.is_none() {

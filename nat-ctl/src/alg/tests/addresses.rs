@@ -2,20 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{super::*, Lab, expected, flow, outside, refusals};
 
 /// A session with a server that has another address, and that address.
-fn lab(inside: Side) -> (Lab, Ipv4Addr) {
+fn lab(inside: Side) -> (Lab, IpAddr) {
     let flow = flow(inside);
     let other = match inside {
-        Side::Client => Ipv4Addr::new(203, 0, 113, 11),
-        Side::Server => Ipv4Addr::new(10, 0, 2, 3),
+        Side::Client => IpAddr::from([203, 0, 113, 11]),
+        Side::Server => IpAddr::from([10, 0, 2, 3]),
     };
-    let data_addresses = BTreeMap::from([(*flow.server.ip(), vec![other])]);
+    let data_addresses = BTreeMap::from([(flow.server.ip(), vec![other])]);
     let policy = Arc::new(Policy { data_addresses, ..Policy::default() });
     (Lab::with(Session::joined(flow, policy)), other)
 }
@@ -50,8 +50,8 @@ fn a_server_may_dial_from_each_of_its_addresses_and_all_are_taken_back() {
         assert_eq!(expected(&commands), wanted);
         assert_eq!(revoked(&lab.server("500 no\r\n")), wanted);
         let flow = flow(inside);
-        assert_eq!([*flow.server.ip(), other].map(|from| flow.dials(from)), [Side::Server; 2]);
-        assert_eq!(flow.dials(*flow.client.ip()), Side::Client);
+        assert_eq!([flow.server.ip(), other].map(|from| flow.dials(from)), [Side::Server; 2]);
+        assert_eq!(flow.dials(flow.client.ip()), Side::Client);
         lab.client(line);
         assert_eq!(revoked(&lab.session.on_flow_end(&mut lab.gateway)), wanted);
     }
@@ -70,7 +70,7 @@ fn a_server_may_announce_another_of_its_addresses() {
                 _ => None,
             })
             .collect();
-        let to = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 3), 9 * 256 + 9);
+        let to = SocketAddr::new(IpAddr::from([10, 0, 2, 3]), 9 * 256 + 9);
         assert_eq!(made, [Translation::Inbound(to)], "{parts:?}");
         assert!(outside(&commands).contains("(203,0,113,1,"), "{}", outside(&commands));
     }

@@ -3,18 +3,19 @@
 //! Invariant: of the flows those are copied that have an end of the packet in one of their records:
 //! no other can be its flow, or be in the way of the one that it would make.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{net::Ipv4Addr, ops::ControlFlow, path::Path};
 
 use aya::maps::MapError;
 use nat_common::{
     layout,
     port::{Endpoint, Port},
     session::Side,
+    six::{Allowed6Key, Flow6Key},
     watch,
 };
 use nat_ebpf::host::{Limits, State};
 
-use crate::output::Question;
+use super::asked::Asked;
 use crate::plane::{
     clock, dump,
     error::{PlaneError, Result},
@@ -27,15 +28,15 @@ use crate::plane::{
 ///
 /// # Errors
 /// Where a map can't be read.
-pub fn state(maps: &Maps, pins: &Path, question: &Question) -> Result<State> {
+pub fn state(maps: &Maps, pins: &Path, asked: &Asked<Ipv4Addr>) -> Result<State> {
     let limits = Limits { flows: usize::MAX, sessions: layout::SESSIONS, ..Limits::default() };
     let mut state = State::new(limits);
     state.now = clock::now().seconds();
     state.seeds = flow_memory::geometry(pins)?.seeds;
     state.look_everywhere();
     fill(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
-    let protocol = question.protocol.number();
-    let ends = [(question.src, question.sport), (question.dst, question.dport)]
+    let protocol = asked.protocol.number();
+    let ends = [(asked.src, asked.sport), (asked.dst, asked.dport)]
         .map(|(address, port)| Endpoint::new(protocol, address.octets(), Port::new(port)));
     for table in [Some(&maps.flows), maps.before.as_ref()].into_iter().flatten() {
         flows(&mut state, table, &ends);
@@ -43,9 +44,41 @@ pub fn state(maps: &Maps, pins: &Path, question: &Question) -> Result<State> {
     Ok(state)
 }
 
-fn fill(state: &mut State, maps: &Maps) -> Result<(), MapError> {
+/// The same for a packet of IPv6 of the flow `key`, of which the state has no other.
+///
+/// # Errors
+/// Where a map can't be read.
+pub fn state6(maps: &Maps, key: impl FnOnce(&State) -> Result<Flow6Key>) -> Result<State> {
+    let room = maps.flows6.room().saturating_sub(maps.flows6.used()?);
+    let mut state = State::new(Limits { flows6: room as usize, sessions: 0, ..Limits::default() });
+    state.now = clock::now().seconds();
+    fill6(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
+    let key = key(&state)?;
+    state.flows6.extend(maps.flows6.find(&key)?.map(|flow| (key, flow)));
+    Ok(state)
+}
+
+fn fill6(state: &mut State, maps: &Maps) -> Result<(), MapError> {
+    ours(state, maps)?;
+    state.expectations6 = maps.expectations6.iter().collect::<Result<_, _>>()?;
+    state.forwards6 = maps.forwards6.iter().collect::<Result<_, _>>()?;
+    for entry in maps.allowed6.iter() {
+        let (key, _) = entry?;
+        let bits = key.prefix_len().saturating_sub(Allowed6Key::FILTER_BITS);
+        state.allowed6.push((key.data().filter(), key.data().remote(), bits));
+    }
+    Ok(())
+}
+
+/// What either family is judged by.
+fn ours(state: &mut State, maps: &Maps) -> Result<(), MapError> {
     state.settings = maps.settings.get(&0, 0)?;
     state.interfaces = maps.interfaces.iter().collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn fill(state: &mut State, maps: &Maps) -> Result<(), MapError> {
+    ours(state, maps)?;
     state.addresses = maps.addresses.iter().collect::<Result<_, _>>()?;
     state.ports = maps.ports.all()?.into_iter().collect();
     state.expectations = maps.expectations.iter().collect::<Result<_, _>>()?;

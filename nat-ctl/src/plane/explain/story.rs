@@ -33,6 +33,7 @@ pub struct Story<'a> {
 }
 
 /// What was told.
+#[derive(Default)]
 pub struct Told {
     /// The rule that decides.
     pub rule: Option<String>,
@@ -49,7 +50,7 @@ impl Story<'_> {
     pub fn tell(&self, verdict: Verdict) -> Told {
         let known = self.before.flow(&self.key).map(|record| record.flow());
         let made = self.after.flow(&self.key).map(|record| record.flow());
-        let mut told = Told { rule: None, because: vec![], change: vec![], note: None };
+        let mut told = Told::default();
         told.because.push(match known {
             Some(_) => "a flow has this tuple".to_owned(),
             None => "no flow has this tuple".to_owned(),
@@ -172,8 +173,7 @@ impl Story<'_> {
         } else if reason == Reason::Unsolicited {
             told.because.push("no rule, expectation or socket waits for it".to_owned());
         }
-        told.because.push(format!("{reason}: {}", lower(reason.meaning().trim())));
-        told.change.push(reason.advice().to_owned());
+        by_reason(reason, told);
         if let (Reason::Unsolicited, Zone::Outside, Some(Protocol::Tcp | Protocol::Udp)) =
             (reason, self.key.zone(), protocol)
         {
@@ -228,6 +228,12 @@ impl Story<'_> {
                 && (hosts(session.original()) || hosts(session.reply()))
         })
     }
+}
+
+/// What every packet that is dropped for it is told.
+pub fn by_reason(reason: Reason, told: &mut Told) {
+    told.because.push(format!("{reason}: {}", lower(reason.meaning().trim())));
+    told.change.push(reason.advice().to_owned());
 }
 
 /// `tcp 203.0.113.1:21`, `all of tcp on 203.0.113.1`.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use nat_common::{flow::FlowKey, port::Endpoint, rule};
@@ -22,7 +22,7 @@ const LONGEST: u32 = 65_535;
 
 /// The world of a packet with `key` that comes in by the interface with that number.
 pub fn of(state: &State, key: &FlowKey, interface: u32) -> World {
-    let source = Ipv4Addr::from(key.src());
+    let source = Ipv4Addr::from(key.src()).into();
     let all = destinations(state, key);
     let by_uplink = |to: [u8; 4]| {
         let ways = state.uplinks.iter().map(move |(public, index)| {
@@ -32,8 +32,8 @@ pub fn of(state: &State, key: &FlowKey, interface: u32) -> World {
     };
     // The last one of two counts where no uplink is wanted.
     let mut routes: Vec<HostRoute> = all.iter().copied().flat_map(by_uplink).collect();
-    routes
-        .extend(all.iter().map(|to| route(*to, of_packet(Ipv4Addr::from(*to), source, interface))));
+    let arrives = |to: &[u8; 4]| of_packet(Ipv4Addr::from(*to).into(), source, interface);
+    routes.extend(all.iter().map(|to| route(*to, arrives(to))));
     let local = key.destination();
     let waits = sockets::waits(&local, &key.source());
     World {
@@ -50,7 +50,11 @@ fn route(to: [u8; 4], way: Way) -> HostRoute {
         Way::None => (Route::Unreachable, LONGEST),
         Way::Forward { index, router, mtu } => {
             let mtu = mtu.or_else(|| mtu_of(index)).unwrap_or(LONGEST);
-            let neighbour = router.map_or(to, |router| router.octets());
+            let neighbour = match router {
+                Some(IpAddr::V4(router)) => router.octets(),
+                // A route of IPv4 by a neighbour of IPv6 has no place in the path.
+                Some(IpAddr::V6(_)) | None => to,
+            };
             (Route::Forward(NextHop { ifindex: index, neighbour, link: None }, mtu), mtu)
         }
     };

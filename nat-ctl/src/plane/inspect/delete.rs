@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, ops::ControlFlow, thread, time::Duration};
 
 use super::{Inspector, Names};
 use crate::output::FlowFilter;
-use crate::plane::{clock, dump, flow_memory::FlowMemory, grow::tables, pair::Pair};
+use crate::plane::{clock, dump, error::Result, flow_memory::FlowMemory, grow::tables, pair::Pair};
 
 /// How often the end of a flow is tried that packets use meanwhile: each of its lines changes once a
 /// second, and with every new flag of TCP.
@@ -19,7 +19,10 @@ const LOOK: Duration = Duration::from_millis(5);
 
 impl Inspector {
     /// Removes the flows that match; gives back how many. Their ports are released by the sweep.
-    pub fn delete_flows(&mut self, filter: &FlowFilter) -> u64 {
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn delete_flows(&mut self, filter: &FlowFilter) -> Result<u64> {
         let now = clock::now();
         let matches = |this: &Self, pair: &Pair| {
             let mut matched = false;
@@ -31,7 +34,7 @@ impl Inspector {
         };
         let mut deleted = 0;
         self.delete(matches, |_| deleted += 1);
-        deleted
+        Ok(deleted + self.delete_flows6(filter)?)
     }
 
     /// Removes the flows that the outside sees at that address; gives them back as they were.

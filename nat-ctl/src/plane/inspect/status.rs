@@ -32,7 +32,9 @@ impl Inspector {
             mode: interface.mode,
             reason: interface.reason.clone(),
         });
-        let expectations = count(self.maps.expectations.keys()).map_err(refused("expectations"))?;
+        let expectations = count(self.maps.expectations.keys())
+            .and_then(|four| Ok(four + count(self.maps.expectations6.keys())?))
+            .map_err(refused("expectations"))?;
         let counted = |counter| self.maps.counted(counter);
         Ok(StatusView {
             instance: self.instance.as_str().to_owned(),

@@ -4,9 +4,14 @@
 //! says what it was at that instant, and put back if it was used; packets that come in between find
 //! none, and TCP repeats.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+};
 
 use nat_common::{
+    flow::{Direction, Zone},
     lifetime::Timeouts,
     six::{Flow6, Flow6Key},
 };
@@ -14,6 +19,7 @@ use nat_common::{
 use crate::plane::{
     clock::Now,
     error::{PlaneError, Result},
+    sweep::DataLine,
     whole::Whole,
 };
 
@@ -22,12 +28,14 @@ use crate::plane::{
 pub struct Flows6(Whole<Flow6Key, Flow6>);
 
 /// What a look at all of them has found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Flows that are left.
     pub left: u64,
     /// Flows that were over.
     pub expired: u64,
+    /// Directions of data connections, those that were over included.
+    pub data: Vec<DataLine>,
 }
 
 impl Flows6 {
@@ -54,6 +62,14 @@ impl Flows6 {
         Ok(used)
     }
 
+    /// One of them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn find(&self, key: &Flow6Key) -> Result<Option<Flow6>> {
+        self.0.find(key).map_err(refused)
+    }
+
     /// Hands over each of them.
     ///
     /// # Errors
@@ -70,6 +86,7 @@ impl Flows6 {
         let mut swept = Swept::default();
         let mut over = vec![];
         self.each(|key, flow| {
+            swept.data.extend(data_lines(key, flow));
             if is_over(key, flow, timeouts, now) {
                 over.push(*key);
             } else {
@@ -84,6 +101,18 @@ impl Flows6 {
             }
         }
         Ok(swept)
+    }
+
+    /// Notes that both ends of a flow were reset; packets that come at that instant find none.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn reset(&self, key: &Flow6Key) -> Result<()> {
+        let reset = self.0.take(key).and_then(|found| match found {
+            Some(flow) => self.0.add(key, &flow.reset()).map(drop),
+            None => Ok(()),
+        });
+        reset.map_err(refused)
     }
 
     /// Ends a flow, whoever uses it; whether it was there.
@@ -111,13 +140,30 @@ fn refused(error: io::Error) -> PlaneError {
     PlaneError::refused("read the flows of IPv6")(error)
 }
 
+/// Both directions of what an FTP session has announced.
+fn data_lines(key: &Flow6Key, flow: &Flow6) -> impl Iterator<Item = DataLine> + use<> {
+    let (begun, created) = (flow.begun(), flow.created());
+    let (address, port) = match begun {
+        Zone::Inside => (key.outside(), key.outside_port()),
+        Zone::Outside => (key.inside(), key.inside_port()),
+    };
+    let to = SocketAddr::new(Ipv6Addr::from(address).into(), port.number());
+    let bytes = [flow.way(begun).bytes, flow.way(begun.other()).bytes];
+    let sessions = flow.related_session().into_iter();
+    sessions.flat_map(move |session| {
+        let directions = [Direction::Original, Direction::Reply].into_iter().zip(bytes);
+        directions.map(move |(direction, bytes)| DataLine {
+            session,
+            to,
+            created,
+            direction,
+            bytes,
+        })
+    })
+}
+
 /// Seconds in which a flow ends, if nothing uses it.
-pub(in crate::plane) fn expires(
-    key: &Flow6Key,
-    flow: &Flow6,
-    timeouts: &Timeouts,
-    now: Now,
-) -> u32 {
+pub fn expires(key: &Flow6Key, flow: &Flow6, timeouts: &Timeouts, now: Now) -> u32 {
     let seconds = timeouts.seconds(flow.lifetime(key.protocol()));
     seconds.saturating_sub(now.since(flow.last()))
 }
@@ -129,7 +175,7 @@ fn is_over(key: &Flow6Key, flow: &Flow6, timeouts: &Timeouts, now: Now) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nat_common::{flow, flow::Zone, port::Port, rule::RuleId, six::ICMPV6, tcp};
+    use nat_common::{flow, port::Port, rule::RuleId, six::ICMPV6, tcp};
 
     #[test]
     fn a_flow_is_over_when_its_later_direction_has_been_idle_for_its_lifetime() {

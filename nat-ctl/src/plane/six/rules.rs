@@ -41,7 +41,9 @@ impl Openings {
             let end = Endpoint6::new(entry.protocol.number(), entry.host.octets(), port);
             let filter = wanted.filter(&entry.allow);
             let rule = RuleId::new(entry.rule.number());
-            wanted.openings.insert(end, Opening::new(rule, filter));
+            let opening = Opening::new(rule, filter);
+            let opening = if entry.control { opening.control() } else { opening };
+            wanted.openings.insert(end, opening);
         }
         wanted
     }
@@ -127,13 +129,40 @@ mod tests {
     }
 
     #[test]
+    fn ftp_is_followed_on_its_port_and_where_it_is_asked_for() {
+        let rule = |name: &str, ports: &str, more: &str| {
+            format!(
+                "name = '{name}'\nprotocol = 'tcp'\npublic = '[2001:db8::{name}]{ports}'\n\
+                 to = '[2001:db8::{name}]{ports}'\n{more}\n"
+            )
+        };
+        let wanted = wanted(&[
+            &rule("a", ":21", ""),
+            &rule("b", ":2121", "alg = 'ftp'"),
+            &rule("c", ":21", "alg = 'none'"),
+            &rule("d", "", "").replace("[2001:db8::d]", "2001:db8::d"),
+            &rule("e", ":80", ""),
+        ]);
+        let is_control = |host: &str, port| {
+            let address: std::net::Ipv6Addr = format!("2001:db8::{host}").parse().unwrap();
+            let opening = wanted.openings[&Endpoint6::new(6, address.octets(), Port::new(port))];
+            opening.is_control()
+        };
+        assert!(is_control("a", 21) && is_control("b", 2121) && is_control("d", 21));
+        assert!(!is_control("c", 21) && !is_control("d", 0) && !is_control("e", 80));
+    }
+
+    #[test]
     fn what_would_need_translation_or_an_alg_is_refused() {
         for (rest, why) in [
             ("public = '[2001:db8::5]:80'\nto = '[2001:db8::6]:80'", "not translated"),
             ("public = '[2001:db8::5]:80'\nto = '[2001:db8::5]:81'", "not translated"),
             ("public = 'eth0:80'\nto = '[2001:db8::5]:80'", "not translated"),
             ("public = '203.0.113.1:80'\nto = '[2001:db8::5]:80'", "of IPv4 and the other"),
-            ("public = '[2001:db8::5]:21'\nto = '[2001:db8::5]:21'\nalg = 'ftp'", "not followed"),
+            (
+                "public = '[2001:db8::5]:21'\nto = '[2001:db8::5]:21'\npassive_range = '5000-5009'",
+                "needs IPv4",
+            ),
             (
                 "public = '[2001:db8::5]:80'\nto = '[2001:db8::5]:80'\nallow = ['10.0.0.0/8']",
                 "another",

@@ -3,12 +3,14 @@
 //! Invariant: a flow is ended by the states in which its lines were read: one that a packet has used
 //! since goes on. A line that somebody left ending is freed when it is met so in two walks.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use nat_common::{
     flow::Direction,
     lifetime::Timeouts,
-    port::Endpoint,
     record::{Phase, State},
     session::SessionId,
 };
@@ -49,7 +51,7 @@ pub struct DataLine {
     /// The session that has announced it.
     pub session: SessionId,
     /// What was dialled.
-    pub to: Endpoint,
+    pub to: SocketAddr,
     /// Second of the monotonic clock when it was made.
     pub created: u32,
     /// Which direction.
@@ -182,7 +184,8 @@ fn data_line(record: &Record) -> Option<DataLine> {
         Direction::Original => record.key(),
         Direction::Reply => record.answer(),
     };
-    let (to, created) = (original.destination(), record.created());
+    let (address, port) = (Ipv4Addr::from(original.dst()), original.dport().number());
+    let (to, created) = (SocketAddr::new(address.into(), port), record.created());
     let (direction, bytes) = (flow.direction(), record.bytes());
     Some(DataLine { session, to, created, direction, bytes })
 }

@@ -26,7 +26,7 @@ use crate::plane::{
     clock::Now,
     error::{PlaneError, Result},
     maps::{self, Maps},
-    owners, ports,
+    owners, ports, six,
     sockets::Sockets,
 };
 
@@ -109,11 +109,18 @@ impl Pass {
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
         let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
         let six = self.maps.flows6.sweep(&self.timeouts, now)?;
-        let nothing =
-            met.lines == 0 && six.left == 0 && !expectations && !held && self.sessions.is_empty();
+        let announced = six::sweep(&mut self.maps, now)?;
+        let nothing = met.lines == 0
+            && six.left == 0
+            && announced.left == 0
+            && !expectations
+            && !held
+            && self.sessions.is_empty();
         self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
-        let Met { lines, expired, data, .. } = met;
+        let Met { lines, expired, mut data, .. } = met;
+        data.extend(six.data);
+        let unused = unused + announced.unused;
         let (flows, expired) = (lines.div_ceil(2) + six.left, expired + six.expired);
         Ok(Report { flows, expired, unused, ended, data })
     }

@@ -1,0 +1,440 @@
+//! FTP control connections over IPv6: segments between the wire, the FTP engine and the data plane.
+//!
+//! Nothing of IPv6 is translated, so no line is rewritten and no number shifted: a segment is read, what it
+//! announces is let in, and it leaves as it came.
+//!
+//! Invariant: what a segment announces is in force before it leaves, in this order: expectation, what a
+//! successor has to know, segment. Whatever fails before the last step keeps the segment back, and its
+//! sender repeats it.
+//!
+//! ```text
+//!   punt -> Segment -> flow -> engine (new, or where a predecessor stood) -> commands
+//!                                                                               |
+//!               send <- keep <- expect <----------------------------------------+
+//! ```
+
+mod kernel;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::Bound,
+    time::Duration,
+};
+
+use nat_common::{
+    flow::{TCP, Zone},
+    layout::SESSIONS,
+    port::Port,
+    reason::Reason,
+    rule::RuleId,
+    session::SessionId,
+    six::{Address6, Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
+    tcp::wire,
+};
+
+pub use kernel::Kernel;
+
+use super::{
+    history::History,
+    report::{self, Said},
+};
+use crate::{
+    alg::{self, Command, DropReason},
+    plane::PlaneError,
+};
+use segment::Segment;
+
+/// Flows that are looked at in one step of the sweep.
+const SWEEP_STEP: usize = 512;
+
+/// Every control connection over IPv6 that the agent has seen a segment of.
+#[derive(Debug)]
+pub struct Bridge {
+    engine: alg::Sessions,
+    tracked: BTreeMap<Flow6Key, Tracked>,
+    /// The number of the next session: those of IPv4 are the places of their records.
+    next: u32,
+    /// Seconds that an expectation waits for its connection.
+    expectation: u32,
+    /// Where the sweep goes on.
+    swept: Option<Flow6Key>,
+    /// What is to be said when the segment in hand has left.
+    said: Vec<(alg::ControlFlow, Said)>,
+}
+
+/// What is known of a session beside the engine.
+#[derive(Debug, Clone, Copy)]
+struct Tracked {
+    session: SessionId,
+    /// With the key, what tells its flow from another one.
+    created: u32,
+    rule: RuleId,
+    /// Which sides have ended their stream: the client, then the server.
+    ended: [bool; 2],
+}
+
+/// A segment with all that belongs to it.
+struct Passing<'a> {
+    key: Flow6Key,
+    flow: Flow6,
+    side: alg::Side,
+    segment: &'a Segment<'a>,
+    now: u32,
+}
+
+/// What an engine asks for that has nothing to hide.
+struct Untranslated;
+
+impl alg::Gateway for Untranslated {
+    fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
+        request.port
+    }
+
+    fn release(&mut self, _public: SocketAddr) {}
+
+    fn is_inside(&self, _address: IpAddr) -> bool {
+        false
+    }
+}
+
+impl Bridge {
+    /// No session yet. An expectation lives `expectation` seconds.
+    pub fn new(policy: alg::Policy, expectation: u32) -> Self {
+        Self {
+            engine: alg::Sessions::new(policy),
+            tracked: BTreeMap::new(),
+            next: SESSIONS + 1,
+            expectation,
+            swept: None,
+            said: vec![],
+        }
+    }
+
+    /// A segment from `zone` that the data plane has handed over, at `now` (of the monotonic clock).
+    pub fn on_punt(&mut self, kernel: &mut impl Kernel, zone: Zone, packet: &[u8], now: Duration) {
+        let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        if let Err(reason) = self.pass(kernel, zone, packet, seconds) {
+            tracing::debug!("ftp over IPv6: drop a segment of {} bytes: {reason}", packet.len());
+            kernel.count(reason);
+        }
+    }
+
+    /// Says what has happened, and has it kept.
+    pub fn tell(&mut self, history: &mut History, now: Duration) {
+        for (flow, said) in self.said.drain(..) {
+            said.of(&flow);
+            history.note(&flow, &said, now);
+        }
+    }
+
+    /// The sessions that have not ended, each with its rule and the second in which it began.
+    pub fn open(&self) -> impl Iterator<Item = (&alg::Session, RuleId, u32)> {
+        let by_number: BTreeMap<u32, &Tracked> =
+            self.tracked.values().map(|tracked| (tracked.session.number(), tracked)).collect();
+        self.engine.iter().filter_map(move |session| {
+            let tracked = by_number.get(&session.flow().session)?;
+            (!tracked.is_over()).then_some((session, tracked.rule, tracked.created))
+        })
+    }
+
+    /// Goes on with the sessions that a predecessor has left.
+    pub fn adopt(&mut self, kernel: &mut impl Kernel) {
+        let kept = kernel.controls().unwrap_or_else(|error| {
+            report::failed(&error);
+            vec![]
+        });
+        for (key, control) in kept {
+            self.next = self.next.max(control.session().number().saturating_add(1));
+            if let Ok(Some(flow)) = kernel.flow(&key)
+                && flow.created() == control.created()
+                && !control.is_unread()
+            {
+                self.rejoin(&key, &flow, &control);
+            }
+        }
+    }
+
+    /// Looks whether some flows are still there, and lets the sessions go whose flow is not. One call takes
+    /// a bounded time.
+    pub fn sweep(&mut self, kernel: &mut impl Kernel, now: u32) {
+        self.engine.tidy(now);
+        let from = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
+        let step: Vec<(Flow6Key, u32)> = self
+            .tracked
+            .range((from, Bound::Unbounded))
+            .map(|(key, tracked)| (*key, tracked.created))
+            .take(SWEEP_STEP)
+            .collect();
+        for (key, created) in &step {
+            match kernel.flow(key) {
+                Ok(flow) if flow.is_some_and(|flow| flow.created() == *created) => {}
+                Ok(_) => self.end(kernel, key),
+                Err(error) => report::failed(&error),
+            }
+        }
+        self.swept = step.last().map(|(key, _)| *key).filter(|_| step.len() == SWEEP_STEP);
+    }
+
+    fn pass(
+        &mut self,
+        kernel: &mut impl Kernel,
+        zone: Zone,
+        packet: &[u8],
+        now: u32,
+    ) -> Result<(), Reason> {
+        let segment = &Segment::parse(packet)?;
+        // A SYN with payload (RFC 7413) comes again without.
+        if segment.has(wire::SYN) {
+            return Err(Reason::AlgMalformed);
+        }
+        let key = segment.key(zone);
+        let flow = kernel.flow(&key).map_err(unknown)?;
+        let flow = flow.filter(Flow6::is_control).ok_or(Reason::AlgUnknown)?;
+        let side = if flow.begun() == zone { alg::Side::Client } else { alg::Side::Server };
+        let passing = Passing { key, flow, side, segment, now };
+        let number = self.track(kernel, &passing)?;
+        if segment.payload().is_empty() {
+            let session = self.engine.find(number).ok_or(Reason::AlgUnknown)?;
+            // It must not overtake payload.
+            if segment.has(wire::FIN) && !session.has_read(side, segment.sequence()) {
+                return Err(Reason::AlgGap);
+            }
+            send(kernel, number, &segment.packets(0)?)?;
+        } else {
+            let read = alg::Segment {
+                side,
+                seq: segment.sequence(),
+                ack: segment.has(wire::ACK).then(|| segment.acknowledgement()),
+                payload: segment.payload(),
+                fin: segment.has(wire::FIN),
+                urgent: segment.urgent(),
+            };
+            let commands = self.engine.on_segment(number, &read, &mut Untranslated, now);
+            for command in commands.ok_or(Reason::AlgUnknown)? {
+                self.carry_out(kernel, &passing, number, command)?;
+            }
+        }
+        self.note_end(kernel, &passing);
+        Ok(())
+    }
+
+    /// The number of the session of a flow, which begins with its first segment, or goes on where a
+    /// predecessor stood.
+    fn track(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) -> Result<u32, Reason> {
+        let Passing { key, flow, side, segment, .. } = passing;
+        if let Some(known) = self.tracked.get(key) {
+            if known.created == flow.created() {
+                return Ok(known.session.number());
+            }
+            self.end(kernel, key);
+        }
+        if self.tracked.len() >= SESSIONS as usize {
+            return Err(Reason::AlgSessionsFull);
+        }
+        let kept = kernel.control(key).map_err(unknown)?;
+        if let Some(kept) = kept.filter(|kept| kept.created() == flow.created()) {
+            return Ok(self.rejoin(key, flow, &kept));
+        }
+        let session = SessionId::from_number(self.next);
+        self.next = self.next.saturating_add(1);
+        let control = control_flow(session, key, flow);
+        let begun = self.engine.start(control);
+        if segment.has(wire::ACK) {
+            // No payload has passed before the first segment, so the other begins here.
+            begun.starts_at(side.other(), segment.acknowledgement());
+        }
+        self.remember(key, flow, session);
+        self.said.push((control, Said::Begun));
+        Ok(session.number())
+    }
+
+    fn rejoin(&mut self, key: &Flow6Key, flow: &Flow6, kept: &Control6) -> u32 {
+        let control = control_flow(kept.session(), key, flow);
+        self.engine.rejoin(control, kept.lines());
+        self.remember(key, flow, kept.session());
+        tracing::debug!("{}: goes on where its last agent ended", report::name(&control));
+        kept.session().number()
+    }
+
+    fn remember(&mut self, key: &Flow6Key, flow: &Flow6, session: SessionId) {
+        let (created, rule) = (flow.created(), flow.rule());
+        self.tracked.insert(*key, Tracked { session, created, rule, ended: [false; 2] });
+    }
+
+    fn carry_out(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+        number: u32,
+        command: Command,
+    ) -> Result<(), Reason> {
+        let Passing { key, flow, segment, now, .. } = passing;
+        let session = SessionId::from_number(number);
+        let control = control_flow(session, key, flow);
+        match command {
+            Command::Expect(expectation) => {
+                let expires = now.saturating_add(self.expectation);
+                let value = Expectation6::new(session, flow.rule(), expires);
+                // Without it only the data connection fails; the dialogue can go on.
+                match kernel.expect(&expectation_key(&control, &expectation.key), &value) {
+                    Ok(()) => self.said.push((control, Said::Expected(expectation))),
+                    Err(error) => report::failed(&error),
+                }
+            }
+            Command::Unexpect(gone) => unexpect(kernel, &control, &gone),
+            Command::Emit(emit) => {
+                self.keep(kernel, key, number);
+                send(kernel, number, &segment.packets(emit.payload.len())?)?;
+            }
+            Command::Drop { reason: DropReason::Gap, .. } => return Err(Reason::AlgGap),
+            // What is not translated is not edited.
+            Command::Drop { reason: DropReason::EditsFull, .. }
+            | Command::SetCorrections { .. } => return Err(Reason::AlgEditsFull),
+            Command::Reset { seq, .. } => {
+                if let Some(tracked) = self.tracked.get_mut(key).filter(|it| !it.is_over()) {
+                    tracked.ended = [true; 2];
+                    self.said.push((control, Said::Over));
+                }
+                // Whether they are sent or not, what comes next is answered so again.
+                let _told =
+                    send(kernel, number, &[segment.reset_receiver(seq), segment.reset_sender()]);
+                if let Err(error) = kernel.close(key) {
+                    report::failed(&error);
+                }
+                return Err(Reason::AlgReset);
+            }
+            Command::Log(event) => self.said.push((control, Said::Event(event))),
+            Command::EndInspection(end) => self.said.push((control, Said::Ended(end))),
+            // Once nobody reads it the data plane hands nothing over, nor follows its records.
+            Command::Watch { .. } | Command::ResumeInspection => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps what the data plane and a successor have to know: without it only they are worse off.
+    fn keep(&mut self, kernel: &mut impl Kernel, key: &Flow6Key, number: u32) {
+        let (Some(session), Some(tracked)) = (self.engine.find(number), self.tracked.get(key))
+        else {
+            return;
+        };
+        let lines = [alg::Side::Client, alg::Side::Server].map(|side| session.line_starts(side));
+        let control = Control6::new(tracked.session, tracked.created, lines);
+        let control = match session.ended() {
+            Some(alg::End::Encrypted | alg::End::NotFtp) => control.unread(),
+            Some(alg::End::Reset) | None => control,
+        };
+        if let Err(error) = kernel.keep(key, &control) {
+            report::failed(&error);
+        }
+    }
+
+    /// With RST, or the second FIN, what the session has announced goes. The engine stays for segments that
+    /// come again.
+    fn note_end(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) {
+        let Passing { key, flow, side, segment, .. } = passing;
+        let Some(tracked) = self.tracked.get_mut(key) else { return };
+        let was_over = tracked.is_over();
+        let [client, server] = &mut tracked.ended;
+        match side {
+            alg::Side::Client => *client |= segment.has(wire::FIN),
+            alg::Side::Server => *server |= segment.has(wire::FIN),
+        }
+        if segment.has(wire::RST) {
+            tracked.ended = [true; 2];
+        }
+        if tracked.is_over() && !was_over {
+            let session = tracked.session;
+            let control = control_flow(session, key, flow);
+            let gone = self.engine.finish(session.number(), &mut Untranslated);
+            self.take_back(kernel, control, gone);
+        }
+    }
+
+    /// The flow of a session is gone, or another one: what it has announced goes with it.
+    fn end(&mut self, kernel: &mut impl Kernel, key: &Flow6Key) {
+        let Entry::Occupied(entry) = self.tracked.entry(*key) else { return };
+        let tracked = entry.remove();
+        let number = tracked.session.number();
+        let Some(control) = self.engine.find(number).map(|session| *session.flow()) else { return };
+        let gone = self.engine.end(number, &mut Untranslated);
+        if tracked.is_over() {
+            return;
+        }
+        self.take_back(kernel, control, gone);
+    }
+
+    fn take_back(
+        &mut self,
+        kernel: &mut impl Kernel,
+        control: alg::ControlFlow,
+        commands: Vec<Command>,
+    ) {
+        for command in commands {
+            if let Command::Unexpect(gone) = command {
+                unexpect(kernel, &control, &gone);
+            }
+        }
+        self.said.push((control, Said::Over));
+    }
+}
+
+impl Tracked {
+    fn is_over(&self) -> bool {
+        self.ended == [true; 2]
+    }
+}
+
+/// The control connection of a flow in the words of the engine: the inside end is known outside as it is.
+fn control_flow(session: SessionId, key: &Flow6Key, flow: &Flow6) -> alg::ControlFlow {
+    let end = |address: Address6, port: Port| {
+        SocketAddr::new(Ipv6Addr::from(address).into(), port.number())
+    };
+    let inside = end(key.inside(), key.inside_port());
+    let outside = end(key.outside(), key.outside_port());
+    let (side, client, server) = match flow.begun() {
+        Zone::Inside => (alg::Side::Client, inside, outside),
+        Zone::Outside => (alg::Side::Server, outside, inside),
+    };
+    alg::ControlFlow { session: session.number(), inside: side, client, server, public: inside }
+}
+
+/// The key of an expectation in its map: it arrives from the side of who dials.
+fn expectation_key(control: &alg::ControlFlow, key: &alg::ExpectationKey) -> Expectation6Key {
+    let zone = match control.dials(key.from) == control.inside {
+        true => Zone::Inside,
+        false => Zone::Outside,
+    };
+    let port = Port::new(key.to.port());
+    Expectation6Key::new(zone, TCP, octets(key.from), octets(key.to.ip()), port)
+}
+
+/// An announcement is of the family of its session, and so are the addresses here.
+fn octets(address: IpAddr) -> Address6 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn unexpect(kernel: &mut impl Kernel, control: &alg::ControlFlow, gone: &alg::ExpectationKey) {
+    if let Err(error) = kernel.unexpect(&expectation_key(control, gone)) {
+        report::failed(&error);
+    }
+}
+
+fn send(kernel: &mut impl Kernel, number: u32, packets: &[Vec<u8>]) -> Result<(), Reason> {
+    packets.iter().try_for_each(|packet| kernel.send(packet)).map_err(|error| {
+        report::not_sent(SessionId::from_number(number), &error);
+        Reason::AlgSend
+    })
+}
+
+fn unknown(error: PlaneError) -> Reason {
+    report::failed(&error);
+    Reason::AlgUnknown
+}

@@ -1,0 +1,59 @@
+//! The data plane and the wire, as the bridge of IPv6 writes to them.
+
+use nat_common::{
+    reason::Reason,
+    six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
+};
+
+use super::Kernel;
+use crate::{
+    agent::{
+        kernel,
+        send::SendError,
+        world::{World, refused},
+    },
+    plane::{PlaneError, maps},
+};
+
+impl Kernel for World {
+    fn flow(&mut self, key: &Flow6Key) -> Result<Option<Flow6>, PlaneError> {
+        self.plane.maps_mut().flows6.find(key)
+    }
+
+    fn control(&mut self, key: &Flow6Key) -> Result<Option<Control6>, PlaneError> {
+        let found = maps::optional(self.plane.maps_mut().controls6.get(key, 0));
+        found.map_err(refused("read what is kept of an FTP session over IPv6"))
+    }
+
+    fn controls(&mut self) -> Result<Vec<(Flow6Key, Control6)>, PlaneError> {
+        let all: Result<Vec<_>, _> = self.plane.maps_mut().controls6.iter().collect();
+        all.map_err(refused("read what is kept of FTP sessions over IPv6"))
+    }
+
+    fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError> {
+        let kept = self.plane.maps_mut().controls6.insert(key, control, 0);
+        kept.map_err(refused("keep what is known of an FTP session over IPv6"))
+    }
+
+    fn expect(&mut self, key: &Expectation6Key, value: &Expectation6) -> Result<(), PlaneError> {
+        let written = self.plane.maps_mut().expectations6.insert(key, value, 0);
+        written.map_err(refused("write an expectation of IPv6"))
+    }
+
+    fn unexpect(&mut self, key: &Expectation6Key) -> Result<(), PlaneError> {
+        let removed = maps::remove(&mut self.plane.maps_mut().expectations6, key);
+        removed.map(drop).map_err(refused("take an expectation of IPv6 back"))
+    }
+
+    fn close(&mut self, key: &Flow6Key) -> Result<(), PlaneError> {
+        self.plane.maps_mut().flows6.reset(key)
+    }
+
+    fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
+        self.sender.send6(packet)
+    }
+
+    fn count(&mut self, reason: Reason) {
+        kernel::Kernel::count(self, reason);
+    }
+}

@@ -1,0 +1,154 @@
+//! The flows of IPv6 as output has them, and their end.
+//!
+//! Invariant: the same fields in the same words as those of IPv4. Nothing is translated, so the answer
+//! is the original turned round.
+
+use std::{net::IpAddr, ops::ControlFlow};
+
+use nat_common::{
+    flow::{TCP, Zone},
+    six::{Flow6, Flow6Key},
+    tcp,
+};
+
+use super::{Inspector, Names, refused};
+use crate::output::{End, ExpectationView, FlowFilter, FlowLine};
+use crate::plane::{
+    clock::{self, Now},
+    error::Result,
+    six,
+};
+use crate::rules::{Alg, FlowProtocol, Protocol};
+
+impl Inspector {
+    /// Hands over those that match, until that says that nobody wants more.
+    pub(super) fn each_flow6(
+        &self,
+        filter: &FlowFilter,
+        now: Now,
+        names: &Names<'_>,
+        mut each: impl FnMut(&Flow6Key, &FlowLine<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut wanted = ControlFlow::Continue(());
+        self.maps.flows6.each(|key, flow| {
+            if wanted.is_continue() {
+                wanted =
+                    self.with_line6(key, flow, now, names, |line| match filter.matches(line) {
+                        true => each(key, line),
+                        false => ControlFlow::Continue(()),
+                    });
+            }
+        })
+    }
+
+    /// Ends those that match; gives back how many.
+    pub(super) fn delete_flows6(&self, filter: &FlowFilter) -> Result<u64> {
+        let mut found = vec![];
+        self.each_flow6(filter, clock::now(), &Names::of(self), |key, _| {
+            found.push(*key);
+            ControlFlow::Continue(())
+        })?;
+        let mut deleted = 0;
+        for key in found {
+            deleted += u64::from(self.maps.flows6.end(&key)?);
+        }
+        Ok(deleted)
+    }
+
+    /// The expectations that nobody has used yet.
+    pub(super) fn expectations6(&self) -> Result<Vec<ExpectationView>> {
+        let now = clock::now();
+        let mut views = vec![];
+        for entry in self.maps.expectations6.iter() {
+            let (key, found) = entry.map_err(refused("expectations of IPv6"))?;
+            let Some(protocol) = Protocol::from_number(key.protocol()) else { continue };
+            let expires = found.expires().saturating_sub(now.seconds());
+            if expires == 0 {
+                continue;
+            }
+            let (dst, dport) = (IpAddr::from(key.dst()), key.dport().number());
+            views.push(ExpectationView {
+                protocol,
+                src: IpAddr::from(key.src()),
+                dst,
+                dport,
+                to: dst,
+                to_port: dport,
+                expires_s: expires.into(),
+                session: found.session().number().into(),
+            });
+        }
+        Ok(views)
+    }
+
+    fn with_line6<T>(
+        &self,
+        key: &Flow6Key,
+        flow: &Flow6,
+        now: Now,
+        names: &Names<'_>,
+        each: impl FnOnce(&FlowLine<'_>) -> T,
+    ) -> T {
+        let number = flow.rule().number();
+        let unknown = format!("#{number}");
+        let rule = (number != 0).then(|| names.name(number).unwrap_or(&unknown));
+        each(&FlowLine {
+            protocol: FlowProtocol::from_number(key.protocol()),
+            state: state(key, flow),
+            original: end(key, flow, flow.begun()),
+            reply: end(key, flow, flow.begun().other()),
+            age_s: now.since(flow.created()).into(),
+            idle_s: now.since(flow.last()).into(),
+            expires_s: six::expires(key, flow, &self.timeouts, now).into(),
+            alg: flow.is_control().then_some(Alg::Ftp),
+            rule,
+            related_to: flow.related_session().map(|session| session.number().into()),
+        })
+    }
+}
+
+fn state(key: &Flow6Key, flow: &Flow6) -> &'static str {
+    let [original, reply] = flow.seen();
+    match (key.protocol(), flow.way(flow.begun().other()).packets) {
+        (TCP, _) => tcp::State::of(original, reply).name(),
+        (_, 0) => "unreplied",
+        (_, 1..) => "replied",
+    }
+}
+
+/// What `zone` sends.
+fn end(key: &Flow6Key, flow: &Flow6, zone: Zone) -> End {
+    let inside = (IpAddr::from(key.inside()), key.inside_port().number());
+    let outside = (IpAddr::from(key.outside()), key.outside_port().number());
+    let ((src, sport), (dst, dport)) = match zone {
+        Zone::Inside => (inside, outside),
+        Zone::Outside => (outside, inside),
+    };
+    let way = flow.way(zone);
+    End { src, sport, dst, dport, packets: way.packets, bytes: way.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nat_common::{flow::UDP, port::Port, rule::RuleId};
+
+    #[test]
+    fn a_flow_is_told_from_who_has_begun_it() {
+        let (here, there) = ([1; 16], [2; 16]);
+        let (port, service) = (Port::new(40_000), Port::new(53));
+        let key = Flow6Key::new(Zone::Outside, UDP, there, port, here, service);
+        let mut flow = Flow6::new(Zone::Outside, RuleId::new(3), 100, 60, 0);
+        assert_eq!(state(&key, &flow), "unreplied");
+        flow.outbound.packets = 2;
+        flow.outbound.bytes = 200;
+        assert_eq!(state(&key, &flow), "replied");
+        let original = end(&key, &flow, flow.begun());
+        assert_eq!((original.src, original.sport), (there.into(), 40_000));
+        assert_eq!((original.dst, original.dport), (here.into(), 53));
+        assert_eq!((original.packets, original.bytes), (1, 60));
+        let reply = end(&key, &flow, flow.begun().other());
+        assert_eq!((reply.src, reply.dst), (original.dst, original.src));
+        assert_eq!((reply.packets, reply.bytes), (2, 200));
+    }
+}

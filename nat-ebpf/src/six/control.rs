@@ -1,0 +1,127 @@
+//! FTP over IPv6: segments of control connections go to the agent, which sends them on as they came, and
+//! what they have announced is let in.
+//!
+//! As for IPv4, payload is handed over, and with it FIN and RST, which must not overtake it; empty
+//! acknowledgements pass. Nothing is rewritten, so no number is shifted.
+
+use super::{
+    Passage,
+    headers::{Fragmentation, Headers6},
+    tables::{Packet6, Tables6},
+};
+use crate::headers::{ETHERNET, Transport};
+use nat_common::{
+    counter::Counter,
+    flow::{TCP, Zone},
+    punt::PuntHeader,
+    reason::Reason,
+    rule::RuleId,
+    session::SessionId,
+    six::{Expectation6Key, Flow6, Flow6Key},
+    tcp::wire,
+};
+
+/// What a new flow is to FTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kin {
+    /// Nothing.
+    None,
+    /// A control connection.
+    Control,
+    /// A connection that this session has announced.
+    Related(SessionId),
+}
+
+impl Kin {
+    /// The flow as one of that kind.
+    #[inline(always)]
+    pub(super) const fn mark(self, flow: Flow6) -> Flow6 {
+        match self {
+            Self::None => flow,
+            Self::Control => flow.control(),
+            Self::Related(session) => flow.related(session),
+        }
+    }
+}
+
+/// Passes a packet of a control connection on, or hands it to the agent.
+///
+/// # Errors
+/// The reason to drop it; its sender repeats it.
+#[inline(always)]
+pub(super) fn pass<P: Packet6, T: Tables6>(
+    packet: &mut P,
+    tables: &mut T,
+    zone: Zone,
+    headers: &Headers6,
+    key: &Flow6Key,
+    now: u32,
+) -> Result<Passage, Reason> {
+    let ends = headers.flags & (wire::FIN | wire::RST) != 0;
+    let has_payload = headers.payload() > 0;
+    if !(has_payload || ends) || tables.is_unread6(key) {
+        return Ok(Passage::Known);
+    }
+    // A line in fragments nobody reads.
+    if headers.fragmentation != Fragmentation::Whole {
+        return Err(Reason::Fragment);
+    }
+    if !tables.settings().agent_alive(now) {
+        return if has_payload { Err(Reason::AlgNoAgent) } else { Ok(Passage::Known) };
+    }
+    let header = PuntHeader::six(zone, headers.length, packet.ifindex());
+    packet.punt(header, ETHERNET)?;
+    Ok(Passage::Punted)
+}
+
+/// What a packet from inside begins.
+///
+/// # Errors
+/// Why it begins nothing.
+#[inline(always)]
+pub(super) fn begun<T: Tables6>(
+    tables: &mut T,
+    headers: &Headers6,
+    now: u32,
+) -> Result<(RuleId, Kin), Reason> {
+    headers.begins_flow()?;
+    if let Some(expected) = expected(tables, headers, Zone::Inside, now) {
+        return Ok(expected);
+    }
+    let is_control =
+        headers.kind == Transport::Tcp && tables.settings().is_control_port(headers.dport);
+    Ok((RuleId::NONE, control(headers, is_control)?))
+}
+
+/// A control connection, or none.
+///
+/// # Errors
+/// [`Reason::AlgMalformed`] for one whose SYN has payload (RFC 7413): it comes again without.
+#[inline(always)]
+pub(super) fn control(headers: &Headers6, is_control: bool) -> Result<Kin, Reason> {
+    match is_control {
+        false => Ok(Kin::None),
+        true if headers.payload() > 0 => Err(Reason::AlgMalformed),
+        true => Ok(Kin::Control),
+    }
+}
+
+/// The rule and the session of a packet that opens an announced connection.
+#[inline(always)]
+pub(super) fn expected<T: Tables6>(
+    tables: &mut T,
+    headers: &Headers6,
+    zone: Zone,
+    now: u32,
+) -> Option<(RuleId, Kin)> {
+    if headers.kind != Transport::Tcp {
+        return None;
+    }
+    let key = Expectation6Key::new(zone, TCP, headers.src, headers.dst, headers.dport);
+    let expectation = tables.take_expectation6(&key)?;
+    if now >= expectation.expires() {
+        return None;
+    }
+    tables.count(Counter::Expected);
+    Some((expectation.rule(), Kin::Related(expectation.session())))
+}
