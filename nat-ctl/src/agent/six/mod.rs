@@ -74,6 +74,8 @@ struct Tracked {
     /// With the key, what tells its flow from another one.
     created: u32,
     rule: RuleId,
+    /// Whether something is kept of it, which goes when its flow begins anew.
+    kept: bool,
     /// Which sides have ended their stream: the client, then the server.
     ended: [bool; 2],
 }
@@ -227,8 +229,11 @@ impl Bridge {
     /// predecessor stood.
     fn track(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) -> Result<u32, Reason> {
         let Passing { key, flow, side, segment, .. } = passing;
+        let kept = kernel.control(key).map_err(unknown)?;
         if let Some(known) = self.tracked.get(key) {
-            if known.created == flow.created() {
+            // A flow that began anew in the same second is told by what the data plane has forgotten.
+            let is_anew = known.kept && kept.is_none();
+            if known.created == flow.created() && !is_anew {
                 return Ok(known.session.number());
             }
             self.end(kernel, key);
@@ -236,7 +241,6 @@ impl Bridge {
         if self.tracked.len() >= SESSIONS as usize {
             return Err(Reason::AlgSessionsFull);
         }
-        let kept = kernel.control(key).map_err(unknown)?;
         if let Some(kept) = kept.filter(|kept| kept.created() == flow.created()) {
             return Ok(self.rejoin(key, flow, &kept));
         }
@@ -248,7 +252,7 @@ impl Bridge {
             // No payload has passed before the first segment, so the other begins here.
             begun.starts_at(side.other(), segment.acknowledgement());
         }
-        self.remember(key, flow, session);
+        self.remember(key, flow, session, false);
         self.said.push((control, Said::Begun));
         Ok(session.number())
     }
@@ -256,14 +260,14 @@ impl Bridge {
     fn rejoin(&mut self, key: &Flow6Key, flow: &Flow6, kept: &Control6) -> u32 {
         let control = control_flow(kept.session(), key, flow);
         self.engine.rejoin(control, kept.lines());
-        self.remember(key, flow, kept.session());
+        self.remember(key, flow, kept.session(), true);
         tracing::debug!("{}: goes on where its last agent ended", report::name(&control));
         kept.session().number()
     }
 
-    fn remember(&mut self, key: &Flow6Key, flow: &Flow6, session: SessionId) {
+    fn remember(&mut self, key: &Flow6Key, flow: &Flow6, session: SessionId, kept: bool) {
         let (created, rule) = (flow.created(), flow.rule());
-        self.tracked.insert(*key, Tracked { session, created, rule, ended: [false; 2] });
+        self.tracked.insert(*key, Tracked { session, created, rule, kept, ended: [false; 2] });
     }
 
     fn carry_out(
@@ -318,7 +322,7 @@ impl Bridge {
 
     /// Keeps what the data plane and a successor have to know: without it only they are worse off.
     fn keep(&mut self, kernel: &mut impl Kernel, key: &Flow6Key, number: u32) {
-        let (Some(session), Some(tracked)) = (self.engine.find(number), self.tracked.get(key))
+        let (Some(session), Some(tracked)) = (self.engine.find(number), self.tracked.get_mut(key))
         else {
             return;
         };
@@ -328,8 +332,9 @@ impl Bridge {
             Some(alg::End::Encrypted | alg::End::NotFtp) => control.unread(),
             Some(alg::End::Reset) | None => control,
         };
-        if let Err(error) = kernel.keep(key, &control) {
-            report::failed(&error);
+        match kernel.keep(key, &control) {
+            Ok(()) => tracked.kept = true,
+            Err(error) => report::failed(&error),
         }
     }
 

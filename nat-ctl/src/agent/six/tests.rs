@@ -275,3 +275,17 @@ fn an_end_takes_back_what_was_announced_and_overtakes_nothing() {
     line.kernel.steps.clear();
     assert_eq!(line.client("NOOP\r\n"), [Step::Count(Reason::AlgUnknown)]);
 }
+
+#[test]
+fn a_connection_that_is_opened_anew_in_the_same_second_is_read_from_its_beginning() {
+    let mut line = Line::new(Zone::Inside);
+    line.greet();
+    let before = line.kernel.kept[&line.kernel.key].session();
+    // The data plane forgets what was kept when the new SYN comes.
+    line.kernel.kept.clear();
+    line.sent = [700_000, 900_000];
+    let steps = line.server("220 hello again\r\n");
+    let [Step::Keep(kept), sent] = &steps[..] else { panic!("{steps:?}") };
+    assert!(kept.session() > before);
+    assert_eq!(payload(sent), b"220 hello again\r\n");
+}
