@@ -28,6 +28,7 @@ pub mod payload;
 pub mod process;
 pub mod requirements;
 pub mod routers;
+pub mod scale;
 pub mod server;
 pub mod session;
 pub mod six;
