@@ -34,4 +34,5 @@ pub mod session;
 pub mod six;
 pub mod stream;
 pub mod traffic;
+pub mod two_nats;
 pub mod wait;
