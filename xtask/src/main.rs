@@ -8,6 +8,7 @@
 //!   └─ build ── ebpf, agent                        target/bpf/nat-ebpf.o, target/release/nat-ctl
 //!        ├─ run ── lab or real interfaces
 //!        ├─ bench ── nat-bench                     what a packet costs, beside the peers
+//!        ├─ scale ── nat-scale                   FTP in numbers
 //!        ├─ test ── check: stages, one summary
 //!        └─ vm ── the same agent on another kernel
 //! ```
@@ -24,6 +25,7 @@ mod linker;
 mod packages;
 mod privilege;
 mod run;
+mod scale;
 mod servers;
 mod setup;
 mod stage;
@@ -64,6 +66,8 @@ enum Task {
     Test,
     /// Install and build, then measure the gateway beside its peers
     Bench(bench::Options),
+    /// Install and build, then bear thousands of FTP sessions, transfers and rewrites in a lab
+    Scale(scale::Options),
     /// Install and build, then run the gateway on Debian's own kernel in a machine that qemu emulates
     Vm(vm::Options),
 }
@@ -99,6 +103,7 @@ fn perform(task: Task) -> anyhow::Result<bool> {
             return check::run(&workspace);
         }
         Task::Bench(options) => match bench::run(&workspace, &options)? {},
+        Task::Scale(options) => match scale::run(&workspace, &options)? {},
         Task::Vm(options) => return vm::run(&workspace, &options),
     }
     Ok(true)

@@ -61,6 +61,9 @@ pub enum Effect {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dialogue {
     waiting: VecDeque<Waiting>,
+    /// How many of them, from the last one back, this agent has read and not its predecessor.
+    #[serde(skip)]
+    heard: usize,
     /// Commands that came when `waiting` was full.
     unlisted: u32,
     greeted: bool,
@@ -108,7 +111,7 @@ impl Dialogue {
     /// 2228, 3), and what comes now has to be FTP as the first line had to.
     pub fn resume(&mut self) {
         self.waiting.clear();
-        (self.unlisted, self.several) = (0, None);
+        (self.heard, self.unlisted, self.several) = (0, 0, None);
         (self.greeted, self.logged_in, self.spoken) = (true, true, false);
     }
 
@@ -127,9 +130,12 @@ impl Dialogue {
         self.greeted && self.spoken
     }
 
-    /// Some lines of either end are not known: nothing is waited for any more.
+    /// Some lines that a predecessor has read are not known: what it has left is waited for no more.
+    /// Nothing among them can have answered what came later, which this agent has read.
     pub fn lose(&mut self) {
-        self.waiting.clear();
+        let heard = if self.unlisted > 0 { 0 } else { self.heard };
+        self.waiting.drain(..self.waiting.len().saturating_sub(heard));
+        self.heard = self.waiting.len();
         (self.unlisted, self.several, self.transferring) = (0, None, false);
     }
 
@@ -157,6 +163,7 @@ impl Dialogue {
                 self.unlisted = self.unlisted.saturating_add(1);
             } else {
                 self.waiting.push_back(waiting);
+                self.heard += 1;
             }
         }
         self.command = Some(command.name.unwrap_or("?").to_owned());
@@ -255,12 +262,15 @@ impl Dialogue {
             // The end of a transfer whose command has been answered: 226 before 227.
             return Effect::None;
         }
-        if announces && let Some(at) = self.waiting.iter().position(|it| *it == Waiting::Passive) {
-            // Whatever stands before it was never answered.
-            self.waiting.drain(..at);
+        if announces {
+            // Whatever stands before it was never answered; and one that is not known came last.
+            let passive = self.waiting.iter().position(|it| *it == Waiting::Passive);
+            let missed = self.missed.then_some(self.waiting.len());
+            self.waiting.drain(..passive.or(missed).unwrap_or(0));
+            self.missed = false;
         }
-        self.missed &= !announces;
         let answered = self.waiting.pop_front();
+        self.heard = self.heard.min(self.waiting.len());
         if answered.is_none() {
             self.unlisted = self.unlisted.saturating_sub(1);
         }

@@ -512,7 +512,8 @@ fn the_fullest_session_fits_its_record() {
     lab.server(&"y".repeat(3000));
     let bytes = lab.session.to_bytes().expect("it fits");
     println!("the fullest session takes {} bytes", bytes.len());
-    assert_eq!(Session::from_bytes(&bytes, Arc::default()).expect("its own bytes"), lab.session);
+    let successor = Session::from_bytes(&bytes, Arc::default()).expect("its own bytes");
+    assert_eq!(successor.to_bytes().expect("it fits"), bytes);
 }
 
 #[test]
@@ -589,4 +590,34 @@ fn a_reply_to_what_a_dead_agent_has_read_alone_announces_once() {
     assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
     lab.session.passed_without(lab.next(Side::Client));
     assert_eq!(refused(&mut lab), [Refusal::Unsolicited]);
+}
+
+#[test]
+fn a_passive_command_outlives_the_loss_of_replies_that_came_before_it() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client("RETR a\r\n");
+    let image = lab.session.to_bytes().expect("an image");
+    lab.session = Session::from_bytes(&image, Arc::default()).expect("a successor");
+    // The predecessor has read a 226 and died over it; what comes after that the successor reads.
+    lab.client("PASV\r\n");
+    lab.sent[Side::Server as usize] += 10;
+    let next = lab.next(Side::Server);
+    assert!(lab.session.resume_at(Side::Server, next));
+    let commands = lab.server("227 x (10,0,2,2,9,9)\r\n");
+    assert_eq!(expected(&commands), ["203.0.113.20 > 203.0.113.1:2313"]);
+    // What the predecessor has left is waited for no more.
+    let commands = lab.server("227 x (10,0,2,2,9,10)\r\n");
+    assert_eq!(refusals(&commands), [Refusal::Unsolicited]);
+}
+
+#[test]
+fn a_reply_to_what_is_not_known_ends_no_transfer() {
+    let mut lab = Lab::new(Side::Server);
+    lab.client("RETR a\r\n");
+    // 226 and PASV have died with who has read them.
+    let passed = lab.next(Side::Client).wrapping_add(6);
+    lab.session.passed_without(passed);
+    let commands = lab.server("227 x (10,0,2,2,9,9)\r\n");
+    assert_eq!(expected(&commands), ["203.0.113.20 > 203.0.113.1:2313"]);
+    assert!(!commands.iter().any(|it| matches!(it, Command::Unexpect(_))), "{commands:?}");
 }

@@ -48,6 +48,16 @@ impl<'lab> NatCtl<'lab> {
 
     /// Everything but the start of the agent.
     pub fn prepare(lab: &'lab Lab, mode: Mode, binary: &Path) -> Result<Self> {
+        Self::prepare_in(&lab.gateway, lab, mode, binary)
+    }
+
+    /// The same in another namespace of the lab, whose devices have the names of the gateway's.
+    pub fn prepare_in(
+        namespace: &'lab Namespace,
+        lab: &'lab Lab,
+        mode: Mode,
+        binary: &Path,
+    ) -> Result<Self> {
         ensure!(
             binary.is_file(),
             "start the gateway: no {}: build it first (cargo xtask build)",
@@ -61,7 +71,7 @@ impl<'lab> NatCtl<'lab> {
         let folder = lab.folder("gw")?;
         let number = folder.file_name().and_then(OsStr::to_str).unwrap_or("gw");
         let gateway = Self {
-            namespace: &lab.gateway,
+            namespace,
             binary: binary.to_owned(),
             instance: format!("{}-{number}", lab.name()),
             mode,
@@ -125,6 +135,29 @@ impl<'lab> NatCtl<'lab> {
     /// Packets dropped for this reason.
     pub fn dropped(&self, reason: &str) -> Result<u64> {
         Ok(self.json(&["drops"])?[reason].as_u64().unwrap_or(0))
+    }
+
+    /// Bytes of memory that the agent has.
+    pub fn resident(&self) -> Result<u64> {
+        let id = self.agent.as_ref().context("the agent isn't running")?.id();
+        let file = format!("/proc/{id}/status");
+        let status = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kilobytes.with_context(|| format!("no VmRSS in {file}"))? * 1024)
+    }
+
+    /// Bytes that an FTP session has in maps: its record, its state, and what is wanted of each side.
+    pub fn map_bytes_a_session(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for (map, records) in [("sessions", 1), ("journal", 1), ("watches", 2)] {
+            let mut bpftool = self.namespace.command("bpftool");
+            bpftool.args(["-j", "map", "show", "pinned"]).arg(self.pins().join(map));
+            let shown: Value = serde_json::from_str(&process::must(&mut bpftool)?)?;
+            let value = shown["bytes_value"].as_u64().with_context(|| format!("{map}: {shown}"))?;
+            bytes += records * value;
+        }
+        Ok(bytes)
     }
 
     /// Waits until it follows a session that is encrypted; gives that.
