@@ -57,9 +57,28 @@ pub fn admit<P: Packet, T: Tables>(
     }
     headers.begins_flow()?;
 
-    let plan = plan(tables, headers, key, &wan, now)?;
-    let (mut port, number) = choose(tables, key, &plan)?;
     let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
+    // Before a port is taken: a host at its limit takes none from others.
+    tables.open_host(key.src())?;
+    let made = leave(tables, headers, key, &wan, way, now);
+    if made.is_err() {
+        tables.close_host(key.src());
+    }
+    made
+}
+
+/// Makes the flow of a packet that leaves by `wan`.
+#[inline(always)]
+fn leave<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    wan: &Interface,
+    way: HopReference,
+    now: u32,
+) -> Result<Admission, Reason> {
+    let plan = plan(tables, headers, key, wan, now)?;
+    let (mut port, number) = choose(tables, key, &plan)?;
     for _try in 0..TRIES {
         if let Some(port) = port {
             let rewrite = Rewrite::source(key, plan.address, port);

@@ -36,8 +36,8 @@ pub use plan::{Change, PlanView, RuleChange};
 pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use view::{
-    DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
-    InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView, Role,
-    RuleView, StatusView, Usage,
+    DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, HostView,
+    InboundView, InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView,
+    Role, RuleView, StatusView, Usage,
 };
 pub use watch::{DropEvent, Event, Happening, Reader, Watch, Watched};
