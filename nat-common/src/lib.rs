@@ -17,6 +17,7 @@ pub mod flow_table;
 pub mod fragment;
 pub mod harmless;
 pub mod hop;
+pub mod host;
 pub mod interface;
 pub mod journal;
 pub mod layout;

@@ -21,6 +21,7 @@ pod!(
     crate::fragment::FragmentKey,
     crate::fragment::Fragmented,
     crate::hop::Hop,
+    crate::host::Host,
     crate::interface::Interface,
     crate::journal::Journal,
     crate::layout::Geometry,

@@ -117,6 +117,8 @@ reasons! {
     FragmentSend = 39, "fragment-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
     /// IPv6 extension headers that are not followed: more than 8, or a routing header of type 0 (RFC 5095).
     Extension = 40, "extension", "Harmless when rare. `tcpdump -vv ip6` shows who sends them.";
+    /// The inside host has as many flows as one host may open, and this packet would begin another one.
+    HostLimit = 41, "host-limit", "`nat-ctl hosts list` names the host. If it is not infected, raise `limits.flows_per_host`.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -62,9 +62,11 @@ pub struct Settings {
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.
     pub control_ports: [Port; CONTROL_PORTS],
+    /// Most flows that an inside host may open; 0 is no limit.
+    pub flows_per_host: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 60);
+const _: () = assert!(size_of::<Settings>() == 64);
 
 impl Settings {
     /// The largest MSS that fits packets of `mtu` bytes (RFC 6691 section 2).

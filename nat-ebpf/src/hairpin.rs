@@ -51,6 +51,23 @@ pub fn admit<P: Packet, T: Tables>(
         key.dport(),
     );
     let Some(entry) = entry(tables, headers, &outer, now)? else { return Ok(Admission::Stack) };
+    tables.open_host(key.src())?;
+    let made = turn(tables, key, &identity, &entry, now);
+    if made.is_err() {
+        tables.close_host(key.src());
+    }
+    made.map(|()| Admission::Flow)
+}
+
+/// Makes the flow of a packet that turns back.
+#[inline(always)]
+fn turn<T: Tables>(
+    tables: &mut T,
+    key: &FlowKey,
+    identity: &Identity,
+    entry: &Entry,
+    now: u32,
+) -> Result<(), Reason> {
     let port = match identity.number {
         None => key.sport(),
         Some(number) => tables.public_port(key.source(), identity.address, number)?,
@@ -64,8 +81,7 @@ pub fn admit<P: Packet, T: Tables>(
     if key.protocol() == TCP {
         pair::make_room(tables, key, &rewrite);
     }
-    pair::make(tables, key, rewrite, entry.rule, entry.kin, HopReference::NONE, now)?;
-    Ok(Admission::Flow)
+    pair::make(tables, key, rewrite, entry.rule, entry.kin, HopReference::NONE, now)
 }
 
 /// How the outside sees an inside host.

@@ -58,12 +58,31 @@ pub fn admit<P: Packet, T: Tables>(
     }
     headers.begins_flow()?;
 
-    let plan = plan(tables, headers, key, &wan, now)?;
+    let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
+    // Before a port is taken: a host at its limit takes none from others.
+    tables.open_host(key.src())?;
+    let made = leave(tables, headers, key, &wan, (hop.ifindex, way), now);
+    if made.is_err() {
+        tables.close_host(key.src());
+    }
+    made
+}
+
+/// Makes the flow of a packet that leaves by `wan`.
+#[inline(always)]
+fn leave<T: Tables>(
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    wan: &Interface,
+    (ifindex, way): (u32, HopReference),
+    now: u32,
+) -> Result<Admission, Reason> {
+    let plan = plan(tables, headers, key, wan, now)?;
     let (mut port, number) = choose(tables, key, &plan)?;
     // A host with an address of its own leaves by the uplink of that, which its first packet finds.
     let uplink = tables.uplink(plan.address);
-    let epoch = if uplink == 0 || uplink == hop.ifindex { epoch } else { None };
-    let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
+    let way = if uplink == 0 || uplink == ifindex { way } else { HopReference::NONE };
     for _try in 0..TRIES {
         if let Some(port) = port {
             let rewrite = Rewrite::source(key, plan.address, port);

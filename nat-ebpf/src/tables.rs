@@ -129,6 +129,14 @@ pub trait Tables {
     /// Removes a record.
     fn remove_flow(&mut self, key: &FlowKey);
 
+    /// Counts a flow that an inside host is about to open.
+    ///
+    /// # Errors
+    /// [`Reason::HostLimit`] and [`Reason::FlowBusy`], and it is not counted.
+    fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason>;
+    /// Takes that back: there is no such flow.
+    fn close_host(&mut self, host: [u8; 4]);
+
     /// A hop that the agent has filled in.
     fn hop(&self, index: u32) -> Option<KnownHop>;
     /// Reference to the hop that the kernel's routing has led to in `epoch`, for packets of up to

@@ -24,6 +24,7 @@ mod icmp;
 mod ipv6;
 mod ipv6_ftp;
 mod lifecycle;
+mod limits;
 mod many_files;
 mod masquerade;
 mod mss;

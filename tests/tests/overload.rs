@@ -18,7 +18,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn gateway<'a>(lab: &'a Lab, mode: Mode, pool: &str) -> Option<NatCtl<'a>> {
     let binary = requirements::met_with_binary("overload")?;
     let mut gateway = NatCtl::prepare(lab, mode, &binary).expect("a gateway");
-    gateway.configure(&format!("[masquerade]\nports = \"{pool}\"\n")).expect("a configuration");
+    gateway
+        .configure(&format!("[masquerade]\nports = \"{pool}\"\n[limits]\nflows_per_host = 0\n"))
+        .expect("a configuration");
     gateway.run(&[]).expect("a start");
     Some(gateway)
 }

@@ -5,6 +5,8 @@
 
 use std::{collections::HashMap, ops::ControlFlow};
 
+use nat_common::reason::Reason;
+
 use crate::{
     api::{Gateway, Request, Response},
     error::Failure,
@@ -40,6 +42,8 @@ pub enum Job {
     EndRule(FlowFilter),
     /// Expectations.
     Expectations,
+    /// Inside hosts.
+    Hosts,
     /// Drops by reason.
     Drops,
     /// Everything that is measured.
@@ -70,7 +74,8 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
     Ok(match job {
         Job::Status { ftp_sessions, overload } => {
             let status = inspector.status(*ftp_sessions)?;
-            Response::Status(Box::new(StatusView { overload: overload.clone(), ..status }))
+            let overload = named(&inspector, overload)?;
+            Response::Status(Box::new(StatusView { overload, ..status }))
         }
         Job::Flows(filter) => Response::Flows(inspector.flows(filter)?),
         Job::DeleteFlows(filter) => Response::Count(inspector.delete_flows(filter)?),
@@ -78,6 +83,7 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
             inspector.delete_flows(filter)?;
             Response::Done
         }
+        Job::Hosts => Response::Hosts(inspector.hosts()?),
         Job::Expectations => Response::Expectations(inspector.expectations()?),
         Job::Metrics { ftp_sessions } => {
             Response::Metrics(Box::new(inspector.metrics(*ftp_sessions)?))
@@ -104,6 +110,17 @@ fn read(instance: &Instance, job: &Job) -> Result<Response, Failure> {
             Response::FtpSessions(sessions)
         }
     })
+}
+
+/// The states, with the hosts that are at their limit now.
+fn named(inspector: &Inspector, states: &[OverloadView]) -> Result<Vec<OverloadView>, Failure> {
+    let mut states = states.to_vec();
+    if let Some(state) = states.iter_mut().find(|it| it.state == Reason::HostLimit.name()) {
+        let hosts = inspector.hosts()?;
+        let full = hosts.iter().filter(|host| host.is_at_limit()).map(|host| host.host);
+        state.hosts = full.take(OverloadView::HOSTS).collect();
+    }
+    Ok(states)
 }
 
 /// Bytes over the data connections of each session.

@@ -91,6 +91,7 @@ impl Agent {
             Request::Flows { filter } => Job::Flows(filter.clone()),
             Request::DeleteFlows { filter } => Job::DeleteFlows(filter.clone()),
             Request::Expectations => Job::Expectations,
+            Request::Hosts => Job::Hosts,
             Request::Drops => Job::Drops,
             Request::Explain { question } => Job::Explain(question.clone()),
             Request::FtpSessions => Job::FtpSessions(self.ftp_sessions()),

@@ -1,4 +1,5 @@
-//! Whether the gateway refuses new flows now, because a table or the public ports are full.
+//! Whether the gateway refuses new flows now, because a table or the public ports are full, or
+//! a host is at its limit.
 //!
 //! Invariant: pure; what is told follows from the counters of drops, so that a state and its counter
 //! never disagree.
@@ -8,7 +9,7 @@ use nat_common::reason::Reason;
 use crate::output::OverloadView;
 
 /// The reasons for which new flows are refused.
-const REASONS: [Reason; 2] = [Reason::TableFull, Reason::PortsExhausted];
+const REASONS: [Reason; 3] = [Reason::TableFull, Reason::PortsExhausted, Reason::HostLimit];
 
 /// Seconds after the last refusal for which the state holds.
 const HOLDS: u32 = 10;
@@ -57,6 +58,8 @@ impl Overload {
             state: reason.name().to_owned(),
             refused: state.refused,
             for_s: now.saturating_sub(state.began).into(),
+            // Who looks at the hosts adds them.
+            hosts: vec![],
         })
         .collect()
     }
@@ -80,7 +83,12 @@ mod tests {
                 overload.look(now, |reason| Some(u64::from(reason == Reason::TableFull) * full));
             (begun, overload.states(now))
         };
-        let full = |refused, for_s| OverloadView { state: "table-full".to_owned(), refused, for_s };
+        let full = |refused, for_s| OverloadView {
+            state: "table-full".to_owned(),
+            refused,
+            for_s,
+            hosts: vec![],
+        };
         // What an earlier agent has seen is no news.
         assert_eq!(look(100, 7), (vec![], vec![]));
         assert_eq!(look(101, 9), (vec![Reason::TableFull], vec![full(2, 0)]));

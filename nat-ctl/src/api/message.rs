@@ -13,8 +13,8 @@ use crate::{
     error::{Exit, Failure},
     output::{
         DropsView, ExpectationView, ExplainView, FlowFilter, FlowView, FtpEventsView,
-        FtpRefusalsView, FtpSessionView, FtpTransferView, MetricsView, PlanView, Question,
-        RuleView, StatusView,
+        FtpRefusalsView, FtpSessionView, FtpTransferView, HostView, MetricsView, PlanView,
+        Question, RuleView, StatusView,
     },
     rules::{Rule, RuleKind},
 };
@@ -62,6 +62,8 @@ pub enum Request {
     },
     /// The expectations; answered by [`Response::Expectations`].
     Expectations,
+    /// The inside hosts; answered by [`Response::Hosts`].
+    Hosts,
     /// The FTP sessions; answered by [`Response::FtpSessions`].
     FtpSessions,
     /// The transfers of FTP sessions; answered by [`Response::FtpTransfers`].
@@ -120,6 +122,7 @@ impl Request {
             | Self::Rules { .. }
             | Self::Flows { .. }
             | Self::Expectations
+            | Self::Hosts
             | Self::FtpSessions
             | Self::FtpTransfers
             | Self::FtpRefusals
@@ -148,6 +151,8 @@ pub enum Response {
     Count(u64),
     /// Expectations.
     Expectations(Vec<ExpectationView>),
+    /// Inside hosts.
+    Hosts(Vec<HostView>),
     /// FTP sessions.
     FtpSessions(Vec<FtpSessionView>),
     /// Transfers, oldest first.

@@ -74,6 +74,9 @@ enum Command {
     /// Data connections that have been announced and not yet opened
     #[command(subcommand)]
     Expectations(ExpectationsCommand),
+    /// Hosts inside, and how many connections each has opened
+    #[command(subcommand)]
+    Hosts(HostsCommand),
     /// FTP sessions
     #[command(subcommand)]
     Ftp(FtpCommand),
@@ -139,6 +142,12 @@ enum ExpectationsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum HostsCommand {
+    /// Print the hosts that have flows, most flows first
+    List,
+}
+
+#[derive(Debug, Subcommand)]
 enum FtpCommand {
     /// Print the control connections that are followed
     Sessions,
@@ -189,6 +198,7 @@ impl Cli {
             Command::Expectations(ExpectationsCommand::List) => {
                 state::expectations(instance, &printer)?;
             }
+            Command::Hosts(HostsCommand::List) => state::hosts(instance, &printer)?,
             Command::Ftp(command) => ftp::ftp(&command, instance, &printer)?,
             Command::Trace(args) => ftp::trace(&args, instance, &printer)?,
             Command::Expectations(ExpectationsCommand::Watch(every)) => {

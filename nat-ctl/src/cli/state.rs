@@ -48,6 +48,11 @@ pub fn expectations(instance: &Instance, printer: &Printer) -> Result<(), Failur
     printer.expectations(&source(instance)?.expectations()?).map_err(written)
 }
 
+/// `hosts list`
+pub fn hosts(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
+    printer.hosts(&source(instance)?.hosts()?).map_err(written)
+}
+
 /// `status`
 pub fn status(instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     printer.status(&agent(instance)?.status()?).map_err(written)

@@ -60,13 +60,6 @@ pub enum ForeignAddress {
     Pass,
 }
 
-/// How many flows one host may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PerHost {
-    /// As many as the table holds.
-    Unbounded,
-}
-
 impl<'de> Deserialize<'de> for Mapping {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
@@ -234,14 +227,4 @@ pub(super) fn pinholes_per_session<'de, D: Deserializer<'de>>(
         )));
     }
     Ok(number)
-}
-
-/// A number asks for a bound that the data plane does not keep.
-pub(super) fn no_bound_per_host<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<PerHost, D::Error> {
-    let number = u32::deserialize(deserializer)?;
-    Err(D::Error::custom(format_args!(
-        "flows_per_host = {number} is not supported yet: leave it out"
-    )))
 }

@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use choice::{ClampMss, Filtering, ForeignAddress, Mapping, PerHost};
+pub use choice::{ClampMss, Filtering, ForeignAddress, Mapping};
 pub use pool::Pool;
 
 use crate::{
@@ -185,9 +185,8 @@ pub struct Limits {
     pub flows: std::num::NonZeroU32,
     /// Flows of IPv6, of all hosts.
     pub flows6: std::num::NonZeroU32,
-    /// Flows of one host; there is no bound of its own so far.
-    #[serde(deserialize_with = "choice::no_bound_per_host", skip_serializing)]
-    pub flows_per_host: PerHost,
+    /// Flows of IPv4 that one inside host may open; 0 is no limit.
+    pub flows_per_host: u32,
     /// Expectations of all sessions.
     pub expectations: std::num::NonZeroU32,
     /// Announced data connections of one FTP session at a time.
@@ -207,7 +206,7 @@ impl Default for Limits {
         Self {
             flows: entries(1 << 20),
             flows6: entries(1 << 17),
-            flows_per_host: PerHost::Unbounded,
+            flows_per_host: 1 << 16,
             expectations: entries(1 << 16),
             pinholes_per_session: std::num::NonZeroU8::MIN.saturating_add(per_session - 1),
             pinholes_per_client: entries(quota.per_client),

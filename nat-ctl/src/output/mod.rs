@@ -38,8 +38,8 @@ pub use printer::{Color, Format, Printer};
 pub use source::{StateSource, unexpected};
 pub use top::{By, Mover, Top};
 pub use view::{
-    DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, InboundView,
-    InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView, Role,
-    RuleView, StatusView, Usage,
+    DropsView, End, ExpectationView, FlowView, ForwardView, FtpMode, FtpSessionView, HostView,
+    InboundView, InterfaceMode, InterfaceView, OneToOneView, OverloadView, PacketsView, PortsView,
+    Role, RuleView, StatusView, Usage,
 };
 pub use watch::{DropEvent, Event, Happening, Reader, Watch, Watched};

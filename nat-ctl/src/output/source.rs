@@ -4,7 +4,9 @@
 
 use std::ops::ControlFlow;
 
-use super::{DropsView, Each, ExpectationView, ExplainView, FlowFilter, Question, StatusView};
+use super::{
+    DropsView, Each, ExpectationView, ExplainView, FlowFilter, HostView, Question, StatusView,
+};
 use crate::{
     api::{Client, Request, Response},
     error::{Exit, Failure},
@@ -37,6 +39,12 @@ pub trait StateSource {
     /// See [`StateSource::flows`].
     fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure>;
 
+    /// Inside hosts and the flows that each has opened, most flows first.
+    ///
+    /// # Errors
+    /// See [`StateSource::flows`].
+    fn hosts(&mut self) -> Result<Vec<HostView>, Failure>;
+
     /// Drops by reason.
     ///
     /// # Errors
@@ -65,6 +73,13 @@ impl StateSource for Client {
     fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure> {
         match self.call(&Request::Expectations)? {
             Response::Expectations(expectations) => Ok(expectations),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn hosts(&mut self) -> Result<Vec<HostView>, Failure> {
+        match self.call(&Request::Hosts)? {
+            Response::Hosts(hosts) => Ok(hosts),
             other => Err(unexpected(&other)),
         }
     }

@@ -67,10 +67,12 @@ impl Printer {
 }
 
 fn overload(view: &OverloadView) -> (&'static str, String) {
-    let OverloadView { state, refused, for_s } = view;
+    let OverloadView { state, refused, for_s, hosts } = view;
     let for_s = seconds(*for_s);
+    let of: String = hosts.iter().map(|host| format!(" {host}")).collect();
+    let of = if of.is_empty() { of } else { format!(" of{of}") };
     // As wide as the keys above it.
-    ("overload    ", format!("{state}: new flows are refused, {refused} packets in {for_s}"))
+    ("overload    ", format!("{state}: new flows{of} are refused, {refused} packets in {for_s}"))
 }
 
 fn usage(usage: Usage) -> String {

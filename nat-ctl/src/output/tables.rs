@@ -15,7 +15,7 @@ use super::{
     flow_line::FlowLine,
     printer::{Format, Printer, Tabular},
     units::{bytes, seconds},
-    view::{DropsView, ExpectationView, FtpMode, FtpSessionView},
+    view::{DropsView, ExpectationView, FtpMode, FtpSessionView, HostView},
 };
 
 impl Printer {
@@ -37,6 +37,14 @@ impl Printer {
     /// See [`Printer::count`].
     pub fn expectations(&self, expectations: &[ExpectationView]) -> io::Result<()> {
         self.rows(expectations)
+    }
+
+    /// `hosts list`.
+    ///
+    /// # Errors
+    /// See [`Printer::count`].
+    pub fn hosts(&self, hosts: &[HostView]) -> io::Result<()> {
+        self.rows(hosts)
     }
 
     /// `ftp sessions`.
@@ -172,6 +180,19 @@ impl Tabular for ExpectationView {
             endpoint(self.to, self.to_port),
             seconds(self.expires_s),
             self.session.to_string(),
+        ]
+    }
+}
+
+impl Tabular for HostView {
+    const COLUMNS: &'static [&'static str] = &["HOST", ">FLOWS", ">LIMIT", ">REFUSED"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.host.to_string(),
+            self.flows.to_string(),
+            optional(self.limit.as_ref()),
+            self.refused.to_string(),
         ]
     }
 }

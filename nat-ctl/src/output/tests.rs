@@ -73,7 +73,12 @@ fn status_has_the_documented_fields() {
         ftp_sessions: 3,
         drops: 4,
         packets: PacketsView { xdp: 1, tc: 2, stack: 3, punted: 4, copied: 5, ipv6: 6 },
-        overload: vec![OverloadView { state: "table-full".to_owned(), refused: 6, for_s: 7 }],
+        overload: vec![OverloadView {
+            state: "host-limit".to_owned(),
+            refused: 6,
+            for_s: 7,
+            hosts: vec![[10, 0, 1, 2].into()],
+        }],
     };
     assert_eq!(
         shape(&status),
@@ -84,7 +89,9 @@ fn status_has_the_documented_fields() {
             "expectations": {"used": 1, "max": 2}, "ftp_sessions": 3, "drops": 4,
             "packets": {"xdp": 1, "tc": 2, "stack": 3, "punted": 4, "copied": 5, "ipv6": 6},
             "flows6": {"used": 1, "max": 2},
-            "overload": [{"state": "table-full", "refused": 6, "for_s": 7}],
+            "overload": [
+                {"state": "host-limit", "refused": 6, "for_s": 7, "hosts": ["10.0.1.2"]},
+            ],
         })
     );
 }

@@ -60,6 +60,34 @@ pub struct OverloadView {
     pub refused: u64,
     /// Seconds since it began.
     pub for_s: u64,
+    /// The hosts that it is about, where it is about some alone: at most [`OverloadView::HOSTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Ipv4Addr>,
+}
+
+impl OverloadView {
+    /// Most hosts that are named; `hosts list` has them all.
+    pub const HOSTS: usize = 5;
+}
+
+/// An element of `hosts list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its address.
+    pub host: Ipv4Addr,
+    /// Flows that it has opened and that are there still.
+    pub flows: u64,
+    /// How many it may have; none where there is no limit.
+    pub limit: Option<u32>,
+    /// Packets refused because of the limit.
+    pub refused: u64,
+}
+
+impl HostView {
+    /// Whether it may open no other flow.
+    pub fn is_at_limit(&self) -> bool {
+        self.limit.is_some_and(|limit| self.flows >= limit.into())
+    }
 }
 
 /// How full a table is.

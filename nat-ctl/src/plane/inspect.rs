@@ -7,7 +7,13 @@ mod delete;
 mod six;
 mod status;
 
-use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf};
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    ops::ControlFlow,
+    path::PathBuf,
+};
 
 use aya::maps::MapError;
 use nat_common::{
@@ -20,6 +26,7 @@ use nat_common::{
 use super::clock::{self, Now};
 use super::dump;
 use super::error::{PlaneError, Result};
+use super::host_memory::{HostMemory, Listed};
 use super::maps::Maps;
 use super::pair::{Pair, Record};
 use super::pins::{self, Pinned};
@@ -27,8 +34,8 @@ use super::state::State;
 use crate::error::Failure;
 use crate::options::Instance;
 use crate::output::{
-    DropsView, Each, End, ExpectationView, ExplainView, FlowFilter, FlowLine, FlowView, Question,
-    StateSource,
+    DropsView, Each, End, ExpectationView, ExplainView, FlowFilter, FlowLine, FlowView, HostView,
+    Question, StateSource,
 };
 use crate::rules::{Alg, Protocol};
 
@@ -136,6 +143,22 @@ impl Inspector {
             });
         }
         views.extend(self.expectations6()?);
+        Ok(views)
+    }
+
+    /// Inside hosts and the flows that each has opened, most flows first.
+    ///
+    /// # Errors
+    /// See [`Inspector::status`].
+    pub fn hosts(&self) -> Result<Vec<HostView>> {
+        let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
+        let limit = (settings.flows_per_host != 0).then_some(settings.flows_per_host);
+        let view = |Listed { address, flows, refused }| {
+            let host = Ipv4Addr::from(address);
+            HostView { host, flows, limit, refused }
+        };
+        let mut views: Vec<_> = HostMemory::open(&self.pins())?.listed().map(view).collect();
+        views.sort_by_key(|view| (Reverse(view.flows), view.host));
         Ok(views)
     }
 
@@ -250,6 +273,10 @@ impl StateSource for Inspector {
 
     fn expectations(&mut self) -> Result<Vec<ExpectationView>, Failure> {
         Ok(Inspector::expectations(self)?)
+    }
+
+    fn hosts(&mut self) -> Result<Vec<HostView>, Failure> {
+        Ok(Self::hosts(self)?)
     }
 
     fn drops(&mut self) -> Result<DropsView, Failure> {

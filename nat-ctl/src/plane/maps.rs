@@ -42,6 +42,7 @@ pub const NAMES: &[&str] = &[
     "flows",
     "stripes",
     "hops",
+    "hosts",
     "ports",
     "other_ports",
     "stages",

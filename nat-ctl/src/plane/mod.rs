@@ -30,6 +30,7 @@ mod grow;
 pub mod here;
 mod hook;
 mod hops;
+pub mod host_memory;
 pub mod inspect;
 mod lifetimes;
 mod links;

@@ -393,5 +393,6 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         reserved: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
+        flows_per_host: config.limits.flows_per_host,
     })
 }

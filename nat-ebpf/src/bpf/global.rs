@@ -4,7 +4,7 @@
 //! TCP options are those in [`maps::OPTIONS_SCRATCH`], where the caller has put them.
 
 use super::{
-    Maps, hops, maps,
+    Maps, hops, hosts, maps,
     memory::{self, BEFORE, NOW},
 };
 use crate::{
@@ -40,10 +40,13 @@ pub const NOTHING: u64 = 1 << 63;
 pub const NONE: u64 = NOTHING;
 /// Answer of [`nat_insert`]: the key is there.
 pub const EXISTS: u64 = NOTHING + 1;
-/// Answer of [`nat_insert`] and [`nat_public_port`]: somebody else has the key in hand.
+/// Answer of [`nat_insert`], [`nat_public_port`] and [`nat_open_host`]: somebody else has the key in hand.
 pub const BUSY_KEY: u64 = NOTHING + 2;
 /// Answer of [`nat_public_port`] and [`nat_shared_port`]: no port is free.
 pub const EXHAUSTED: u64 = NOTHING + 3;
+
+/// Answer of [`nat_open_host`]: the host has as many flows as it may.
+pub const AT_LIMIT: u64 = NOTHING + 4;
 
 /// The flow record for the key of these two words: its index, and from bit 32 on its version.
 #[unsafe(no_mangle)]
@@ -165,6 +168,24 @@ pub extern "C" fn nat_shared_port(
 #[inline(never)]
 pub extern "C" fn nat_refer(who: u64, mtu: u32, epoch: u32) -> u64 {
     hops::refer(who, mtu, epoch).half() as u64
+}
+
+/// Counts a flow of an inside host: [`ADDED`], [`AT_LIMIT`] or [`BUSY_KEY`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_open_host(address: u32) -> u64 {
+    match hosts::open(address.to_ne_bytes()) {
+        Ok(()) => ADDED,
+        Err(Reason::FlowBusy) => BUSY_KEY,
+        Err(_) => AT_LIMIT,
+    }
+}
+
+/// Takes that back.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_close_host(address: u32) -> u64 {
+    hosts::close(address.to_ne_bytes()) as u64
 }
 
 /// An identification for a datagram between these addresses that no other one has now.

@@ -15,6 +15,7 @@ use nat_common::{
     fragment::{FRAGMENTED, FragmentKey, Fragmented, IDENTIFICATIONS},
     harmless,
     hop::{HOPS, Hop},
+    host::{HOSTS, Host},
     interface::Interface,
     journal::Journal,
     layout::{self, Geometry, Stage},
@@ -98,6 +99,9 @@ pub static LOCKS: Array<Stripe, { STRIPES as usize }> = Array::new();
 /// Next hops by number.
 #[btf_map(name = "hops")]
 pub static HOP_TABLE: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
+/// Inside hosts, and how many flows each has opened.
+#[btf_map(name = "hosts")]
+pub static HOST_TABLE: Array<Host, { HOSTS as usize }, MAPPED> = Array::new();
 /// Owners of the ports of numbered public addresses, by [`nat_common::port::place`].
 #[btf_map(name = "ports")]
 pub static PORTS: Array<PortOwner, PORTS_ENTRIES, MAPPED> = Array::new();

@@ -5,6 +5,7 @@ mod flows;
 mod global;
 pub mod grow;
 mod hops;
+mod hosts;
 pub mod maps;
 mod memory;
 mod ports;

@@ -114,6 +114,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason> {
+        match global::nat_open_host(u32::from_ne_bytes(host)) {
+            global::AT_LIMIT => Err(Reason::HostLimit),
+            global::BUSY_KEY => Err(Reason::FlowBusy),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn close_host(&mut self, host: [u8; 4]) {
+        global::nat_close_host(u32::from_ne_bytes(host));
+    }
+
+    #[inline(always)]
     fn hop(&self, index: u32) -> Option<KnownHop> {
         hops::known(index)
     }

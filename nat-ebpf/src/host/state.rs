@@ -86,6 +86,8 @@ pub struct State {
     pub addresses: HashMap<[u8; 4], u32>,
     /// Public ports and their owners.
     pub ports: HashMap<Endpoint, PortOwner>,
+    /// Flows that inside hosts have opened.
+    pub hosts: HashMap<[u8; 4], u64>,
     /// Next hops by number.
     pub hops: HashMap<u32, Hop>,
     /// Announced connections.

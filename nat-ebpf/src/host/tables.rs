@@ -17,6 +17,7 @@ use nat_common::{
     flow_table::{self, LOCK_TRIES},
     fragment::{self, FragmentKey, Fragmented},
     hop::{self, HOP_PROBES, Hop, HopReference, WORDS},
+    host,
     interface::Interface,
     port::{Endpoint, PortOwner},
     reason::Reason,
@@ -45,6 +46,8 @@ pub enum Operation {
     WriteFlow,
     /// A look at the owner of a port.
     Port,
+    /// A flow of an inside host is counted.
+    Host,
     /// A port is claimed.
     WritePort,
     /// The lock on mappings is taken or given back.
@@ -191,6 +194,23 @@ impl<'a> Tables for HostTables<'a> {
         if state.flow(key).is_some_and(|record| record.state().is_live()) {
             state.remove_flow(key);
         }
+    }
+
+    fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason> {
+        let mut state = self.at(Operation::Host);
+        let limit = state.settings.flows_per_host;
+        let opened = state.hosts.entry(host).or_default();
+        if host::is_at_limit(*opened, limit) {
+            return Err(Reason::HostLimit);
+        }
+        *opened += 1;
+        Ok(())
+    }
+
+    fn close_host(&mut self, host: [u8; 4]) {
+        let mut state = self.at(Operation::Host);
+        let opened = state.hosts.entry(host).or_default();
+        *opened = opened.saturating_sub(1);
     }
 
     fn hop(&self, index: u32) -> Option<KnownHop> {

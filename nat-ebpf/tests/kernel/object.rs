@@ -20,6 +20,7 @@ use nat_common::{
     flow_table::{self, Hashed, Memory as _, homes, host::HostMemory},
     fragment::{FragmentKey, Fragmented, IDENTIFICATIONS},
     hop::{HOPS, Hop},
+    host::{self, HOSTS, Host},
     layout::{Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, Port, PortOwner, place},
     punt::PuntHeader,
@@ -267,6 +268,14 @@ impl Object {
     pub fn hops_taken(&mut self) -> usize {
         let map: Array<_, Hop> = Array::try_from(self.ebpf.map("hops").unwrap()).unwrap();
         (0..HOPS).filter(|index| map.get(index, 0).unwrap().is_taken()).count()
+    }
+
+    /// Flows that inside hosts have opened.
+    pub fn hosts(&mut self) -> Table<[u8; 4], u64> {
+        let map: Array<_, Host> = Array::try_from(self.ebpf.map("hosts").unwrap()).unwrap();
+        let places = (0..HOSTS).map(|index| map.get(&index, 0).unwrap());
+        let taken = places.filter(|place| place.who != 0);
+        taken.map(|place| (host::address(place.who), host::flows(place.made, place.base))).collect()
     }
 
     fn write_identifications(&mut self, counts: &Table<u32, u64>) {

@@ -619,6 +619,46 @@ fn a_full_pool_is_shared_by_both_sides_alike() {
 }
 
 #[test]
+fn a_host_at_its_limit_is_refused_on_both_sides_alike() {
+    lab::run("a_host_at_its_limit_is_refused_on_both_sides_alike", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let settings = {
+            let mut state = both.memory.state();
+            state.settings.flows_per_host = 3;
+            state.settings
+        };
+        both.object.settings(settings);
+        let (near, far) = ((REMOTE, 9), (gateway::FAR, 9));
+        let mut send = |early, host, port, to| {
+            both.packet(early, Zone::Inside, &Spec::udp(([10, 0, 1, host], port), to).build());
+        };
+        // The last two of the one are refused, again and again; what it has goes on.
+        for port in [1, 2, 3, 4, 5, 4, 1, 2, 3] {
+            send(port % 2 == 0, 2, 2000 + port, near);
+        }
+        for port in [1, 2, 3] {
+            send(true, 3, 2000 + port, far);
+        }
+        // What cannot be made counts for nobody.
+        assert_eq!(gateway::POOL.len(), 3 + 1);
+        for port in [1, 2] {
+            send(true, 5, 2000 + port, near);
+        }
+        // The same for what would turn back.
+        let forward = gateway::RULES[0].1;
+        both.packet(true, Zone::Inside, &Spec::tcp(([10, 0, 1, 3], 7), forward, SYN).build());
+        let state = both.memory.state().clone();
+        assert_eq!(state.dropped(Reason::HostLimit), 3 + 1);
+        assert_eq!(state.dropped(Reason::PortsExhausted), 1);
+        assert_eq!(state.flows().len(), 2 * (3 + 3 + 1));
+        let hosts = [(2, 3), (3, 3), (5, 1)].map(|(host, flows)| ([10, 0, 1, host], flows));
+        assert_eq!(state.hosts, HashMap::from(hosts));
+        assert_eq!(both.object.hosts(), state.hosts);
+    });
+}
+
+#[test]
 fn records_are_followed_as_on_the_host() {
     lab::run("records_are_followed_as_on_the_host", |object| {
         let _sockets = lab::set_up();

@@ -49,8 +49,10 @@ impl Agent {
         ensure!(sizes.binary.is_file(), "there is no {}: build it first", sizes.binary.display());
         let config = topology.file("nat.toml");
         // Flows have to outlive the whole measure, as those of the peers do.
-        let text =
-            format!("[timeouts]\nudp = \"1h\"\n[limits]\nflows = {}\n", sizes.flows.max(1024));
+        let text = format!(
+            "[timeouts]\nudp = \"1h\"\n[limits]\nflows = {}\nflows_per_host = 0\n",
+            sizes.flows.max(1024)
+        );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let instance = topology.name().to_owned();
         let core = ENDS_CORE.to_string();

@@ -20,6 +20,7 @@ use crate::plane::{
     clock, dump,
     error::{PlaneError, Result},
     flow_memory::{self, FlowMemory},
+    host_memory::HostMemory,
     maps::Maps,
     pair::Record,
 };
@@ -34,6 +35,8 @@ pub fn state(maps: &Maps, pins: &Path, asked: &Asked<Ipv4Addr>) -> Result<State>
     state.now = clock::now().seconds();
     state.seeds = flow_memory::geometry(pins)?.seeds;
     state.look_everywhere();
+    let hosts = HostMemory::open(pins)?;
+    state.hosts = hosts.listed().map(|listed| (listed.address, listed.flows)).collect();
     fill(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
     let protocol = asked.protocol.number();
     let ends = [(asked.src, asked.sport), (asked.dst, asked.dport)]

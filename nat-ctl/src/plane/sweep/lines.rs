@@ -15,7 +15,7 @@ use nat_common::{
     session::SessionId,
 };
 
-use super::{decide, marks::Marks};
+use super::{decide, marks::Marks, tally::Tally};
 use crate::plane::{
     clock::Now,
     flow_memory::FlowMemory,
@@ -84,6 +84,7 @@ impl Walk {
         &mut self,
         flows: &FlowMemory,
         marks: &mut Marks,
+        tally: &mut Tally,
         timeouts: &Timeouts,
         now: Now,
     ) -> Option<Met> {
@@ -98,7 +99,7 @@ impl Walk {
         };
         for (place, state) in flows.states(self.next, count) {
             match state.phase() {
-                Phase::Live => self.line(flows, marks, place, &look),
+                Phase::Live => self.line(flows, marks, tally, place, &look),
                 Phase::Ending => self.ending(flows, place, state),
                 Phase::Free | Phase::Claimed => {}
             }
@@ -119,7 +120,14 @@ impl Walk {
         Met { lines: used, expired, sessions, data }
     }
 
-    fn line(&mut self, flows: &FlowMemory, marks: &mut Marks, place: u32, look: &Look<'_>) {
+    fn line(
+        &mut self,
+        flows: &FlowMemory,
+        marks: &mut Marks,
+        tally: &mut Tally,
+        place: u32,
+        look: &Look<'_>,
+    ) {
         let Some(record) = flows.record(place) else { return };
         self.data.extend(data_line(&record));
         let idle = look.now.since(record.state().last_seen());
@@ -129,12 +137,15 @@ impl Walk {
             if pair.expires(look.now, look.timeouts) == 0 && flows.end(&pair) {
                 self.expired += 1;
                 // The other line has been counted, unless the walk has yet to come to it.
-                let behind = pair.other(place).is_some_and(|other| other.place() < place);
-                self.used.1 -= u64::from(behind && self.used.1 > 0);
+                if let Some(other) = pair.other(place).filter(|other| other.place() < place) {
+                    self.used.1 = self.used.1.saturating_sub(1);
+                    tally.take(other);
+                }
                 return;
             }
         }
         self.used.1 += 1;
+        tally.add(&record);
         marks.add(&record.public());
         if let Some(place) = record.flow().control_session().and_then(|session| session.index()) {
             self.sessions.insert(place);
@@ -193,6 +204,7 @@ fn data_line(record: &Record) -> Option<DataLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::host_memory::HostMemory;
     use crate::plane::pair::tests::{PUBLIC, masqueraded, used};
     use nat_common::{
         flow::{TCP, UDP},
@@ -223,7 +235,8 @@ mod tests {
         let mut marks = Marks::new();
         marks.begin(vec![(PUBLIC, 0)], [].into_iter());
         assert!(walk.begins());
-        let met = walk.slice(flows, &mut marks, &TIMEOUTS, Now::at(now)).unwrap();
+        let mut tally = Tally::new(HostMemory::anonymous());
+        let met = walk.slice(flows, &mut marks, &mut tally, &TIMEOUTS, Now::at(now)).unwrap();
         (met, marks)
     }
 
@@ -289,7 +302,8 @@ mod tests {
         }
         let mut marks = Marks::new();
         let mut steps = Walk::default();
-        let mut slice = || steps.slice(&flows, &mut marks, &TIMEOUTS, Now::at(101));
+        let mut tally = Tally::new(HostMemory::anonymous());
+        let mut slice = || steps.slice(&flows, &mut marks, &mut tally, &TIMEOUTS, Now::at(101));
         let met: Vec<Option<u64>> = (0..4).map(|_| slice().map(|met| met.lines)).collect();
         assert_eq!(met, [None, None, None, Some(2)]);
     }

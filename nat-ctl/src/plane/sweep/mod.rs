@@ -7,7 +7,8 @@
 //! ```text
 //!   agent --Now--> [thread] step: a slice of the flows (lines.rs)
 //!                           with the last slice: expectations, ports, sessions (pass.rs) --Report-->
-//!                           (decide.rs says what; marks.rs: which ports were seen in use)
+//!                           (decide.rs says what; marks.rs: which ports were seen in use;
+//!                            tally.rs: whose flows)
 //! ```
 //!
 //! A thread of its own reads the tables, so that a million flows do not hold up the event loop. A
@@ -18,6 +19,7 @@ pub mod decide;
 mod lines;
 mod marks;
 mod pass;
+mod tally;
 
 use std::{path::Path, sync::mpsc, thread};
 
@@ -25,9 +27,11 @@ use nat_common::{lifetime::Timeouts, session::SessionId};
 
 use super::clock::Now;
 use super::error::{PlaneError, Result};
+use super::host_memory::HostMemory;
 use super::maps::Maps;
 pub use lines::DataLine;
 use pass::Pass;
+use tally::Tally;
 
 /// What a pass has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,10 +66,11 @@ impl Sweeper {
     /// Where the maps can't be opened or no thread be started.
     pub fn start(pins: &Path, timeouts: Timeouts) -> Result<Self> {
         let maps = Maps::open(pins)?;
+        let tally = Tally::new(HostMemory::open(pins)?);
         let (orders, incoming) = mpsc::channel();
         let (outgoing, reports) = mpsc::channel();
         let run = move || {
-            let mut pass = Pass::new(maps, timeouts);
+            let mut pass = Pass::new(maps, tally, timeouts);
             // Ends with the sweeper on the other side.
             while let Ok(now) = incoming.recv() {
                 if outgoing.send(pass.step(now)).is_err() {

@@ -20,6 +20,7 @@ use super::{
     decide::{self, Verdict},
     lines::{Met, Walk},
     marks::Marks,
+    tally::Tally,
 };
 use crate::plane::{
     addresses,
@@ -43,6 +44,7 @@ pub struct Pass {
     timeouts: Timeouts,
     walk: Walk,
     marks: Marks,
+    tally: Tally,
     number: u32,
     /// Places of sessions that were in use at the end of the last pass.
     sessions: BTreeSet<u32>,
@@ -54,12 +56,13 @@ pub struct Pass {
 
 impl Pass {
     /// Before the first pass.
-    pub fn new(maps: Maps, timeouts: Timeouts) -> Self {
+    pub fn new(maps: Maps, tally: Tally, timeouts: Timeouts) -> Self {
         Self {
             maps,
             timeouts,
             walk: Walk::default(),
             marks: Marks::new(),
+            tally,
             number: 0,
             sessions: BTreeSet::new(),
             rest_at: None,
@@ -79,9 +82,10 @@ impl Pass {
                 return Ok(None);
             }
             self.begin().map_err(refused("ports"))?;
+            self.tally.begin(now);
         }
-        let Self { maps, marks, walk, timeouts, .. } = self;
-        match walk.slice(&maps.flows, marks, timeouts, now) {
+        let Self { maps, marks, tally, walk, timeouts, .. } = self;
+        match walk.slice(&maps.flows, marks, tally, timeouts, now) {
             Some(met) => self.finish(met, now).map(Some),
             None => Ok(None),
         }
@@ -104,6 +108,7 @@ impl Pass {
     }
 
     fn finish(&mut self, met: Met, now: Now) -> Result<Report> {
+        self.tally.settle();
         let (expectations, unused) = self.expectations(now).map_err(refused("expectations"))?;
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;

@@ -1,0 +1,119 @@
+//! Inside hosts by address, and how many flows each has opened: values of the map `hosts`.
+//!
+//! The data plane only ever adds to [`Host::made`]; how many flows there are the agent knows, which
+//! counts them with every pass over the flow table and moves [`Host::base`] to where that leads. So a
+//! count cannot drift, however a flow ends.
+//!
+//! ```text
+//!   made 1041 --+            flows of the host: made - base
+//!               |= 37
+//!   base 1004 --+            moved by the agent: made when its pass began, less the flows that it met
+//! ```
+//!
+//! A host is found at one of [`HOST_PROBES`] places in a row. Where others have them all, a new host is
+//! let in uncounted, and the next pass puts it in the place of the one with the fewest flows, if it has
+//! more: so those that are not listed are small.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Places in the map `hosts`.
+pub const HOSTS: u32 = 65536;
+/// Places that a host may have.
+pub const HOST_PROBES: u32 = 16;
+
+/// A value of the map `hosts`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Host {
+    /// Whose place this is, by [`who`]; 0 while it is nobody's.
+    pub who: u64,
+    /// Flows that were ever opened, of all hosts that this place was for.
+    pub made: u64,
+    /// What that was when the host had no flow.
+    pub base: u64,
+    /// New flows that were refused.
+    pub refused: u64,
+}
+
+const _: () = assert!(size_of::<Host>() == 32);
+
+/// Word of whose place it is.
+pub const WHO: usize = 0;
+/// Word of the flows that were opened.
+pub const MADE: usize = 1;
+/// Word of where that began.
+pub const BASE: usize = 2;
+/// Word of the refusals.
+pub const REFUSED: usize = 3;
+
+/// The first word of the place of a host; never 0.
+#[inline(always)]
+pub const fn who(address: [u8; 4]) -> u64 {
+    u32::from_ne_bytes(address) as u64 | 1 << 32
+}
+
+/// The address of a host, by the first word of its place.
+pub const fn address(who: u64) -> [u8; 4] {
+    (who as u32).to_ne_bytes()
+}
+
+/// The place number `probe` of those that a host may have.
+#[inline(always)]
+pub const fn index(who: u64, probe: u32) -> u32 {
+    let start = (who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
+    start.wrapping_add(probe) % HOSTS
+}
+
+/// Flows that a host has. A flow that is counted and taken back meanwhile may make it one less than none.
+#[inline(always)]
+pub const fn flows(made: u64, base: u64) -> u64 {
+    let flows = made.wrapping_sub(base);
+    if flows >> 63 != 0 { 0 } else { flows }
+}
+
+/// Whether a host with so many flows may open no other one; a limit of 0 is none.
+#[inline(always)]
+pub const fn is_at_limit(flows: u64, limit: u32) -> bool {
+    limit != 0 && flows >= limit as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_anybodys_but_never_nobodys() {
+        for host in [[0; 4], [10, 0, 1, 2], [255; 4]] {
+            assert_ne!(who(host), 0);
+            assert_eq!(address(who(host)), host);
+            let places: Vec<u32> = (0..HOST_PROBES).map(|probe| index(who(host), probe)).collect();
+            assert!(places.iter().all(|place| *place < HOSTS));
+            assert!(places.windows(2).all(|pair| (pair[0] + 1) % HOSTS == pair[1]));
+        }
+    }
+
+    #[test]
+    fn the_hosts_of_a_network_spread_over_the_places() {
+        // Of a /16 nobody may be without a place.
+        let mut taken = vec![0u64; HOSTS as usize];
+        let listed = (0..=255u8)
+            .flat_map(|third| (0..128u8).map(move |fourth| who([10, 7, third, fourth])))
+            .filter(|who| {
+                let free = (0..HOST_PROBES)
+                    .map(|probe| index(*who, probe) as usize)
+                    .find(|place| taken[*place] == 0);
+                free.map(|place| taken[place] = *who).is_some()
+            })
+            .count();
+        assert_eq!(listed, 256 * 128);
+    }
+
+    #[test]
+    fn the_limit_is_reached_with_its_last_flow_and_0_is_none() {
+        assert!(!is_at_limit(flows(103, 100), 4) && is_at_limit(flows(104, 100), 4));
+        assert!(!is_at_limit(u64::MAX >> 1, 0));
+        assert_eq!((flows(99, 100), flows(2, u64::MAX)), (0, 3));
+    }
+}

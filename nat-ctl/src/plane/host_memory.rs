@@ -1,0 +1,156 @@
+//! The map `hosts` as the agent works on it: how many flows each inside host has opened.
+//!
+//! Invariant: packets alone add to what was made, the sweep alone moves where that begins and gives
+//! places to others; so neither loses what the other writes.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nat_common::host::{self, BASE, HOST_PROBES, Host, MADE, REFUSED, WHO};
+
+use super::error::Result;
+use super::mapped::Mapped;
+
+/// The inside hosts of an instance.
+#[derive(Debug)]
+pub struct HostMemory(Mapped);
+
+/// A host that is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its address.
+    pub address: [u8; 4],
+    /// Flows that it has opened, and that are there still, as far as the last pass knew.
+    pub flows: u64,
+    /// New flows that were refused since it is listed.
+    pub refused: u64,
+}
+
+impl HostMemory {
+    /// Maps the hosts that are pinned in `pins`.
+    ///
+    /// # Errors
+    /// Where there are none, or they can't be mapped.
+    pub fn open(pins: &Path) -> Result<Self> {
+        Mapped::open(pins, "hosts").map(Self)
+    }
+
+    /// Number of places.
+    pub fn places(&self) -> u32 {
+        self.0.entries()
+    }
+
+    /// The hosts that are listed.
+    pub fn listed(&self) -> impl Iterator<Item = Listed> {
+        (0..self.places()).filter_map(|place| {
+            let Host { who, made, base, refused } = self.read(place);
+            let (address, flows) = (host::address(who), host::flows(made, base));
+            (who != 0).then_some(Listed { address, flows, refused })
+        })
+    }
+
+    /// Flows that were ever made in a place.
+    pub(super) fn made(&self, place: u32) -> u64 {
+        self.0.load(place, MADE).unwrap_or(0)
+    }
+
+    /// What is in a place.
+    pub(super) fn read(&self, place: u32) -> Host {
+        let word = |word| self.0.load(place, word).unwrap_or(0);
+        Host { who: word(WHO), made: word(MADE), base: word(BASE), refused: word(REFUSED) }
+    }
+
+    /// The place of a host: the first one that has its name, as packets find it.
+    pub(super) fn find(&self, address: [u8; 4]) -> Option<u32> {
+        let who = host::who(address);
+        probes(who).find(|place| self.0.load(*place, WHO) == Some(who))
+    }
+
+    /// Of the places that a host may have a free one, or the one whose host has the fewest flows, and
+    /// how many those are.
+    pub(super) fn emptiest(&self, address: [u8; 4]) -> Option<(u32, u64)> {
+        let flows = |place: u32| {
+            let Host { who, made, base, .. } = self.read(place);
+            if who == 0 { (0, 0) } else { (1, host::flows(made, base)) }
+        };
+        let place = probes(host::who(address)).min_by_key(|place| flows(*place))?;
+        Some((place, flows(place).1))
+    }
+
+    /// Gives a place to a host that has so many flows.
+    pub(super) fn give(&self, place: u32, address: [u8; 4], flows: u64) {
+        self.store(place, WHO, host::who(address));
+        self.store(place, REFUSED, 0);
+        self.begin(place, self.made(place).wrapping_sub(flows));
+    }
+
+    /// Where what was made begins for the flows that there are.
+    pub(super) fn begin(&self, place: u32, base: u64) {
+        self.store(place, BASE, base);
+    }
+
+    /// Takes a place from a host that has no flow.
+    pub(super) fn free(&self, place: u32, seen: &Host) {
+        self.begin(place, seen.made);
+        self.store(place, REFUSED, 0);
+        self.store(place, WHO, 0);
+    }
+
+    fn store(&self, place: u32, word: usize, value: u64) {
+        if let Some(word) = self.word(place, word) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    fn word(&self, place: u32, word: usize) -> Option<&AtomicU64> {
+        self.0.word(place, word)
+    }
+}
+
+/// The places that a host may have, in their order.
+fn probes(who: u64) -> impl Iterator<Item = u32> {
+    (0..HOST_PROBES).map(move |probe| host::index(who, probe))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    impl HostMemory {
+        /// Places of its own, all free.
+        pub fn anonymous() -> Self {
+            Self(Mapped::anonymous(host::HOSTS, size_of::<Host>() as u32))
+        }
+
+        /// What packets of a host that opens flows do, where it has a place or finds one.
+        pub fn open_flows(&self, address: [u8; 4], flows: u64) -> bool {
+            let who = host::who(address);
+            let free = || probes(who).find(|place| self.0.load(*place, WHO) == Some(0));
+            let Some(place) = self.find(address).or_else(free) else { return false };
+            self.store(place, WHO, who);
+            let made = self.word(place, MADE).unwrap();
+            made.fetch_add(flows, Ordering::SeqCst);
+            true
+        }
+
+        /// Flows of a host that is listed.
+        pub fn flows(&self, address: [u8; 4]) -> Option<u64> {
+            let listed = self.listed().find(|listed| listed.address == address);
+            listed.map(|listed| listed.flows)
+        }
+    }
+
+    #[test]
+    fn a_freed_place_begins_at_nothing_for_the_next_host() {
+        let (hosts, host) = (HostMemory::anonymous(), [10, 0, 1, 2]);
+        hosts.open_flows(host, 5);
+        assert_eq!(hosts.flows(host), Some(5));
+        let place = hosts.find(host).unwrap();
+        hosts.free(place, &hosts.read(place));
+        assert_eq!((hosts.find(host), hosts.listed().count()), (None, 0));
+        hosts.open_flows(host, 2);
+        assert_eq!((hosts.find(host), hosts.flows(host)), (Some(place), Some(2)));
+    }
+}

@@ -1,0 +1,199 @@
+//! Flows by the inside host that has opened them, counted along the lines of a pass.
+//!
+//! Invariant: what the pass has counted is the truth; the count of the data plane goes on from it with
+//! the flows that were made since the pass began. No host has fewer flows by it than in truth; those
+//! that were made in the second in which the pass began may count twice until the next one.
+
+use std::collections::HashMap;
+
+use nat_common::{
+    flow::{Direction, Zone},
+    host::Host,
+};
+
+use crate::plane::{clock::Now, host_memory::HostMemory, pair::Record};
+
+/// What was counted.
+#[derive(Debug)]
+pub struct Tally {
+    hosts: HostMemory,
+    begun: Now,
+    /// What was made in each place when the pass began.
+    made: Vec<u64>,
+    /// Flows met of the host in each place.
+    met: Vec<u64>,
+    /// Those of hosts that have no place.
+    others: HashMap<[u8; 4], u64>,
+}
+
+impl Tally {
+    /// Before the first pass.
+    pub fn new(hosts: HostMemory) -> Self {
+        Self { hosts, begun: Now::at(0), made: vec![], met: vec![], others: HashMap::new() }
+    }
+
+    /// Begins a pass.
+    pub fn begin(&mut self, now: Now) {
+        let Self { hosts, begun, made, met, others } = self;
+        *begun = now;
+        made.clear();
+        made.extend((0..hosts.places()).map(|place| hosts.made(place)));
+        met.clear();
+        met.resize(made.len(), 0);
+        others.clear();
+    }
+
+    /// A line was met that stays.
+    pub fn add(&mut self, record: &Record) {
+        if let Some(met) = self.of(record) {
+            *met += 1;
+        }
+    }
+
+    /// A line that was met before is over after all.
+    pub fn take(&mut self, record: &Record) {
+        if let Some(met) = self.of(record) {
+            *met = met.saturating_sub(1);
+        }
+    }
+
+    /// Ends a pass: counts go on from what was met.
+    pub fn settle(&mut self) {
+        let Self { hosts, made, met, others, .. } = self;
+        // Some of them have found a place meanwhile.
+        others.retain(|address, flows| match hosts.find(*address) {
+            Some(place) => {
+                if let Some(met) = met.get_mut(place as usize) {
+                    *met += *flows;
+                }
+                false
+            }
+            None => true,
+        });
+        for ((place, made), met) in (0u32..).zip(made.iter()).zip(met.iter()) {
+            let now = hosts.read(place);
+            let Host { who, .. } = now;
+            if who == 0 {
+                continue;
+            }
+            if *met == 0 && now.made == *made {
+                hosts.free(place, &now);
+            } else {
+                hosts.begin(place, made.wrapping_sub(*met));
+            }
+        }
+        for (address, flows) in others.drain() {
+            if let Some((place, fewest)) = hosts.emptiest(address)
+                && fewest < flows
+            {
+                hosts.give(place, address, flows);
+            }
+        }
+    }
+
+    /// Where a flow is counted that was there when the pass began, by the line of its first packet; none
+    /// where somebody outside has opened it.
+    fn of(&mut self, record: &Record) -> Option<&mut u64> {
+        let key = record.key();
+        let opens = (record.flow().direction(), key.zone()) == (Direction::Original, Zone::Inside);
+        if !opens || record.created() > self.begun.seconds() {
+            return None;
+        }
+        match self.hosts.find(key.src()) {
+            Some(place) => self.met.get_mut(place as usize),
+            None => Some(self.others.entry(key.src()).or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::pair::tests::{masqueraded, record};
+    use nat_common::{
+        flow::{Flow, FlowKey, Origin, Rewrite, UDP},
+        host::{HOST_PROBES, HOSTS, index, who},
+        port::Port,
+        rule::RuleId,
+    };
+
+    /// The line of the first packet of a flow that a host has opened at `then`.
+    fn line(host: [u8; 4], then: u32) -> Record {
+        let (port, remote) = (Port::new(5000), [198, 51, 100, 7]);
+        let key = FlowKey::new(Zone::Inside, UDP, host, port, remote, port);
+        let out = Rewrite::source(&key, [203, 0, 113, 1], port);
+        let flow = Flow::new(Direction::Original, out, Origin::Rule(RuleId::NONE), then);
+        record(1, &key, &flow)
+    }
+
+    fn pass(tally: &mut Tally, met: impl IntoIterator<Item = ([u8; 4], u64)>) {
+        tally.begin(Now::at(100));
+        for (host, flows) in met {
+            (0..flows).for_each(|_| tally.add(&line(host, 99)));
+        }
+        tally.settle();
+    }
+
+    const HOST: [u8; 4] = [10, 0, 1, 2];
+
+    #[test]
+    fn a_pass_puts_any_count_right_and_a_host_without_flows_gives_its_place_back() {
+        let mut tally = Tally::new(HostMemory::anonymous());
+        for counted in [9, 3, 0] {
+            tally.hosts.open_flows(HOST, counted);
+            pass(&mut tally, [(HOST, 5)]);
+            assert_eq!(tally.hosts.flows(HOST), Some(5), "{counted} opened");
+        }
+        pass(&mut tally, []);
+        assert_eq!(tally.hosts.flows(HOST), None);
+    }
+
+    #[test]
+    fn flows_that_are_made_during_a_pass_count_once() {
+        let mut tally = Tally::new(HostMemory::anonymous());
+        tally.hosts.open_flows(HOST, 2);
+        tally.begin(Now::at(100));
+        tally.add(&line(HOST, 99));
+        tally.add(&line(HOST, 100));
+        tally.hosts.open_flows(HOST, 3);
+        (0..3).for_each(|_| tally.add(&line(HOST, 101)));
+        tally.settle();
+        assert_eq!(tally.hosts.flows(HOST), Some(5));
+    }
+
+    #[test]
+    fn who_has_opened_it_is_counted_and_nobody_else() {
+        let mut tally = Tally::new(HostMemory::anonymous());
+        let (there, back) = masqueraded(UDP, 10);
+        tally.hosts.open_flows(there.key().src(), 1);
+        tally.begin(Now::at(100));
+        tally.add(&back);
+        tally.add(&there);
+        tally.add(&there);
+        tally.take(&there);
+        tally.settle();
+        let listed: Vec<_> = tally.hosts.listed().map(|it| (it.address, it.flows)).collect();
+        assert_eq!(listed, [(there.key().src(), 1)]);
+    }
+
+    #[test]
+    fn a_host_without_a_place_gets_that_of_the_smallest_once_it_has_more() {
+        let mut tally = Tally::new(HostMemory::anonymous());
+        let near = (0..HOST_PROBES).map(|probe| index(who(HOST), probe)).collect::<Vec<_>>();
+        let is_near = |host: &[u8; 4]| near.contains(&index(who(*host), 0));
+        let crowd: Vec<[u8; 4]> = (0..=u32::from(u16::MAX) * 64)
+            .map(|number| (number | 10 << 24).to_be_bytes())
+            .filter(|host| *host != HOST && is_near(host))
+            .collect();
+        assert!(crowd.len() > 2 * HOST_PROBES as usize && HOSTS > HOST_PROBES);
+        for host in &crowd {
+            tally.hosts.open_flows(*host, 2);
+        }
+        assert!(!tally.hosts.open_flows(HOST, 1), "its places are others'");
+        let small = crowd.iter().map(|host| (*host, 2)).collect::<Vec<_>>();
+        for (flows, listed) in [(2, None), (7, Some(7))] {
+            pass(&mut tally, small.iter().copied().chain([(HOST, flows)]));
+            assert_eq!(tally.hosts.flows(HOST), listed);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Flows that inside hosts open, counted in the map `hosts`.
+
+use super::{maps, memory};
+use core::{
+    intrinsics::{self, AtomicOrdering::SeqCst},
+    ptr,
+};
+use nat_common::{
+    flow_table::LOCK_TRIES,
+    host::{self, BASE, HOST_PROBES, MADE, REFUSED, WHO},
+    reason::Reason,
+};
+
+/// Counts a flow that a host is about to open. Of two CPUs that open the last one that it may, one gets
+/// it.
+///
+/// # Errors
+/// [`Reason::HostLimit`], and [`Reason::FlowBusy`] when other CPUs count flows of it all the while.
+#[inline(always)]
+pub fn open(address: [u8; 4]) -> Result<(), Reason> {
+    let who = host::who(address);
+    // Where other hosts have all places, the agent finds it one, if it has many flows.
+    let Some(place) = find(who, who).or_else(|| find(who, 0)) else { return Ok(()) };
+    let limit = maps::SETTINGS.get(0).map_or(0, |settings| settings.flows_per_host);
+    for _try in 0..LOCK_TRIES {
+        // SAFETY: a value of an array map, one word at a time.
+        let (made, base) =
+            unsafe { (ptr::read_volatile(place.add(MADE)), ptr::read_volatile(place.add(BASE))) };
+        if host::is_at_limit(host::flows(made, base), limit) {
+            add(place, REFUSED, 1);
+            return Err(Reason::HostLimit);
+        }
+        // SAFETY: as above; only its address is taken.
+        if memory::swap(unsafe { place.add(MADE) }, made, made.wrapping_add(1)) {
+            return Ok(());
+        }
+    }
+    Err(Reason::FlowBusy)
+}
+
+/// Takes that back; whether the host has a place.
+#[inline(always)]
+pub fn close(address: [u8; 4]) -> bool {
+    let who = host::who(address);
+    let place = find(who, who);
+    if let Some(place) = place {
+        add(place, MADE, u64::MAX);
+    }
+    place.is_some()
+}
+
+/// The place of a host that has it already (`now` is the host), or the first free one, which is its from
+/// here on (`now` is nobody).
+#[inline(always)]
+fn find(who: u64, now: u64) -> Option<*mut u64> {
+    for probe in 0..HOST_PROBES {
+        let place = maps::HOST_TABLE.get_ptr_mut(host::index(who, probe))?.cast::<u64>();
+        // SAFETY: a value of an array map, one word.
+        let found = unsafe { ptr::read_volatile(place.add(WHO)) };
+        // SAFETY: as above; only its address is taken.
+        if found == now && (now == who || memory::swap(unsafe { place.add(WHO) }, 0, who)) {
+            return Some(place);
+        }
+    }
+    None
+}
+
+/// Adds to a word.
+#[inline(always)]
+fn add(place: *mut u64, word: usize, more: u64) {
+    // SAFETY: a value of an array map, and one of its words.
+    unsafe { intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(place.add(word), more) };
+}
