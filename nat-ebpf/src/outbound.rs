@@ -3,7 +3,7 @@
 use crate::{
     cut,
     headers::{Headers, Transport},
-    packet::{Journey, Packet, Route},
+    packet::{Journey, NextHop, Packet, Route},
     pair::{self, Kin},
     path::Admission,
     tables::Tables,
@@ -58,31 +58,32 @@ pub fn admit<P: Packet, T: Tables>(
     }
     headers.begins_flow()?;
 
-    let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
     // Before a port is taken: a host at its limit takes none from others.
     tables.open_host(key.src())?;
-    let made = leave(tables, headers, key, &wan, (hop.ifindex, way), now);
+    let made = leave(tables, headers, key, &wan, (hop, mtu, epoch), now);
     if made.is_err() {
         tables.close_host(key.src());
     }
     made
 }
 
-/// Makes the flow of a packet that leaves by `wan`.
+/// Makes the flow of a packet that leaves by `wan`: to a hop that takes packets of so many bytes, in
+/// this epoch.
 #[inline(always)]
 fn leave<T: Tables>(
     tables: &mut T,
     headers: &Headers,
     key: &FlowKey,
     wan: &Interface,
-    (ifindex, way): (u32, HopReference),
+    (hop, mtu, epoch): (NextHop, u32, Option<u32>),
     now: u32,
 ) -> Result<Admission, Reason> {
     let plan = plan(tables, headers, key, wan, now)?;
     let (mut port, number) = choose(tables, key, &plan)?;
     // A host with an address of its own leaves by the uplink of that, which its first packet finds.
     let uplink = tables.uplink(plan.address);
-    let way = if uplink == 0 || uplink == ifindex { way } else { HopReference::NONE };
+    let epoch = if uplink == 0 || uplink == hop.ifindex { epoch } else { None };
+    let way = epoch.map_or(HopReference::NONE, |epoch| tables.refer(&hop, mtu, epoch));
     for _try in 0..TRIES {
         if let Some(port) = port {
             let rewrite = Rewrite::source(key, plan.address, port);
