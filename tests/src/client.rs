@@ -23,9 +23,12 @@ use crate::{
     server::{FILE, Server, UPLOADS, find},
 };
 
+mod bsd;
 mod curl;
 mod ftplib;
 mod lftp;
+mod ncftp;
+mod wget;
 
 /// A curl in `namespace` that takes its time over a file of `server`, over TLS; it logs to `log`.
 pub fn slow_over_tls(namespace: &Namespace, server: Ipv4Addr, log: &Path) -> Result<Process> {
@@ -45,6 +48,39 @@ pub enum Kind {
     Lftp,
     /// Python's ftplib: PASV and PORT.
     Ftplib,
+    /// tnftp: PASV, EPSV, PORT and EPRT.
+    Tnftp,
+    /// inetutils-ftp: PASV, EPSV, PORT and EPRT.
+    Inetutils,
+    /// ncftpget: PASV and PORT.
+    Ncftp,
+    /// wget: PASV and PORT.
+    Wget,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Curl,
+        Self::Lftp,
+        Self::Ftplib,
+        Self::Tnftp,
+        Self::Inetutils,
+        Self::Ncftp,
+        Self::Wget,
+    ];
+
+    /// Whether it has the command, with IPv4.
+    #[must_use]
+    pub const fn has(self, mode: DataMode) -> bool {
+        match self {
+            Self::Curl | Self::Tnftp | Self::Inetutils => true,
+            Self::Lftp => !matches!(mode, DataMode::Eprt),
+            Self::Ftplib | Self::Ncftp | Self::Wget => {
+                matches!(mode, DataMode::Pasv | DataMode::Port)
+            }
+        }
+    }
 }
 
 impl Display for Kind {
@@ -53,6 +89,10 @@ impl Display for Kind {
             Self::Curl => "curl",
             Self::Lftp => "lftp",
             Self::Ftplib => "ftplib",
+            Self::Tnftp => "tnftp",
+            Self::Inetutils => "inetutils",
+            Self::Ncftp => "ncftp",
+            Self::Wget => "wget",
         })
     }
 }
@@ -203,6 +243,10 @@ pub fn is_installed(client: Kind) -> bool {
         Kind::Curl => find(curl::PROGRAM).is_some(),
         Kind::Lftp => find(lftp::PROGRAM).is_some(),
         Kind::Ftplib => find(ftplib::PROGRAM).is_some(),
+        Kind::Tnftp => find(bsd::TNFTP).is_some(),
+        Kind::Inetutils => find(bsd::INETUTILS).is_some(),
+        Kind::Ncftp => find(ncftp::PROGRAM).is_some(),
+        Kind::Wget => find(wget::PROGRAM).is_some(),
     }
 }
 
@@ -211,6 +255,9 @@ fn command(namespace: &Namespace, request: &Request, paths: &Paths<'_>) -> Resul
         Kind::Curl => Ok(curl::command(namespace, request, paths)),
         Kind::Lftp => lftp::command(namespace, request, paths),
         Kind::Ftplib => ftplib::command(namespace, request, paths),
+        Kind::Tnftp | Kind::Inetutils => bsd::command(namespace, request, paths),
+        Kind::Ncftp => ncftp::command(namespace, request, paths),
+        Kind::Wget => wget::command(namespace, request, paths),
     }
 }
 
@@ -218,7 +265,9 @@ fn command(namespace: &Namespace, request: &Request, paths: &Paths<'_>) -> Resul
 fn sent_as(client: Kind, mode: DataMode) -> String {
     match client {
         Kind::Curl => format!("> {mode}"),
-        Kind::Lftp => format!("---> {mode}"),
+        Kind::Lftp | Kind::Tnftp | Kind::Inetutils => format!("---> {mode}"),
+        Kind::Ncftp => format!("Cmd: {mode}"),
+        Kind::Wget => format!("==> {mode}"),
         Kind::Ftplib => format!("*cmd* '{mode}"),
     }
 }

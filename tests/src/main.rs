@@ -16,13 +16,20 @@ struct Arguments {
     /// Leave the lab up
     #[arg(long)]
     keep: bool,
+    /// Every server and client that is installed, and Linux beside
+    #[arg(long, conflicts_with = "keep")]
+    large: bool,
     /// Only cases whose line contains this text
     filter: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { binary, keep, filter } = Arguments::parse();
-    match matrix::main_job(&Options { keep, binary, filter }) {
+    let Arguments { binary, keep, large, filter } = Arguments::parse();
+    let passed = match large {
+        true => matrix::large::run(&binary, filter.as_deref().unwrap_or_default()),
+        false => matrix::main_job(&Options { keep, binary, filter }),
+    };
+    match passed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -22,6 +22,7 @@ use crate::{
 
 pub mod case;
 mod keep;
+pub mod large;
 mod row;
 
 pub use case::{Case, Setup};

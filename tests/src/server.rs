@@ -151,7 +151,7 @@ impl Server {
         let mut command = match settings.kind {
             Kind::Vsftpd => vsftpd::command(namespace, settings, &root, folder)?,
             Kind::Proftpd => proftpd::command(namespace, settings, &root, folder)?,
-            Kind::PureFtpd => pure_ftpd::command(namespace, settings, &root)?,
+            Kind::PureFtpd => pure_ftpd::command(namespace, settings, &root, folder)?,
             Kind::Pyftpdlib => pyftpdlib::command(namespace, settings, &root, folder)?,
         };
         let name = settings.kind.to_string();

@@ -11,6 +11,8 @@ use crate::{command, workspace::Workspace};
 pub struct Options<'a> {
     /// Leave it up at the end.
     pub keep: bool,
+    /// Every server and client, and Linux beside.
+    pub large: bool,
     /// Only cases whose line contains this text.
     pub filter: Option<&'a str>,
 }
@@ -23,6 +25,9 @@ pub fn command(workspace: &Workspace, options: &Options) -> Command {
         .current_dir(workspace.root());
     if options.keep {
         lab.arg("--keep");
+    }
+    if options.large {
+        lab.arg("--large");
     }
     lab.args(options.filter);
     lab

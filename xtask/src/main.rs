@@ -8,6 +8,7 @@
 //!   └─ build ── ebpf, agent                        target/bpf/nat-ebpf.o, target/release/nat-ctl
 //!        ├─ run ── lab or real interfaces
 //!        ├─ bench ── nat-bench                     what a packet costs, beside the peers
+//!        ├─ matrix ── the lab                    every server and client, Linux beside
 //!        ├─ scale ── nat-scale                   FTP in numbers
 //!        ├─ test ── check: stages, one summary
 //!        └─ vm ── the same agent on another kernel
@@ -22,6 +23,7 @@ mod deny;
 mod ebpf;
 mod lab;
 mod linker;
+mod matrix;
 mod packages;
 mod privilege;
 mod run;
@@ -66,6 +68,8 @@ enum Task {
     Test,
     /// Install and build, then measure the gateway beside its peers
     Bench(bench::Options),
+    /// Install and build, then every FTP server and client that the distribution has, with Linux beside
+    Matrix(matrix::Options),
     /// Install and build, then bear thousands of FTP sessions, transfers and rewrites in a lab
     Scale(scale::Options),
     /// Install and build, then run the gateway on Debian's own kernel in a machine that qemu emulates
@@ -103,6 +107,7 @@ fn perform(task: Task) -> anyhow::Result<bool> {
             return check::run(&workspace);
         }
         Task::Bench(options) => match bench::run(&workspace, &options)? {},
+        Task::Matrix(options) => match matrix::run(&workspace, &options)? {},
         Task::Scale(options) => match scale::run(&workspace, &options)? {},
         Task::Vm(options) => return vm::run(&workspace, &options),
     }

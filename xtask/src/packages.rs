@@ -14,6 +14,8 @@ pub enum Need {
     Build,
     /// Client, gateway and server namespaces, and real transfers between them.
     Lab,
+    /// Clients of the large matrix beside those of the lab.
+    Clients,
     /// Everything `cargo xtask test` does beside the lab.
     Checks,
     /// A machine that qemu emulates; its packages are unpacked, not installed, see `vm`.
@@ -48,7 +50,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 14] = [
+const TABLE: [Package; 18] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -61,6 +63,10 @@ const TABLE: [Package; 14] = [
     package("openssl", Witness::Program("openssl"), Need::Lab),
     package("python3", Witness::File("/usr/bin/python3"), Need::Lab),
     package("python3-pyftpdlib", Witness::Module("pyftpdlib"), Need::Lab),
+    package("tnftp", Witness::Program("tnftp"), Need::Clients),
+    package("inetutils-ftp", Witness::Program("inetutils-ftp"), Need::Clients),
+    package("ncftp", Witness::Program("ncftpget"), Need::Clients),
+    package("wget", Witness::Program("wget"), Need::Clients),
     package("traceroute", Witness::Program("traceroute"), Need::Checks),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];

@@ -38,7 +38,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Infallibl
     agent::build(workspace)?;
     let mut command = if is_lab {
         let filter = options.filter.as_deref();
-        lab::command(workspace, &lab::Options { keep: options.keep, filter })
+        lab::command(workspace, &lab::Options { keep: options.keep, large: false, filter })
     } else {
         gateway(workspace, options)
     };
