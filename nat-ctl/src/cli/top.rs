@@ -1,15 +1,13 @@
 //! `top`: the flows, hosts or rules that move most, again and again.
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, time::Duration};
 
 use clap::Args;
 use nat_ctl::{
     error::Failure,
     options::Instance,
     output::{By, FlowFilter, FlowView, Printer, Reader, Top},
+    plane::clock,
 };
 
 use super::{interrupt::until_interrupted, state::source, watch::pause, written};
@@ -35,15 +33,16 @@ pub struct TopArgs {
 /// Prints what moves until Ctrl-C.
 pub fn top(args: &TopArgs, instance: &Instance, printer: &Printer) -> Result<(), Failure> {
     let mut top = Top::default();
-    let mut last = Instant::now();
+    let mut last = clock::moment();
     until_interrupted(args.every, || {
         let mut now = vec![];
         source(instance)?.flows(&args.filter, &mut |line| {
             now.push(FlowView::from(line));
             ControlFlow::Continue(())
         })?;
-        let elapsed = last.elapsed();
-        last = Instant::now();
+        let moment = clock::moment();
+        let elapsed = moment.saturating_sub(last);
+        last = moment;
         let Some(movers) = top.look(now, args.by, elapsed) else {
             return Ok(ControlFlow::Continue(()));
         };

@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn addresses_of_several_wans_have_their_own_and_that_of_one_has_none() {
         let [first, second] = [interface("wan0", 3, Role::Wan), interface("wan1", 4, Role::Wan)];
-        assert_eq!(of(&[first.clone()], &[]), []);
+        assert_eq!(of(std::slice::from_ref(&first), &[]), []);
         assert_eq!(of(&[first, second], &[]), [(SECOND.octets(), 4), (FIRST.octets(), 3)]);
     }
 
@@ -122,9 +122,12 @@ mod tests {
             })
         };
         let routed = [192, 0, 2, 1];
-        assert_eq!(of(&[first.clone()], &[rule("192.0.2.1:80", "wan0")]), [(routed, 3)]);
-        assert_eq!(of(&[first.clone()], &[rule("192.0.2.1:80", "wan7")]), []);
-        assert_eq!(of(&[first.clone()], &[rule("192.0.2.1:80", "lan0")]), []);
+        assert_eq!(
+            of(std::slice::from_ref(&first), &[rule("192.0.2.1:80", "wan0")]),
+            [(routed, 3)]
+        );
+        assert_eq!(of(std::slice::from_ref(&first), &[rule("192.0.2.1:80", "wan7")]), []);
+        assert_eq!(of(std::slice::from_ref(&first), &[rule("192.0.2.1:80", "lan0")]), []);
         let both = [first, second];
         let other = of(&both, &[rule("wan0:80", "wan1")]);
         assert_eq!(other, [(SECOND.octets(), 4), (FIRST.octets(), 4)]);
