@@ -44,8 +44,8 @@ fn address(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding>
             let advice = match home {
                 Some(wan) => format!(
                     "the gateway adds it to {wan} unless another station there has it ('ip neighbour \
-                     show {address}') or add_addresses is false: see which, then 'ip address add \
-                     {address}/32 dev {wan}'"
+                     show {address}'), it was taken off {wan}, or add_addresses is false: see \
+                     which, then 'ip address add {address}/32 dev {wan}'"
                 ),
                 None => format!(
                     "'ip address add {address}/32 dev WAN', or have it routed to this machine"

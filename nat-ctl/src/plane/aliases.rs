@@ -5,7 +5,8 @@
 //! host behind it that no rule gives it to.
 //!
 //! Invariant: the file of the instance names an alias before it is added, so that `down` finds it
-//! after any death; one that another station is known to have is not added.
+//! after any death. One that another station is known to have is not added, and neither is one that was
+//! taken off a WAN: the provider may have given it to somebody else.
 
 use std::{
     collections::BTreeSet,
@@ -74,6 +75,24 @@ impl Alias {
     }
 }
 
+/// Addresses of WANs that came from others: the operator, a DHCP client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Those that are there.
+    there: BTreeSet<Ipv4Addr>,
+    /// Those that were there, and have not come back.
+    taken_off: BTreeSet<Ipv4Addr>,
+}
+
+impl Given {
+    /// The same once these are there.
+    fn after(&self, now: BTreeSet<Ipv4Addr>) -> Self {
+        let gone = self.there.union(&self.taken_off);
+        let taken_off = gone.filter(|address| !now.contains(*address)).copied().collect();
+        Self { there: now, taken_off }
+    }
+}
+
 fn unless(done: io::Result<Vec<RouteNetlinkMessage>>, codes: &[i32]) -> io::Result<()> {
     match done {
         Err(error) if !error.raw_os_error().is_some_and(|code| codes.contains(&code)) => Err(error),
@@ -88,18 +107,29 @@ fn wanted(
     interfaces: &[Attached],
     listed: &[Address],
     own: &BTreeSet<Alias>,
+    given: &Given,
 ) -> BTreeSet<Alias> {
-    let mut others = listed.to_vec();
-    others.retain(|listed| !own.iter().any(|alias| alias.is(listed)));
-    let is_wan =
-        |index: u32| interfaces.iter().any(|known| known.index == index && known.role == Role::Wan);
-    let missing = public.iter().filter(|public| others.iter().all(|it| it.address != **public));
+    let others = of_others(listed, own);
+    let missing = public.iter().filter(|public| {
+        !given.taken_off.contains(*public) && others.iter().all(|it| it.address != **public)
+    });
     let home = |address: &Ipv4Addr| {
-        let mut wans = others.iter().filter(|listed| is_wan(listed.index) && listed.global);
+        let mut wans = others.iter().filter(|it| is_wan(interfaces, it.index) && it.global);
         let found = wans.find(|listed| has_station(listed, *address))?;
         Some(Alias { index: found.index, address: *address })
     };
     missing.filter_map(home).collect()
+}
+
+/// What is listed but for what the gateway itself has added.
+fn of_others(listed: &[Address], own: &BTreeSet<Alias>) -> Vec<Address> {
+    let mut others = listed.to_vec();
+    others.retain(|listed| !own.iter().any(|alias| alias.is(listed)));
+    others
+}
+
+fn is_wan(interfaces: &[Attached], index: u32) -> bool {
+    interfaces.iter().any(|known| known.index == index && known.role == Role::Wan)
 }
 
 /// Whether a station of the network that an interface is in may have an address. The other end of a
@@ -118,6 +148,21 @@ pub fn is_station(network: &Ipv4Net, address: Ipv4Addr) -> bool {
 }
 
 impl Plane {
+    /// Notes which addresses others have given to the WANs, and which they have taken off them.
+    ///
+    /// # Errors
+    /// Where the file of the instance can't be written.
+    pub(super) fn note_given(&mut self) -> Result<()> {
+        let others = of_others(&self.listed, &self.state.aliases);
+        let on_wans = others.iter().filter(|it| is_wan(&self.state.interfaces, it.index));
+        let given = self.state.given.after(on_wans.map(|it| it.address).collect());
+        if given != self.state.given {
+            self.state.given = given;
+            self.state.write(&self.instance)?;
+        }
+        Ok(())
+    }
+
     /// Adds the public addresses of the rules in force that are missing, and removes those that no
     /// rule needs any more.
     ///
@@ -127,8 +172,8 @@ impl Plane {
         if !self.adds_addresses {
             return put_back(&self.instance, &mut self.state);
         }
-        let mut wanted =
-            wanted(&self.public, &self.state.interfaces, &self.listed, &self.state.aliases);
+        let State { interfaces, aliases, given, .. } = &self.state;
+        let mut wanted = wanted(&self.public, interfaces, &self.listed, aliases, given);
         let taken: BTreeSet<Alias> =
             wanted.iter().filter(|alias| self.is_taken(alias)).copied().collect();
         for alias in taken.difference(&self.taken) {
@@ -240,7 +285,7 @@ mod tests {
     fn missing(lasts: &[u8], listed: &[Address], own: &[Alias]) -> Vec<Alias> {
         let public = lasts.iter().map(|last| added(*last).address).collect();
         let own = own.iter().copied().collect();
-        wanted(&public, &interfaces(), listed, &own).into_iter().collect()
+        wanted(&public, &interfaces(), listed, &own, &Given::default()).into_iter().collect()
     }
 
     #[test]
@@ -253,6 +298,24 @@ mod tests {
         assert_eq!(missing(&[11], &[listed(WAN, "198.51.100.1/24")], &[]), []);
         assert_eq!(missing(&[11], &[listed(LAN, "203.0.113.1/24")], &[]), []);
         assert_eq!(missing(&[], &[wan], &[added(11)]), []);
+    }
+
+    #[test]
+    fn what_was_taken_off_a_wan_is_not_added_until_it_has_been_back() {
+        let [first, second] = [1, 7].map(|last| added(last).address);
+        let set = |addresses: &[Ipv4Addr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+        let all = |given: &Given, listed: &[Address]| {
+            wanted(&set(&[first]), &interfaces(), listed, &BTreeSet::new(), given)
+        };
+        // The provider has given another address of the same network.
+        let given = Given::default().after(set(&[first])).after(set(&[second]));
+        let now = [listed(WAN, "203.0.113.7/24")];
+        assert_eq!(all(&given, &now), BTreeSet::new());
+        assert_eq!(all(&given.after(set(&[second])), &now), BTreeSet::new());
+        // It has come back, and what goes then is the other one.
+        let back = given.after(set(&[first]));
+        assert_eq!(back.taken_off, set(&[second]));
+        assert_eq!(all(&Given::default().after(set(&[second])), &now), [added(1)].into());
     }
 
     #[test]

@@ -341,6 +341,7 @@ fn plan(
         state.forwarding = before.forwarding;
         state.ipv6 = before.ipv6;
         state.aliases = before.aliases;
+        state.given = before.given;
         state.rules = before.rules;
         state.interfaces = before.interfaces;
         state.numbers = before.numbers;

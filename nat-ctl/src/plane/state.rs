@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::aliases::Alias;
+use super::aliases::{Alias, Given};
 use super::error::{PlaneError, Result};
 use super::forwarding::Forwarding;
 use super::lifetimes::Lifetimes;
@@ -55,9 +55,12 @@ pub struct State {
     /// What was found of IPv6 forwarding, if it has to be put back.
     #[serde(default)]
     pub ipv6: Option<six::Found>,
-    /// Addresses that were given to them.
+    /// Addresses that the gateway has given to them.
     #[serde(default)]
     pub aliases: BTreeSet<Alias>,
+    /// What else they have, and what was taken off them.
+    #[serde(default)]
+    pub given: Given,
     /// Its interfaces.
     pub interfaces: Vec<Attached>,
     /// Seconds of the monotonic clock at the start of the agent.
@@ -83,6 +86,7 @@ impl State {
             forwarding: None,
             ipv6: None,
             aliases: BTreeSet::new(),
+            given: Given::default(),
             interfaces: vec![],
             started,
             rules: BTreeMap::new(),

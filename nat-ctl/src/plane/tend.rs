@@ -78,6 +78,7 @@ impl Plane {
         let now = Addresses::of(&self.state.interfaces, &listed);
         self.gone.follow(&self.addresses, &now, clock::now().seconds());
         (self.addresses, self.listed) = (now, listed);
+        self.note_given()?;
         self.write_addresses()
     }
 
