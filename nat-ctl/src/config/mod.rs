@@ -37,8 +37,10 @@ pub struct Config {
     /// Outbound of every inside host.
     pub masquerade: Masquerade,
     /// Ports that lead to a host inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<Forward>,
     /// Addresses that belong to a host inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub one_to_one: Vec<OneToOne>,
     /// IPv6.
     pub ipv6: Ipv6,

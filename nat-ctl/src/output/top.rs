@@ -129,6 +129,10 @@ fn who(flow: &FlowView, by: By) -> Option<String> {
     }
 }
 
+fn counted(flows: u64) -> String {
+    if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") }
+}
+
 fn a_second(count: u64, elapsed: Duration) -> u64 {
     let micros = elapsed.as_micros().max(1);
     u64::try_from(u128::from(count) * 1_000_000 / micros).unwrap_or(u64::MAX)
@@ -158,8 +162,8 @@ impl Printer {
                 let sum = |of: fn(&Mover) -> u64| movers.iter().map(of).sum::<u64>();
                 writeln!(
                     text,
-                    "{} flows, {}/s sent, {}/s answered, {} packets/s\n",
-                    sum(|it| it.flows),
+                    "{}, {}/s sent, {}/s answered, {} packets/s\n",
+                    counted(sum(|it| it.flows)),
                     bytes(sum(|it| it.original_bytes_s)),
                     bytes(sum(|it| it.reply_bytes_s)),
                     sum(|it| it.packets_s),
