@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     process::Command,
     sync::{
         Arc,
@@ -117,4 +117,36 @@ fn python(namespace: &Namespace, script: &str, arguments: &[&str]) -> Command {
     let mut command = namespace.command("python3");
     command.args(["-c", script]).args(arguments);
     command
+}
+
+/// Sends datagrams that nobody may cut to `to` until the kernel has heard of an MTU below 1,500, ten
+/// seconds at most; which one it knows then. `ports` are the own one, where 0 is any, and the other.
+pub fn path_mtu(from: &Namespace, to: IpAddr, size: u16, ports: [u16; 2]) -> Result<String> {
+    // Socket level, MTU_DISCOVER and MTU (linux/in.h, linux/in6.h), and what stands for any address.
+    let (family, level, discover, mtu, any) = match to {
+        IpAddr::V4(_) => ("AF_INET", "IPPROTO_IP", "10", "14", "0.0.0.0"),
+        IpAddr::V6(_) => ("AF_INET6", "IPPROTO_IPV6", "23", "24", "::"),
+    };
+    let script = "import socket, sys, time\n\
+                  family, level, discover, mtu, any = sys.argv[1:6]\n\
+                  to, size, own, other = sys.argv[6], *map(int, sys.argv[7:])\n\
+                  level, discover, mtu = getattr(socket, level), int(discover), int(mtu)\n\
+                  s = socket.socket(getattr(socket, family), socket.SOCK_DGRAM)\n\
+                  s.setsockopt(level, discover, 2)\n\
+                  s.bind((any, own))\n\
+                  s.connect((to, other))\n\
+                  end = time.monotonic() + 10\n\
+                  while time.monotonic() < end:\n\
+                  \x20   try:\n\
+                  \x20       s.send(bytes(size))\n\
+                  \x20   except OSError:\n\
+                  \x20       pass\n\
+                  \x20   if s.getsockopt(level, mtu) < 1500:\n\
+                  \x20       break\n\
+                  \x20   time.sleep(0.05)\n\
+                  print(s.getsockopt(level, mtu))\n";
+    let mut command = from.command("python3");
+    command.args(["-c", script, family, level, discover, mtu, any, &to.to_string()]);
+    command.arg(size.to_string()).args(ports.map(|port| port.to_string()));
+    Ok(process::must(&mut command)?.trim().to_owned())
 }

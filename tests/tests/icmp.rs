@@ -11,6 +11,7 @@ use nat_tests::{
     lab::{INSIDE_DEVICE, LAN, LAN_DEVICE, OUTSIDE, OUTSIDE_DEVICE, WAN, WAN_DEVICE, WAN_SECOND},
     netns::Namespace,
     process, requirements,
+    traffic::path_mtu,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -89,36 +90,25 @@ fn traceroute_from_outside_shows_every_hop_and_no_inside_address() {
     });
 }
 
-/// Sends datagrams with DF until the kernel has heard of a smaller MTU; which one.
-fn discover(from: &Namespace, to: Ipv4Addr, size: u16) -> String {
-    let script = "import socket, sys, time\n\
-                  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-                  s.setsockopt(socket.IPPROTO_IP, 10, 2)\n\
-                  s.connect((sys.argv[1], 8080))\n\
-                  end = time.monotonic() + 10\n\
-                  while time.monotonic() < end:\n\
-                  \x20   try:\n\
-                  \x20       s.send(bytes(int(sys.argv[2])))\n\
-                  \x20   except OSError:\n\
-                  \x20       pass\n\
-                  \x20   if s.getsockopt(socket.IPPROTO_IP, 14) < 1500:\n\
-                  \x20       break\n\
-                  \x20   time.sleep(0.05)\n\
-                  print(s.getsockopt(socket.IPPROTO_IP, 14))\n";
-    let mut command = from.command("python3");
-    command.args(["-c", script, &to.to_string(), &size.to_string()]);
-    process::must(&mut command).expect("a discovery").trim().to_owned()
-}
-
 #[test]
 fn hosts_on_both_sides_learn_the_mtu_beyond_the_gateway() {
     in_each_mode("path MTU beyond", &[], |chain, gateway| {
         open(gateway);
         chain.narrow_outside(1300).expect("a narrow link outside");
-        assert_eq!(discover(&chain.deep, FAR, 1400), "1300", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(&chain.deep, FAR.into(), 1400, [0, 8080]).expect("a discovery"),
+            "1300",
+            "{}",
+            gateway.diagnosis()
+        );
         chain.narrow_outside(1500).expect("a wide link outside");
         chain.narrow_inside(1280).expect("a narrow link inside");
-        assert_eq!(discover(&chain.far, WAN_SECOND, 1400), "1280", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(&chain.far, WAN_SECOND.into(), 1400, [0, 8080]).expect("a discovery"),
+            "1280",
+            "{}",
+            gateway.diagnosis()
+        );
     });
 }
 
@@ -130,14 +120,24 @@ fn hosts_on_both_sides_learn_the_mtu_of_the_gateway_itself() {
         for (namespace, device) in [(&lab.gateway, LAN_DEVICE), (&lab.inside, INSIDE_DEVICE)] {
             namespace.ip(&format!("link set {device} mtu 1400")).expect("a narrow link");
         }
-        assert_eq!(discover(far, WAN_SECOND, 1450), "1400", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(far, WAN_SECOND.into(), 1450, [0, 8080]).expect("a discovery"),
+            "1400",
+            "{}",
+            gateway.diagnosis()
+        );
         for (namespace, device) in [(&lab.gateway, LAN_DEVICE), (&lab.inside, INSIDE_DEVICE)] {
             namespace.ip(&format!("link set {device} mtu 1500")).expect("a wide link");
         }
         for (namespace, device) in [(&lab.gateway, WAN_DEVICE), (&lab.outside, OUTSIDE_DEVICE)] {
             namespace.ip(&format!("link set {device} mtu 1350")).expect("a narrow link");
         }
-        assert_eq!(discover(deep, FAR, 1450), "1350", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(deep, FAR.into(), 1450, [0, 8080]).expect("a discovery"),
+            "1350",
+            "{}",
+            gateway.diagnosis()
+        );
     });
 }
 

@@ -12,7 +12,8 @@ use nat_tests::{
         self, DEEP6, FAR6, INNER_ROUTER6, INSIDE6, LAN6, OUTER_ROUTER6, OUTSIDE6, WAN6, connection,
         datagram, exchange, is_shut, udp_socket,
     },
-    traffic, wait,
+    traffic::{self, path_mtu},
+    wait,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -321,7 +322,12 @@ fn traceroute_and_the_path_mtu_work_from_outside_through_a_forward() {
             assert_eq!(shown, wanted, "{options:?}: {}", gateway.diagnosis());
         }
         chain.narrow_inside(1280).expect("a narrow link inside");
-        assert_eq!(discover(&chain.far, DEEP6, 1400, 8090), "1280", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(&chain.far, DEEP6.into(), 1400, [8090; 2]).expect("a discovery"),
+            "1280",
+            "{}",
+            gateway.diagnosis()
+        );
     });
 }
 
@@ -349,50 +355,41 @@ fn traceroute_shows_every_hop_to_the_outside_and_the_gateway_from_there() {
     });
 }
 
-/// Sends datagrams to `to` until the kernel has heard of a smaller MTU; which one. The port is the same
-/// on both ends.
-fn discover(from: &Namespace, to: Ipv6Addr, size: u16, port: u16) -> String {
-    let script = "import socket, sys, time\n\
-                  s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
-                  s.setsockopt(socket.IPPROTO_IPV6, 23, 2)\n\
-                  s.bind(('::', int(sys.argv[3])))\n\
-                  s.connect((sys.argv[1], int(sys.argv[3])))\n\
-                  end = time.monotonic() + 10\n\
-                  while time.monotonic() < end:\n\
-                  \x20   try:\n\
-                  \x20       s.send(bytes(int(sys.argv[2])))\n\
-                  \x20   except OSError:\n\
-                  \x20       pass\n\
-                  \x20   if s.getsockopt(socket.IPPROTO_IPV6, 24) < 1500:\n\
-                  \x20       break\n\
-                  \x20   time.sleep(0.05)\n\
-                  print(s.getsockopt(socket.IPPROTO_IPV6, 24))\n";
-    let mut command = from.command("python3");
-    let words = [&to.to_string(), &size.to_string(), &port.to_string()];
-    command.args(["-c", script]).args(words);
-    process::must(&mut command).expect("a discovery").trim().to_owned()
-}
-
 #[test]
 fn hosts_on_both_sides_learn_the_mtu_of_the_path() {
     in_each_mode("path MTU of IPv6", &[], |chain, gateway| {
         let Chain { deep, far, lab } = chain;
         chain.narrow_outside(1300).expect("a narrow link outside");
-        assert_eq!(discover(deep, FAR6, 1400, 8081), "1300", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(deep, FAR6.into(), 1400, [8081; 2]).expect("a discovery"),
+            "1300",
+            "{}",
+            gateway.diagnosis()
+        );
         chain.narrow_outside(1500).expect("a wide link outside");
         // The other way by a flow that the inside has begun.
         let opening = udp_socket(deep, DEEP6, 8082).expect("a socket");
         opening.send_to(b"hello", (FAR6, 8082)).expect("a datagram");
         drop(opening);
         chain.narrow_inside(1280).expect("a narrow link inside");
-        assert_eq!(discover(far, DEEP6, 1400, 8082), "1280", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(far, DEEP6.into(), 1400, [8082; 2]).expect("a discovery"),
+            "1280",
+            "{}",
+            gateway.diagnosis()
+        );
         chain.narrow_inside(1500).expect("a wide link inside");
         // That of the gateway's own interface, which the kernel reports.
         for (namespace, device) in [(&lab.gateway, WAN_DEVICE), (&lab.outside, "out0")] {
             namespace.ip(&format!("link set {device} mtu 1350")).expect("a narrow link");
         }
         deep.ip("-6 route flush cache").expect("a flush");
-        assert_eq!(discover(deep, OUTSIDE6, 1450, 8083), "1350", "{}", gateway.diagnosis());
+        assert_eq!(
+            path_mtu(deep, OUTSIDE6.into(), 1450, [8083; 2]).expect("a discovery"),
+            "1350",
+            "{}",
+            gateway.diagnosis()
+        );
     });
 }
 

@@ -67,7 +67,7 @@ impl RawSender {
         let address = SocketAddrV4::new(destination, 0);
         told(match uplink {
             None => self.socket.send_to(packet, &SockAddr::from(address)).map(drop),
-            Some(index) => self.send_by(index, packet, address),
+            Some(index) => send_by(&self.socket, index, packet, address),
         })
     }
 
@@ -83,22 +83,6 @@ impl RawSender {
         let address = SocketAddrV6::new(Ipv6Addr::from(destination), 0, 0, 0);
         told(six.send_to(packet, &SockAddr::from(address)).map(drop))
     }
-
-    fn send_by(&self, index: u32, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        let way = libc::in_pktinfo {
-            ipi_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
-            ipi_spec_dst: libc::in_addr { s_addr: 0 },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        sendmsg(
-            self.socket.as_raw_fd(),
-            &[IoSlice::new(packet)],
-            &[ControlMessage::Ipv4PacketInfo(&way)],
-            MsgFlags::empty(),
-            Some(&SockaddrIn::from(to)),
-        )?;
-        Ok(())
-    }
 }
 
 fn told(sent: io::Result<()>) -> Result<(), SendError> {
@@ -106,6 +90,26 @@ fn told(sent: io::Result<()>) -> Result<(), SendError> {
         Some(libc::EMSGSIZE) => SendError::TooBig,
         _ => SendError::Refused(error),
     })
+}
+
+/// Sends a packet with its own header by the interface with that number, or not at all.
+///
+/// # Errors
+/// What the kernel says.
+pub fn send_by(socket: &Socket, index: u32, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
+    let way = libc::in_pktinfo {
+        ipi_ifindex: i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
+        ipi_spec_dst: libc::in_addr { s_addr: 0 },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    };
+    sendmsg(
+        socket.as_raw_fd(),
+        &[IoSlice::new(packet)],
+        &[ControlMessage::Ipv4PacketInfo(&way)],
+        MsgFlags::empty(),
+        Some(&SockaddrIn::from(to)),
+    )?;
+    Ok(())
 }
 
 /// Source and destination of a packet.

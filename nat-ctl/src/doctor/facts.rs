@@ -39,10 +39,8 @@ pub struct Facts {
     pub forwarding: Option<u32>,
     /// Facts by the name of the interface.
     pub interfaces: BTreeMap<String, InterfaceFacts>,
-    /// Every IPv4 address of this namespace, with its interface.
-    pub addresses: Vec<(Ipv4Addr, String)>,
-    /// The same with their networks.
-    pub networks: Vec<(Ipv4Net, String)>,
+    /// Every IPv4 address of this namespace in its network, with its interface.
+    pub addresses: Vec<(Ipv4Net, String)>,
     /// Interfaces of this namespace.
     pub links: Vec<String>,
     /// The interface that packets to an inside host of a rule leave by; `None`: there is no way.
@@ -73,7 +71,6 @@ pub struct InterfaceFacts {
 impl Facts {
     /// Looks at the machine.
     pub fn gather(subject: &Subject) -> Self {
-        let addresses = here::addresses();
         let kernel = KernelVersion::current().ok();
         let name = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned());
         // Routes of IPv6 are not looked at.
@@ -93,8 +90,7 @@ impl Facts {
                 .map(|(name, _)| (name.clone(), InterfaceFacts::gather(name)))
                 .collect(),
             links: links(),
-            addresses,
-            networks: here::networks(),
+            addresses: here::addresses(),
             ways: ways.collect(),
             nft: Ruleset::read(),
             legacy_tables: lines(&fs::read_to_string("/proc/net/ip_tables_names")),
@@ -111,13 +107,13 @@ impl Facts {
 impl Facts {
     /// The first address of an interface.
     pub(super) fn address_of(&self, interface: &str) -> Option<Ipv4Addr> {
-        self.addresses.iter().find(|(_, of)| of == interface).map(|(address, _)| *address)
+        self.addresses.iter().find(|(_, of)| of == interface).map(|(network, _)| network.addr())
     }
 
     /// The WAN of a gateway in whose network an address lies.
     pub(super) fn home_of(&self, subject: &Subject, address: Ipv4Addr) -> Option<&str> {
         let mut wans =
-            self.networks.iter().filter(|(_, of)| subject.side(Role::Wan).any(|wan| wan == of));
+            self.addresses.iter().filter(|(_, of)| subject.side(Role::Wan).any(|wan| wan == of));
         let found = wans.find(|(network, _)| is_station(network, address));
         found.map(|(_, name)| name.as_str())
     }

@@ -36,7 +36,7 @@ fn address(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding>
         // It is the host's own.
         PublicAddress::Address(IpAddr::V6(_)) => None,
         PublicAddress::Address(IpAddr::V4(address)) => {
-            let is_own = facts.addresses.iter().any(|(own, _)| *own == address);
+            let is_own = facts.addresses.iter().any(|(own, _)| own.addr() == address);
             let home = facts.home_of(subject, address);
             if is_own || home.is_some() && !subject.running && subject.adds_addresses {
                 return None;

@@ -46,10 +46,13 @@ fn healthy() -> Facts {
         jit: Some(1),
         forwarding: Some(1),
         interfaces: names.iter().skip(1).map(|name| (name.clone(), about.clone())).collect(),
-        addresses: [("203.0.113.1", "wan0"), ("203.0.113.11", "wan0"), ("10.0.1.1", "lan0")]
-            .map(|(address, of)| (address.parse().unwrap(), of.to_owned()))
-            .to_vec(),
-        networks: vec![("203.0.113.1/24".parse().unwrap(), "wan0".to_owned())],
+        addresses: [
+            ("203.0.113.1/24", "wan0"),
+            ("203.0.113.11/24", "wan0"),
+            ("10.0.1.1/24", "lan0"),
+        ]
+        .map(|(address, of)| (address.parse().unwrap(), of.to_owned()))
+        .to_vec(),
         links: names.to_vec(),
         ways: BTreeMap::from([
             ("10.0.1.2".parse().unwrap(), lan()),

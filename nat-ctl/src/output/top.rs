@@ -18,7 +18,7 @@ use super::{
     tables::endpoint,
     units::bytes,
     view::FlowView,
-    watch::{Reader, Watched},
+    watch::{Reader, Watched, at_once},
 };
 
 /// What a row stands for.
@@ -174,11 +174,7 @@ impl Printer {
                 }
             }
         }
-        let mut out = io::stdout().lock();
-        match out.write_all(&text).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-            written => written.map(|()| Reader::There),
-        }
+        at_once(&text)
     }
 }
 

@@ -244,11 +244,16 @@ impl Printer {
             }
             text.push(b'\n');
         }
-        let mut out = io::stdout().lock();
-        match out.write_all(&text).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-            written => written.map(|()| Reader::There),
-        }
+        at_once(&text)
+    }
+}
+
+/// Writes what has to be read now.
+pub(super) fn at_once(text: &[u8]) -> io::Result<Reader> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        written => written.map(|()| Reader::There),
     }
 }
 

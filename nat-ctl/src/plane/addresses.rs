@@ -39,8 +39,8 @@ const fn numbered(number: u32) -> u32 {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     public: BTreeMap<String, Ipv4Addr>,
-    own: BTreeMap<[u8; 4], u32>,
-    wans: BTreeMap<[u8; 4], u32>,
+    /// The side of each, and the number of its interface.
+    own: BTreeMap<[u8; 4], (Role, u32)>,
 }
 
 impl Addresses {
@@ -51,14 +51,7 @@ impl Addresses {
             let Some(interface) = interfaces.iter().find(|known| known.index == found.index) else {
                 continue;
             };
-            let code = match interface.role {
-                Role::Lan => ON_LAN,
-                Role::Wan => ON_WAN,
-            };
-            this.own.insert(found.address.octets(), code);
-            if interface.role == Role::Wan {
-                this.wans.insert(found.address.octets(), interface.index);
-            }
+            this.own.insert(found.address.octets(), (interface.role, interface.index));
             if found.global {
                 this.public.entry(interface.name.clone()).or_insert(found.address);
             }
@@ -73,7 +66,8 @@ impl Addresses {
 
     /// The gateway's own addresses on its WANs, with the numbers of the interfaces.
     pub fn on_wans(&self) -> impl Iterator<Item = ([u8; 4], u32)> {
-        self.wans.iter().map(|(address, index)| (*address, *index))
+        let wans = self.own.iter().filter(|(_, (role, _))| *role == Role::Wan);
+        wans.map(|(address, (_, index))| (*address, *index))
     }
 
     /// The interface whose first global address this is.
@@ -84,7 +78,7 @@ impl Addresses {
 
     /// The gateway's own addresses on its WANs.
     pub fn outside(&self) -> impl Iterator<Item = [u8; 4]> {
-        self.own.iter().filter(|(_, code)| is_outside(**code)).map(|(address, _)| *address)
+        self.on_wans().map(|(address, _)| address)
     }
 
     /// The first addresses of the WANs among `interfaces`, which inside hosts are hidden behind.
@@ -101,11 +95,12 @@ impl Addresses {
 
     /// The values of the map `addresses`.
     fn codes(&self, numbers: &Numbers) -> BTreeMap<[u8; 4], u32> {
-        let code = |address: [u8; 4], code: u32| match numbers.of(address.into()) {
-            Some(number) if is_outside(code) => numbered(number),
-            Some(_) | None => code,
+        let code = |address: [u8; 4], role: Role| match (role, numbers.of(address.into())) {
+            (Role::Lan, _) => ON_LAN,
+            (Role::Wan, Some(number)) => numbered(number),
+            (Role::Wan, None) => ON_WAN,
         };
-        self.own.iter().map(|(address, own)| (*address, code(*address, *own))).collect()
+        self.own.iter().map(|(address, (role, _))| (*address, code(*address, *role))).collect()
     }
 
     /// The values of the map `interfaces`. An address without a number is none to hide behind.

@@ -10,11 +10,11 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 /// The first address of an interface.
 pub fn address_of(interface: &str) -> Option<Ipv4Addr> {
     let mut all = addresses().into_iter();
-    all.find_map(|(address, of)| (of == interface).then_some(address))
+    all.find_map(|(network, of)| (of == interface).then_some(network.addr()))
 }
 
 /// Every address with the length of its network's prefix, and the interface that has it.
-pub fn networks() -> Vec<(Ipv4Net, String)> {
+pub fn addresses() -> Vec<(Ipv4Net, String)> {
     let Ok(entries) = getifaddrs() else { return vec![] };
     let network = |entry: InterfaceAddress| {
         let [address, mask] =
@@ -22,12 +22,4 @@ pub fn networks() -> Vec<(Ipv4Net, String)> {
         Some((Ipv4Net::with_netmask(address?, mask?).ok()?, entry.interface_name))
     };
     entries.filter_map(network).collect()
-}
-
-/// Every address, with the interface that has it.
-pub fn addresses() -> Vec<(Ipv4Addr, String)> {
-    let Ok(entries) = getifaddrs() else { return vec![] };
-    entries
-        .filter_map(|entry| Some((entry.address?.as_sockaddr_in()?.ip(), entry.interface_name)))
-        .collect()
 }

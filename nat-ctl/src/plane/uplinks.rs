@@ -7,7 +7,10 @@
 //! Invariant: the map is written before the data plane is told that there is something in it, and a
 //! change voids what flows know of next hops.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
     Addresses, Plane,
@@ -37,10 +40,8 @@ fn wanted(interfaces: &[Attached], addresses: &Addresses, rules: &RuleSet) -> Up
         let Some(uplink) = uplink else { continue };
         let named = wans().find(|interface| interface.name == uplink.name());
         let address = match public {
-            PublicAddress::Address(address) => match address {
-                std::net::IpAddr::V4(address) => Some(address),
-                std::net::IpAddr::V6(_) => None,
-            },
+            PublicAddress::Address(IpAddr::V4(address)) => Some(address),
+            PublicAddress::Address(IpAddr::V6(_)) => None,
             PublicAddress::Interface(name) => addresses.of_interface(&name),
         };
         if let (Some(interface), Some(address)) = (named, address) {

@@ -155,6 +155,15 @@ impl Display for Case {
     }
 }
 
+impl Case {
+    /// Whether its line contains `filter`. Columns are padded in the line; a filter is typed with single
+    /// blanks.
+    pub(super) fn matches(&self, filter: &str) -> bool {
+        let line = self.to_string();
+        line.split_whitespace().collect::<Vec<_>>().join(" ").contains(filter)
+    }
+}
+
 /// All cases for a gateway whose line contains `filter`, those of one set-up together.
 #[must_use]
 pub fn plan(gateway: gateway::Kind, servers: &[server::Kind], filter: &str) -> Vec<Case> {
@@ -177,11 +186,7 @@ pub fn plan(gateway: gateway::Kind, servers: &[server::Kind], filter: &str) -> V
             }));
         }
     }
-    // Columns are padded in the line; a filter is typed with single blanks.
-    cases.retain(|case| {
-        let line = case.to_string();
-        line.split_whitespace().collect::<Vec<_>>().join(" ").contains(filter)
-    });
+    cases.retain(|case| case.matches(filter));
     cases
 }
 

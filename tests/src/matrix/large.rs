@@ -69,10 +69,7 @@ pub fn cases(
             }
         }
     }
-    cases.retain(|case| {
-        let line = case.to_string();
-        line.split_whitespace().collect::<Vec<_>>().join(" ").contains(filter)
-    });
+    cases.retain(|case| case.matches(filter));
     cases
 }
 

@@ -4,18 +4,13 @@
 //! side that the flow is for, so the guard on the way out need not look at it again.
 #![allow(unsafe_code, reason = "an option of the socket that no crate has")]
 
-use std::{
-    io::{self, IoSlice},
-    net::{Ipv4Addr, SocketAddrV4},
-    os::fd::AsRawFd as _,
-};
+use std::{io, net::SocketAddrV4, os::fd::AsRawFd as _};
 
 use nat_common::layout::MARK;
-use nix::{
-    libc,
-    sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg},
-};
+use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::agent::send::{ends, send_by};
 
 /// IP_NODEFRAG of include/uapi/linux/in.h: conntrack must not put together what leaves in pieces.
 const IP_NODEFRAG: libc::c_int = 22;
@@ -57,21 +52,7 @@ impl Wire {
     /// # Errors
     /// What the kernel says.
     pub fn send(&self, packet: &[u8], ifindex: u32) -> io::Result<()> {
-        let destination = packet.get(16..).and_then(|rest| rest.first_chunk::<4>());
-        let &destination = destination.ok_or(io::ErrorKind::InvalidInput)?;
-        let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::from(destination), 0));
-        let way = libc::in_pktinfo {
-            ipi_ifindex: i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?,
-            ipi_spec_dst: libc::in_addr { s_addr: 0 },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        sendmsg(
-            self.0.as_raw_fd(),
-            &[IoSlice::new(packet)],
-            &[ControlMessage::Ipv4PacketInfo(&way)],
-            MsgFlags::empty(),
-            Some(&address),
-        )?;
-        Ok(())
+        let [_, destination] = ends(packet).ok_or(io::ErrorKind::InvalidInput)?;
+        send_by(&self.0, ifindex, packet, SocketAddrV4::new(destination, 0))
     }
 }
