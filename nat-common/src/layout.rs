@@ -1,10 +1,11 @@
 //! The names and the version of what is pinned under `/sys/fs/bpf/nat-ctl/NAME/`.
 
+use crate::flow_table::near_homes;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -17,11 +18,23 @@ pub struct Geometry {
     pub seeds: [u64; 2],
     /// Places that a key may have for its home; the map has some more behind the last one.
     pub homes: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Those of them that may be the first: [`near_homes`].
+    pub near_homes: u32,
 }
 
 const _: () = assert!(size_of::<Geometry>() == 24);
+
+impl Geometry {
+    /// Of a table with this many homes.
+    pub const fn new(seeds: [u64; 2], homes: u32) -> Self {
+        Self { seeds, homes, near_homes: near_homes(homes) }
+    }
+
+    /// The same in a table with another number of homes.
+    pub const fn with_homes(self, homes: u32) -> Self {
+        Self::new(self.seeds, homes)
+    }
+}
 
 /// Places that one run of the program `flows_move` looks at.
 pub const MOVES: u32 = 256;

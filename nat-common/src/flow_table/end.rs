@@ -63,7 +63,7 @@ pub fn put_back<M: Memory>(memory: &M, place: M::Place, ending: State) -> bool {
 pub fn finish<M: Memory>(memory: &M, line: Line<M::Place>, ending: State) -> bool {
     let words = [memory.load(line.place, KEY), memory.load(line.place, KEY + 1)];
     let key = Hashed::from_words(memory, words);
-    // One of the homes has the bit. The place is ours until it is free, so a bit for it in the other
+    // One of the homes has the bit. The place is ours until it is free, so a bit for it in another one
     // can be nobody's.
     for choice in 0..CHOICES {
         let home = key.home(memory, choice);

@@ -18,6 +18,9 @@ pub const fn hash([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
     hash ^ hash >> 33
 }
 
+/// 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, volume 3, 6.4).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The halves of the word, each plus its half of the seed, multiplied.
 #[inline(always)]
 const fn product(word: u64, seed: u64) -> u64 {
@@ -47,12 +50,17 @@ impl Hashed {
         Self { words, hash: hash(words, memory.seeds()) }
     }
 
-    /// The home by its choice, 0 or 1: each takes one half of the hash.
+    /// The home by its choice, below [`CHOICES`]; the first is one of the near ones. Two take one half of
+    /// the hash each, the third what a multiplication makes of the whole.
     #[inline(always)]
     pub fn home<M: Memory>(&self, memory: &M, choice: u32) -> u32 {
         debug_assert!(choice < CHOICES);
-        let half = (self.hash >> (choice << 5)) & 0xffff_ffff;
-        (half.wrapping_mul(memory.homes() as u64) >> 32) as u32
+        let (half, homes) = match choice {
+            0 => (self.hash & 0xffff_ffff, memory.near_homes()),
+            1 => (self.hash >> 32, memory.homes()),
+            _ => (self.hash.wrapping_mul(GOLDEN) >> 32, memory.homes()),
+        };
+        (half.wrapping_mul(homes as u64) >> 32) as u32
     }
 
     /// The lock that inserts of it take. Homes come from the upper ends of the halves, this from a

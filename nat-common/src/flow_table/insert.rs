@@ -1,6 +1,6 @@
 //! Inserting a flow: claim a place, write the line, make it findable, publish it.
 
-use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, WINDOW, distance, find};
+use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, distance, find, window};
 use crate::{
     flow::{Flow, FlowKey},
     record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State, WORDS},
@@ -72,7 +72,7 @@ fn insert_locked<M: Memory>(
 fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
     for choice in 0..CHOICES {
         let home = key.home(memory, choice);
-        for offset in 0..WINDOW {
+        for offset in 0..window(choice) {
             let place = memory.place(home.wrapping_add(distance(offset)))?;
             let free = State::from_word(memory.load(place, STATE));
             if free.is_free() {
@@ -107,9 +107,12 @@ fn publish<M: Memory>(
     }
     memory.store(place, PACKETS_LOW / 8, line[PACKETS_LOW / 8]);
     memory.store(place, BYTES / 8, line[BYTES / 8]);
-    let first = key.home(memory, 0);
-    if home != first {
-        mark(memory, first, SPILLED);
+    for choice in 0..CHOICES {
+        let passed = key.home(memory, choice);
+        if passed == home {
+            break;
+        }
+        mark(memory, passed, SPILLED);
     }
     mark(memory, home, 1 << offset);
     let live = State::from_word(line[STATE]).moved_to(state);

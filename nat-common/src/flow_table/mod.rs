@@ -1,17 +1,21 @@
 //! The map `flows`: where the lines of flows lie, and how packets and the agent take, use and end
 //! them without a lock that anybody waits for.
 //!
-//! A key has two homes. Its line lies at one of the [`WINDOW`] places of its first home, or if those
-//! are taken at one of its second. Which of them have lines of a home says the *reach* in the record
-//! at that home, so that a search reads the home and, nearly always, the line itself. Lines never
-//! move.
+//! A key has three homes. Its line lies at one of the first places of its first home, or if those are
+//! taken at one of the [`WINDOW`] places of its second, or of its third. Which of them have lines of a
+//! home says the *reach* in the record at that home, so that a search reads the home and, nearly
+//! always, the line itself. Lines never move.
 //!
 //! ```text
 //!   home 17 --reach 0b101--> places 17 and 20 have lines of keys whose home is 17
-//!           --SPILLED------> look at the second home too
+//!           --SPILLED------> look at the next home too
 //!
 //!   window  17 18 . 20 . . 23 . . . 27 ...   each [`distance`] one more than the last
 //! ```
+//!
+//! First homes are the [`NEAR`] first ones of the table. So as long as there are few flows they lie
+//! close together, and a processor reaches them by the pages that it knows; the other homes are spread
+//! over all of the table, for when there are many.
 //!
 //! The places of a window lie apart more and more, so that windows of neighbours share few of them.
 //! Where 15 places in a row are a window, a crowd of neighbours fills all of it: with two thirds of
@@ -56,8 +60,13 @@ pub const WINDOW: u32 = 15;
 /// How far the last place of a window is from its home.
 pub const SPAN: u32 = distance(WINDOW - 1);
 /// Homes of a key.
-pub const CHOICES: u32 = 2;
-/// Bit of a reach: a key whose first home this is was placed from its second. It is never cleared.
+pub const CHOICES: u32 = 3;
+/// Homes that are the first of a key: with 64 bytes a place 8 MB, in which 50,000 flows fill three of
+/// four places.
+pub const NEAR: u32 = 1 << 17;
+/// Places of a first home: fewer, for in a full table all of them are taken.
+pub const NEAR_WINDOW: u32 = 6;
+/// Bit of a reach: a key that has this home was placed from a later one. It is never cleared.
 pub const SPILLED: u64 = 1 << WINDOW;
 /// Locks that inserts share.
 pub const STRIPES: u32 = 16384;
@@ -78,6 +87,17 @@ pub const fn homes(places: u32) -> u32 {
     places.saturating_sub(SPAN)
 }
 
+/// Those of them that are first homes.
+pub const fn near_homes(homes: u32) -> u32 {
+    if homes < NEAR { homes } else { NEAR }
+}
+
+/// Places of a home by its choice.
+#[inline(always)]
+pub const fn window(choice: u32) -> u32 {
+    if choice == 0 { NEAR_WINDOW } else { WINDOW }
+}
+
 /// How far the place that has this bit in the reach is from its home.
 #[inline(always)]
 pub const fn distance(offset: u32) -> u32 {
@@ -96,6 +116,10 @@ pub trait Memory {
     fn place(&self, index: u32) -> Option<Self::Place>;
     /// How many [`homes`] there are.
     fn homes(&self) -> u32;
+    /// How many [`near_homes`] there are.
+    fn near_homes(&self) -> u32 {
+        near_homes(self.homes())
+    }
     /// What the hash is keyed with.
     fn seeds(&self) -> [u64; 2];
     /// Reads a word.
@@ -154,6 +178,6 @@ pub enum Refused {
     Exists,
     /// Its line is ending, or others hold its lock.
     Busy,
-    /// All places of both windows are taken.
+    /// All places of its windows are taken.
     Full,
 }

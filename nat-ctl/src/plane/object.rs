@@ -87,7 +87,7 @@ impl Sizes {
             .and_then(|mut lot| lot.read_exact(seeds.as_mut_bytes()))
             .map_err(PlaneError::file("read", LOT))?;
         let places = flow_table::places(flows.saturating_mul(LINES)).min(self.flows);
-        Ok(Geometry { seeds, homes: flow_table::homes(places), padding: 0 })
+        Ok(Geometry::new(seeds, flow_table::homes(places)))
     }
 }
 
@@ -110,7 +110,7 @@ impl Table {
         let info = MapInfo::from_pin(&path)
             .map_err(PlaneError::refused(format!("read the size of {}", path.display())))?;
         let homes = flow_table::homes(info.max_entries());
-        let geometry = Geometry { homes, ..flow_memory::geometry(pins)? };
+        let geometry = flow_memory::geometry(pins)?.with_homes(homes);
         Ok(Self { pin, geometry })
     }
 }
@@ -334,7 +334,8 @@ mod tests {
         let sizes = Sizes::of(&Limits::default());
         let [one, other] = [1000, u32::MAX].map(|flows| sizes.geometry(flows).unwrap());
         assert_ne!(one.seeds, other.seeds);
-        assert_eq!((one.homes, one.padding), (3334, 0));
+        assert_eq!((one.homes, one.near_homes), (3334, 3334));
         assert_eq!(other.homes, flow_table::homes(sizes.flows));
+        assert_eq!(other.near_homes, flow_table::NEAR);
     }
 }

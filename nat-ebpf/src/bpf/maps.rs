@@ -55,11 +55,11 @@ pub struct Stripe {
 
 /// The same as in the map `geometry`, set at load: a constant to the verifier and the JIT.
 #[unsafe(no_mangle)]
-pub static GEOMETRY: Geometry = Geometry { seeds: [0; 2], homes: 65536, padding: 0 };
+pub static GEOMETRY: Geometry = Geometry::new([0; 2], 65536);
 
 /// That of `flows_before`, while the table grows; else no homes.
 #[unsafe(no_mangle)]
-pub static GEOMETRY_BEFORE: Geometry = Geometry { seeds: [0; 2], homes: 0, padding: 0 };
+pub static GEOMETRY_BEFORE: Geometry = Geometry::new([0; 2], 0);
 
 /// Version of the layout of all of these.
 #[btf_map(name = "layout")]

@@ -9,6 +9,7 @@ use core::{
 use nat_common::{
     flow_table::{self, LOCK_TRIES, Memory},
     hop::HopReference,
+    layout::Geometry,
     record::{
         self, ACKNOWLEDGED, BYTES, CREATED, FlowRecord, HOP, PACKETS_HIGH, PACKETS_LOW, Use, WINDOW,
     },
@@ -48,6 +49,13 @@ pub fn note_added() {
     }
 }
 
+impl<const BEFORE: bool> Table<BEFORE> {
+    #[inline(always)]
+    fn geometry() -> *const Geometry {
+        if BEFORE { &raw const maps::GEOMETRY_BEFORE } else { &raw const maps::GEOMETRY }
+    }
+}
+
 impl<const BEFORE: bool> Memory for Table<BEFORE> {
     type Place = *mut FlowRecord;
 
@@ -58,10 +66,14 @@ impl<const BEFORE: bool> Memory for Table<BEFORE> {
 
     #[inline(always)]
     fn homes(&self) -> u32 {
-        let geometry =
-            if BEFORE { &raw const maps::GEOMETRY_BEFORE } else { &raw const maps::GEOMETRY };
         // SAFETY: a constant, set at load.
-        unsafe { ptr::read_volatile(&raw const (*geometry).homes) }
+        unsafe { ptr::read_volatile(&raw const (*Self::geometry()).homes) }
+    }
+
+    #[inline(always)]
+    fn near_homes(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(&raw const (*Self::geometry()).near_homes) }
     }
 
     #[inline(always)]

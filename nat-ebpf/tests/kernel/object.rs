@@ -78,7 +78,7 @@ pub struct Object {
 impl Object {
     /// Loads the programs with room for `places` records of flows.
     pub fn load(object: &[u8], places: u32) -> Self {
-        let geometry = Geometry { seeds: SEEDS, homes: homes(places), padding: 0 };
+        let geometry = Geometry::new(SEEDS, homes(places));
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("flows", places);
         for name in ["other_ports", "expectations"] {

@@ -86,16 +86,19 @@ fn homes_and_stripes_of_like_keys_are_spread_as_by_chance() {
             let hashed: Vec<Hashed> = keys.iter().map(|key| Hashed::new(&memory, key)).collect();
             let homes = |choice| excess(hashed.iter().map(|k| k.home(&memory, choice)), 9973);
             let stripes = excess(hashed.iter().map(Hashed::stripe), STRIPES);
-            // The two homes of a key know nothing of each other.
-            let pairs = excess(
-                hashed.iter().map(|k| k.home(&memory, 0) % 97 * 97 + k.home(&memory, 1) % 97),
-                97 * 97,
-            );
+            // The homes of a key know nothing of each other.
+            let pairs = |one, other| {
+                let pair = |k: &Hashed| k.home(&memory, one) % 97 * 97 + k.home(&memory, other) % 97;
+                excess(hashed.iter().map(pair), 97 * 97)
+            };
             for (of, excess) in [
                 ("first home", homes(0)),
                 ("second home", homes(1)),
+                ("third home", homes(2)),
                 ("stripe", stripes),
-                ("pair", pairs),
+                ("first and second", pairs(0, 1)),
+                ("first and third", pairs(0, 2)),
+                ("second and third", pairs(1, 2)),
             ] {
                 assert!(excess < 5.0, "{of} of {name} with {seeds:x?}: {excess:.1} sigma");
             }

@@ -1,6 +1,8 @@
 //! What holds of a table at rest, checked line by line without the search that is under test.
 
-use super::super::{CHOICES, Hashed, Memory, SPILLED, WINDOW, distance, find, host::HostMemory};
+use super::super::{
+    CHOICES, Hashed, Memory, SPILLED, WINDOW, distance, find, host::HostMemory, window,
+};
 use crate::{
     flow::FlowKey,
     record::{KEY, REACH, STATE, State},
@@ -51,9 +53,10 @@ fn placed_from(memory: &HostMemory, key: &FlowKey, index: u32) -> Result<(u32, u
         if let Some(offset) = offset
             && memory.load(home, REACH) & 1 << offset != 0
         {
-            let first = hashed.home(memory, 0);
-            if home != first && memory.load(first, REACH) & SPILLED == 0 {
-                return Err(format!("{key:?} lies in {index}, but {first} has not spilled"));
+            for before in (0..choice).map(|choice| hashed.home(memory, choice)) {
+                if before != home && memory.load(before, REACH) & SPILLED == 0 {
+                    return Err(format!("{key:?} lies in {index}, but {before} has not spilled"));
+                }
             }
             return Ok((home, 1 << offset));
         }
@@ -66,7 +69,7 @@ pub fn is_full_for(memory: &HostMemory, key: &FlowKey) -> bool {
     let hashed = Hashed::new(memory, key);
     (0..CHOICES).all(|choice| {
         let home = hashed.home(memory, choice);
-        (0..WINDOW)
+        (0..window(choice))
             .all(|offset| !State::from_word(memory.load(home + distance(offset), STATE)).is_free())
     })
 }

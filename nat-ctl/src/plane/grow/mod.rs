@@ -197,7 +197,7 @@ impl Plane {
         let pins = self.instance.pins();
         let now = flow_memory::geometry(&pins)?;
         let homes = flow_table::homes(flow_table::places(flows.saturating_mul(2)));
-        let next = Geometry { homes, ..now };
+        let next = now.with_homes(homes);
         let course = Course { from: need::room(now.homes), begun: clock::moment() };
         let (sizes, native) = (self.sizes, self.is_native());
         thread::Builder::new()
