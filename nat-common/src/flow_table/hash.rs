@@ -18,6 +18,12 @@ pub const fn hash([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
     hash ^ hash >> 33
 }
 
+/// Where 32 bits of a hash fall among `count`.
+#[inline(always)]
+const fn share(bits: u64, count: u32) -> u32 {
+    (bits.wrapping_mul(count as u64) >> 32) as u32
+}
+
 /// 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, volume 3, 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -50,17 +56,18 @@ impl Hashed {
         Self { words, hash: hash(words, memory.seeds()) }
     }
 
-    /// The home by its choice, below [`CHOICES`]; the first is one of the near ones. Two take one half of
-    /// the hash each, the third what a multiplication makes of the whole.
+    /// The home by its choice, below [`CHOICES`]: the first is a near one, the others are not. Two take
+    /// one half of the hash each, the third what a multiplication makes of the whole.
     #[inline(always)]
     pub fn home<M: Memory>(&self, memory: &M, choice: u32) -> u32 {
         debug_assert!(choice < CHOICES);
-        let (half, homes) = match choice {
-            0 => (self.hash & 0xffff_ffff, memory.near_homes()),
-            1 => (self.hash >> 32, memory.homes()),
-            _ => (self.hash.wrapping_mul(GOLDEN) >> 32, memory.homes()),
-        };
-        (half.wrapping_mul(homes as u64) >> 32) as u32
+        let near = memory.near_homes();
+        let far = memory.homes().wrapping_sub(near);
+        match choice {
+            0 => share(self.hash & 0xffff_ffff, near),
+            1 => near.wrapping_add(share(self.hash >> 32, far)),
+            _ => near.wrapping_add(share(self.hash.wrapping_mul(GOLDEN) >> 32, far)),
+        }
     }
 
     /// The lock that inserts of it take. Homes come from the upper ends of the halves, this from a

@@ -15,7 +15,7 @@
 //!
 //! First homes are the [`NEAR`] first ones of the table. So as long as there are few flows they lie
 //! close together, and a processor reaches them by the pages that it knows; the other homes are spread
-//! over all of the table, for when there are many.
+//! over the rest of the table, for when there are many.
 //!
 //! The places of a window lie apart more and more, so that windows of neighbours share few of them.
 //! Where 15 places in a row are a window, a crowd of neighbours fills all of it: with two thirds of
@@ -87,9 +87,9 @@ pub const fn homes(places: u32) -> u32 {
     places.saturating_sub(SPAN)
 }
 
-/// Those of them that are first homes.
+/// Those of them that are first homes: the first ones, half of all at most.
 pub const fn near_homes(homes: u32) -> u32 {
-    if homes < NEAR { homes } else { NEAR }
+    if homes / 2 < NEAR { homes / 2 } else { NEAR }
 }
 
 /// Places of a home by its choice.

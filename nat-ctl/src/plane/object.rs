@@ -334,7 +334,7 @@ mod tests {
         let sizes = Sizes::of(&Limits::default());
         let [one, other] = [1000, u32::MAX].map(|flows| sizes.geometry(flows).unwrap());
         assert_ne!(one.seeds, other.seeds);
-        assert_eq!((one.homes, one.near_homes), (3334, 3334));
+        assert_eq!((one.homes, one.near_homes), (3334, 1667));
         assert_eq!(other.homes, flow_table::homes(sizes.flows));
         assert_eq!(other.near_homes, flow_table::NEAR);
     }

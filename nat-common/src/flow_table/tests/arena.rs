@@ -16,7 +16,7 @@ use crate::{
     tcp,
 };
 
-/// A table with two homes, 0 and 1.
+/// A table with two near homes and two others.
 pub struct Table {
     /// Its memory.
     pub memory: HostMemory,
@@ -43,14 +43,16 @@ pub const NEW: u16 = 0x2222;
 
 impl Table {
     pub fn new(mistake: Option<Mistake>) -> Self {
-        Self { memory: HostMemory::new(SPAN + 2, SEEDS), mistake }
+        Self { memory: HostMemory::new(SPAN + 4, SEEDS), mistake }
     }
 
-    /// Keys with these homes, the second also the third, always the same ones.
+    /// Keys with these homes, the second, counted from the first one that is not near, also the third;
+    /// always the same ones.
     pub fn keys(&self, homes: [u32; 2]) -> impl Iterator<Item = FlowKey> {
         (0..u32::MAX).map(key).filter(move |key| {
             let hashed = Hashed::new(&self.memory, key);
-            [0, 1, 2].map(|choice| hashed.home(&self.memory, choice)) == [homes[0], homes[1], homes[1]]
+            [0, 1, 2].map(|choice| hashed.home(&self.memory, choice))
+                == [homes[0], 2 + homes[1], 2 + homes[1]]
         })
     }
 

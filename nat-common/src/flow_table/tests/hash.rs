@@ -6,6 +6,8 @@ use crate::{
     port::Port,
 };
 
+const BINS: u32 = 9973;
+
 /// Seeds with which every test must pass; the first is what no gateway should ever have.
 const SEEDS: [[u64; 2]; 5] = [
     [0, 0],
@@ -80,15 +82,17 @@ fn excess(values: impl Iterator<Item = u32>, bins: u32) -> f64 {
 #[test]
 fn homes_and_stripes_of_like_keys_are_spread_as_by_chance() {
     for seeds in SEEDS {
-        // A number of homes that no power of two divides.
-        let memory = HostMemory::new(9973 + SPAN, seeds);
+        // A number of homes, near and not, that no power of two divides.
+        let memory = HostMemory::new(2 * BINS + SPAN, seeds);
         for (name, keys) in populations() {
             let hashed: Vec<Hashed> = keys.iter().map(|key| Hashed::new(&memory, key)).collect();
-            let homes = |choice| excess(hashed.iter().map(|k| k.home(&memory, choice)), 9973);
+            let homes =
+                |choice| excess(hashed.iter().map(|k| k.home(&memory, choice) % BINS), BINS);
             let stripes = excess(hashed.iter().map(Hashed::stripe), STRIPES);
             // The homes of a key know nothing of each other.
             let pairs = |one, other| {
-                let pair = |k: &Hashed| k.home(&memory, one) % 97 * 97 + k.home(&memory, other) % 97;
+                let pair =
+                    |k: &Hashed| k.home(&memory, one) % 97 * 97 + k.home(&memory, other) % 97;
                 excess(hashed.iter().map(pair), 97 * 97)
             };
             for (of, excess) in [

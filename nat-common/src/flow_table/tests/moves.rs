@@ -5,8 +5,8 @@
 
 use super::{
     super::{
-        Found, Hashed, Lies, Refused, SPAN, WINDOW, find, find_before, host::HostMemory, insert,
-        is_new, load_flow, relocate, remove, remove_both, touch,
+        Found, Hashed, Lies, Refused, SPAN, find, find_before, host::HostMemory, insert, is_new,
+        load_flow, relocate, remove, remove_both, touch,
     },
     arena::{NEW, OLD, Outcome},
     invariants,
@@ -20,7 +20,7 @@ use Outcome::{Ended, Inserted, Read, Used};
 /// When the packets of the race arrive.
 const LATER: u32 = 50;
 
-/// Two tables, each with two homes, 0 and 1, and a flow in the first of them.
+/// Two tables, each with two near homes and two others, and a flow in the first of them.
 struct Growing {
     before: HostMemory,
     now: HostMemory,
@@ -33,7 +33,7 @@ type Two<'a, 'b> = (Stepped<'a, 'b>, Stepped<'a, 'b>);
 
 impl Growing {
     fn new(mistake: Option<Mistake>) -> Self {
-        let [before, now] = [(); 2].map(|()| HostMemory::new(SPAN + 2, SEEDS));
+        let [before, now] = [(); 2].map(|()| HostMemory::new(SPAN + 4, SEEDS));
         let key = keys(&now, [0, 1]).next().unwrap();
         let old = insert(&before, &Hashed::new(&before, &key), &flow(&key, OLD, 1)).unwrap();
         Self { before, now, mistake, key, old }
@@ -42,17 +42,11 @@ impl Growing {
     /// No place is free to which the flow could move; gives one of the lines in its way.
     fn crowded(mistake: Option<Mistake>) -> (Self, Found<u32>) {
         let growing = Self::new(mistake);
-        let fill = |homes, lines| {
-            let keys = keys(&growing.now, homes).take(lines);
-            keys.map(|key| {
-                insert(&growing.now, &Hashed::new(&growing.now, &key), &flow(&key, NEW, 1))
-            })
-            .fold(None, |_, line| Some(line.unwrap()))
-            .unwrap()
+        let fill = |key: FlowKey| {
+            insert(&growing.now, &Hashed::new(&growing.now, &key), &flow(&key, NEW, 1)).ok()
         };
-        // They have a place in common.
-        fill([0, 0], WINDOW as usize);
-        let line = fill([1, 1], WINDOW as usize - 1);
+        let line = keys(&growing.now, [0, 1]).skip(1).map_while(fill).last().unwrap();
+        assert!(invariants::is_full_for(&growing.now, &growing.key));
         (growing, line)
     }
 
@@ -143,7 +137,8 @@ fn with<T>(
 fn keys(memory: &HostMemory, homes: [u32; 2]) -> impl Iterator<Item = FlowKey> {
     (0..u32::MAX).map(key).filter(move |key| {
         let hashed = Hashed::new(memory, key);
-        [0, 1, 2].map(|choice| hashed.home(memory, choice)) == [homes[0], homes[1], homes[1]]
+        [0, 1, 2].map(|choice| hashed.home(memory, choice))
+            == [homes[0], 2 + homes[1], 2 + homes[1]]
     })
 }
 

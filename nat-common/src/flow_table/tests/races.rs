@@ -4,7 +4,7 @@
 //! right from wrong.
 
 use super::{
-    super::{Line, Memory, Refused, WINDOW, remove, touch},
+    super::{Line, Memory, NEAR_WINDOW, Refused, remove, touch},
     arena::{NEW, OLD, Outcome, Table, inserted, search},
     samples::flow,
     schedule::{self, Operation},
@@ -227,7 +227,7 @@ fn a_removal_makes_room_between_two_inserts(
     race: Race<'_>,
 ) -> Result<(), String> {
     let table = Table::new(mistake);
-    let taken = table.keys([0, 0]).take(WINDOW as usize).map(|key| table.with(&key, OLD));
+    let taken = table.keys([0, 0]).take(NEAR_WINDOW as usize).map(|key| table.with(&key, OLD));
     let Some(line) = taken.reduce(|first, _| first) else {
         return Err("no line to remove".into());
     };
@@ -239,7 +239,7 @@ fn a_removal_makes_room_between_two_inserts(
         [Inserted(Ok(_)), Ended(true), Inserted(Err(Refused::Exists | Refused::Busy))]
             | [Inserted(Err(Refused::Exists | Refused::Busy)), Ended(true), Inserted(Ok(_))]
     );
-    expect(right && lines == WINDOW as usize, &out, lines)
+    expect(right && lines == NEAR_WINDOW as usize, &out, lines)
 }
 
 /// A case: its name, how many interruptions, what it does.
