@@ -13,7 +13,7 @@ pub fn opaque(value: u64) -> u64 {
         // SAFETY: two instructions on one register: the bytes are swapped and swapped back, which the
         // verifier does not follow (it does follow a double negation, from 6.18 on).
         unsafe {
-            core::arch::asm!("{0} = be64 {0}", "{0} = be64 {0}", inout(reg) value, options(nomem, nostack));
+            core::arch::asm!("{0} = be64 {0}", "{0} = be64 {0}", inout(reg) value, options(pure, nomem, nostack));
         }
         value
     }

@@ -79,9 +79,11 @@ impl fmt::Display for PushError {
 impl core::error::Error for PushError {}
 
 /// To which side a number inside an edit goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Round {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// To its first byte.
     Down,
+    /// Behind its last.
     Up,
 }
 
@@ -140,9 +142,9 @@ impl Corrections {
         self.unmap(edge, Round::Down)
     }
 
-    // In the kernel one function serves all edges: its stack is short.
-    #[cfg_attr(target_arch = "bpf", inline(never))]
-    fn unmap(&self, number: u32, round: Round) -> u32 {
+    /// The sender's number for one of the receiver.
+    #[inline(always)]
+    pub fn unmap(&self, number: u32, round: Round) -> u32 {
         let mut delta = self.base;
         for (index, edit) in self.edits.iter().enumerate() {
             let new_start = shifted(edit.start, delta);

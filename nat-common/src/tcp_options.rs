@@ -4,7 +4,7 @@
 //! The area is worked on in a buffer whose length is a power of two, so that a masked index can
 //! never leave it; nothing is inserted or removed, options are overwritten in place.
 
-use crate::{opaque::opaque, sequence::Corrections};
+use crate::{opaque::opaque, sequence::Round};
 
 /// Most bytes of options: a data offset of 15 words less the fixed 20 bytes.
 pub const MAX_OPTIONS: usize = 40;
@@ -134,18 +134,18 @@ pub const fn first_mss(option: [u8; 4]) -> Option<u16> {
     }
 }
 
-/// Maps the edges of all SACK blocks with the corrections of the stream that they acknowledge: left
+/// Maps the edges of all SACK blocks by `map`, [`crate::sequence::Corrections::unmap`] of the stream that they acknowledge: left
 /// edges round up, right edges down, so that no byte is reported that did not arrive.
 #[inline(always)]
-pub fn map_sack(buffer: &mut [u8; BUFFER], length: usize, corrections: &Corrections) {
+pub fn map_sack(buffer: &mut [u8; BUFFER], length: usize, map: impl Fn(u32, Round) -> u32) {
     let Some(found) = find(buffer, length, SACK) else { return };
     for block in 0..MAX_BLOCKS {
         let at = found.at + 2 + block * 8;
         if 2 + (block + 1) * 8 > found.length {
             return;
         }
-        let left = corrections.map_sack_left(read(buffer, at));
-        let right = corrections.map_sack_right(read(buffer, at + 4));
+        let left = map(read(buffer, at), Round::Up);
+        let right = map(read(buffer, at + 4), Round::Down);
         write(buffer, at, left);
         write(buffer, at + 4, right);
     }
@@ -171,6 +171,7 @@ fn write(buffer: &mut [u8; BUFFER], at: usize, value: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sequence::Corrections;
     use proptest::prelude::*;
 
     fn buffer(options: &[u8]) -> ([u8; BUFFER], usize) {
@@ -231,7 +232,7 @@ mod tests {
             options.extend(edge.to_be_bytes());
         }
         let (mut area, length) = buffer(&options);
-        map_sack(&mut area, length, &corrections);
+        map_sack(&mut area, length, |edge, round| corrections.unmap(edge, round));
         assert_eq!(read(&area, 4), 1095);
         assert_eq!(read(&area, 8), 1195);
         assert_eq!(read(&area, 12), corrections.map_sack_left(1010));
@@ -261,7 +262,7 @@ mod tests {
             remove_mptcp(&mut area, length);
             let mut corrections = Corrections::default();
             corrections.push(5, 3, 4).unwrap();
-            map_sack(&mut area, length, &corrections);
+            map_sack(&mut area, length, |edge, round| corrections.unmap(edge, round));
             prop_assert!(area[length..].iter().all(|byte| *byte == 0xaa));
         }
     }

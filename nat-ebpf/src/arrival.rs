@@ -11,6 +11,7 @@ use crate::{
 use nat_common::{
     flow::{Flow, FlowKey, Rewrite, Zone},
     interface::Role,
+    opaque::opaque,
     reason::Reason,
     tcp,
 };
@@ -201,10 +202,11 @@ fn side(headers: &Headers, flow: &Flow, zone: Zone) -> Role {
 /// The side that packets with `key` leave to as `rewrite`.
 #[inline(always)]
 pub fn way_out(key: &FlowKey, rewrite: &Rewrite) -> Role {
-    match key.zone() {
-        Zone::Inside if !key.turns_back(rewrite) => Role::Wan,
-        Zone::Inside | Zone::Outside => Role::Lan,
-    }
+    let turns = match key.zone() {
+        Zone::Inside => key.turns_back(rewrite),
+        Zone::Outside => true,
+    };
+    if opaque(turns as u64) == 0 { Role::Wan } else { Role::Lan }
 }
 
 /// Whether a hop leads to that side.

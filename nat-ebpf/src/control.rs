@@ -17,6 +17,7 @@ use crate::{
 use nat_common::{
     counter::Counter,
     flow::{Direction, Flow},
+    opaque::opaque,
     punt::PuntHeader,
     reason::Reason,
     session::{SessionId, Side},
@@ -53,7 +54,7 @@ pub fn pass<P: Packet, T: Tables>(
         Direction::Reply => Side::Responder,
     };
     let flags = headers.tcp.flags;
-    let alive = tables.settings().agent_alive(now);
+    let alive = opaque(tables.settings().agent_alive(now) as u64) != 0;
     let ends = flags & (wire::FIN | wire::RST) != 0;
     let read = headers.payload() > 0 && (ends || is_read(packet, tables, headers, session, side));
     if read && !alive {
@@ -121,9 +122,9 @@ fn is_read<P: Packet, T: Tables>(
         if next + RECORD_HEADER as u32 > length {
             return true;
         }
-        let header = packet.read::<RECORD_HEADER>(payload + next as usize);
+        let header = packet.read_far::<RECORD_HEADER>(payload + next as usize);
         let Ok(Some(record)) = header.map(watch::record_length) else { return true };
-        next += record;
+        next = opaque((next + record) as u64) as u32;
         if next >= length {
             tables.move_boundary(session, side, sequence.wrapping_add(next));
             return false;

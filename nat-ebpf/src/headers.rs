@@ -6,6 +6,7 @@ use crate::packet::Packet;
 use nat_common::{
     flow::{FlowKey, ICMP, TCP, UDP, Zone},
     fragment::Fragmented,
+    opaque::opaque,
     port::Port,
     reason::Reason,
 };
@@ -54,6 +55,24 @@ pub enum Transport {
     FirstFragment,
     /// A later one.
     LaterFragment,
+}
+
+impl Transport {
+    /// The same, whichever the verifier takes it for.
+    #[inline(always)]
+    fn forgotten(self) -> Self {
+        match opaque(self as u64) {
+            0 => Self::Tcp,
+            1 => Self::Udp,
+            2 => Self::EchoRequest,
+            3 => Self::EchoReply,
+            4 => Self::IcmpError,
+            5 => Self::IcmpOther,
+            6 => Self::Other,
+            7 => Self::FirstFragment,
+            _ => Self::LaterFragment,
+        }
+    }
 }
 
 /// The fields of a TCP header that matter here, or zeros.
@@ -202,7 +221,33 @@ impl Headers {
         if fragment & MORE_FRAGMENTS != 0 {
             headers.kind = Transport::FirstFragment;
         }
-        Ok(Some(headers))
+        Ok(Some(headers.forgotten::<P>()))
+    }
+
+    /// The same, by which way ever they were read: where many programs follow, the verifier goes through
+    /// them once, and not once for each kind of packet.
+    #[inline(always)]
+    fn forgotten<P: Packet>(self) -> Self {
+        if !P::COMPLETE {
+            return self;
+        }
+        let port = |port: Port| Port::new(opaque(port.number() as u64) as u16);
+        let TcpFields { sequence, acknowledgement, window, flags, length } = self.tcp;
+        Self {
+            protocol: opaque(self.protocol as u64) as u8,
+            kind: self.kind.forgotten(),
+            sport: port(self.sport),
+            dport: port(self.dport),
+            checksum: opaque(self.checksum as u64) as u16,
+            tcp: TcpFields {
+                sequence: opaque(sequence as u64) as u32,
+                acknowledgement: opaque(acknowledgement as u64) as u32,
+                window: opaque(window as u64) as u16,
+                flags: opaque(flags as u64) as u8,
+                length: opaque(length as u64) as usize,
+            },
+            ..self
+        }
     }
 
     #[inline(always)]
@@ -269,6 +314,7 @@ impl Headers {
         }
         let mut begun = self;
         begun.read_transport(packet)?;
+        let begun = begun.forgotten::<P>();
         Ok(match begun.kind {
             Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
                 begun

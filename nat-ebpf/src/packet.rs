@@ -28,6 +28,15 @@ pub trait Packet {
     /// [`Reason::Truncated`] when the frame ends before.
     fn read<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason>;
 
+    /// The same behind the headers, wherever that is.
+    ///
+    /// # Errors
+    /// As [`Packet::read`].
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
+        self.read(at)
+    }
+
     /// Overwrites bytes at an offset of the frame.
     ///
     /// # Errors

@@ -5,7 +5,10 @@
 //! the sweep that sees it unchanged for long ends it by [`finish`].
 
 use super::{CHOICES, Hashed, Line, Memory, WINDOW, distance};
-use crate::record::{KEY, Phase, REACH, STATE, State};
+use crate::{
+    opaque::opaque,
+    record::{KEY, Phase, REACH, STATE, State},
+};
 
 /// Ends the flow in `line` if it is live and still in the state `observed`: whether it was. No
 /// packet has used it since `observed` was read.
@@ -87,5 +90,5 @@ fn bit(home: u32, index: u32) -> u64 {
             bit = 1 << offset;
         }
     }
-    bit
+    opaque(bit)
 }

@@ -3,6 +3,7 @@
 use super::{CHOICES, Found, Hashed, Memory, SPILLED, WINDOW, distance};
 use crate::{
     flow::Flow,
+    opaque::opaque,
     record::{ACTION, FlowRecord, KEY, KEY_MASK, PACKETS_LOW, REACH, STATE, State, WORDS},
 };
 
@@ -33,14 +34,15 @@ fn probe<M: Memory>(memory: &M, key: &Hashed, home: u32, reach: u64) -> Option<F
         if bits & 1 != 0 {
             let place = memory.place(home.wrapping_add(distance(offset)))?;
             let state = State::from_word(memory.load(place, STATE));
-            if state.has_key()
-                && memory.load(place, KEY) == key.words[0]
-                && memory.load(place, KEY + 1) & KEY_MASK == key.words[1]
-            {
-                return Some(Found { place, home, offset, state });
+            let [first, second] = [memory.load(place, KEY), memory.load(place, KEY + 1)];
+            // One branch, for all that the verifier goes through is multiplied by them.
+            let differs = (first ^ key.words[0]) | ((second & KEY_MASK) ^ key.words[1]);
+            if differs == 0 && state.has_key() {
+                return Some(Found { place, home, offset: opaque(offset as u64) as u32, state });
             }
         }
-        bits >>= 1;
+        // Whatever was seen of the bits before.
+        bits = opaque(bits >> 1);
     }
     None
 }

@@ -3,7 +3,8 @@
 use super::{CHOICES, Found, Hashed, LOCK_TRIES, Memory, Refused, SPILLED, distance, find, window};
 use crate::{
     flow::{Flow, FlowKey},
-    record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State, WORDS},
+    opaque::opaque,
+    record::{ACTION, BYTES, FlowRecord, KEY, PACKETS_LOW, Phase, REACH, STATE, State},
 };
 
 /// Bits of the word of the reach that are the high half of the packet count.
@@ -20,10 +21,12 @@ pub fn insert<M: Memory>(
     flow: &Flow,
 ) -> Result<Found<M::Place>, Refused> {
     let line = FlowRecord::new(State::default(), &FlowKey::from_words(key.words), flow);
-    insert_line(memory, key, &line.words())
+    let words = line.words();
+    insert_line(memory, key, |word| words[word])
 }
 
-/// Inserts a line with the counts that it has; its version and its reach are those of another place.
+/// Inserts a line with the counts that it has, told by its words; its version and its reach are those of
+/// another place.
 ///
 /// # Errors
 /// As [`insert`].
@@ -31,7 +34,7 @@ pub fn insert<M: Memory>(
 pub fn insert_line<M: Memory>(
     memory: &M,
     key: &Hashed,
-    line: &[u64; WORDS],
+    line: impl Fn(usize) -> u64,
 ) -> Result<Found<M::Place>, Refused> {
     let stripe = key.stripe();
     if !lock(memory, stripe) {
@@ -56,7 +59,7 @@ fn lock<M: Memory>(memory: &M, stripe: u32) -> bool {
 fn insert_locked<M: Memory>(
     memory: &M,
     key: &Hashed,
-    line: &[u64; WORDS],
+    line: impl Fn(usize) -> u64,
 ) -> Result<Found<M::Place>, Refused> {
     if let Some(found) = find(memory, key) {
         return Err(if found.state.is_live() { Refused::Exists } else { Refused::Busy });
@@ -78,6 +81,8 @@ fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
             if free.is_free() {
                 let state = free.with_phase(Phase::Claimed);
                 if memory.swap(place, STATE, free.word(), state.word()) {
+                    // Whichever it is: what follows is the same.
+                    let offset = opaque(offset as u64) as u32;
                     return Some(Found { place, home, offset, state });
                 }
             }
@@ -92,21 +97,22 @@ fn claim<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
 fn publish<M: Memory>(
     memory: &M,
     key: &Hashed,
-    line: &[u64; WORDS],
+    line: impl Fn(usize) -> u64,
     claimed: Found<M::Place>,
 ) -> Result<Found<M::Place>, Refused> {
     let Found { place, home, offset, state } = claimed;
-    memory.store(place, KEY, line[KEY]);
-    memory.store(place, KEY + 1, line[KEY + 1]);
-    memory.store(place, ACTION, line[ACTION]);
-    memory.store(place, ACTION + 1, line[ACTION + 1]);
-    memory.store_created(place, (line[REACH] >> 32) as u32);
-    let packets_high = line[REACH] & PACKETS_HIGH_BITS;
+    memory.store(place, KEY, line(KEY));
+    memory.store(place, KEY + 1, line(KEY + 1));
+    memory.store(place, ACTION, line(ACTION));
+    memory.store(place, ACTION + 1, line(ACTION + 1));
+    let made = line(REACH);
+    memory.store_created(place, (made >> 32) as u32);
+    let packets_high = made & PACKETS_HIGH_BITS;
     if packets_high != 0 {
         memory.set_bits(place, REACH, packets_high);
     }
-    memory.store(place, PACKETS_LOW / 8, line[PACKETS_LOW / 8]);
-    memory.store(place, BYTES / 8, line[BYTES / 8]);
+    memory.store(place, PACKETS_LOW / 8, line(PACKETS_LOW / 8));
+    memory.store(place, BYTES / 8, line(BYTES / 8));
     for choice in 0..CHOICES {
         let passed = key.home(memory, choice);
         if passed == home {
@@ -115,7 +121,7 @@ fn publish<M: Memory>(
         mark(memory, passed, SPILLED);
     }
     mark(memory, home, 1 << offset);
-    let live = State::from_word(line[STATE]).moved_to(state);
+    let live = State::from_word(line(STATE)).moved_to(state);
     if memory.swap(place, STATE, state.word(), live.word()) {
         Ok(Found { state: live, ..claimed })
     } else {

@@ -11,7 +11,7 @@
 use super::{Found, Hashed, Memory, Refused, end, finish, insert::insert_line, put_back};
 use crate::{
     flow::FlowKey,
-    record::{KEY, STATE, WORDS},
+    record::{KEY, STATE},
 };
 
 /// Moves the flow in the line `found` of the table `before` to the table `now`; both have the same
@@ -29,13 +29,13 @@ pub fn relocate<B: Memory, N: Memory>(
     let Some(ending) = end(before, found.place, found.state) else {
         return Err(Refused::Busy);
     };
-    let mut line = [0; WORDS];
-    for (word, value) in line.iter_mut().enumerate() {
-        *value = before.load(found.place, word);
-    }
-    line[STATE] = ending.word();
-    let key = Hashed::new(now, &FlowKey::from_words([line[KEY], line[KEY + 1]]));
-    let moved = insert_line(now, &key, &line);
+    // Ours, so that it may be read word by word while it is written where it goes.
+    let line = |word| match word {
+        STATE => ending.word(),
+        _ => before.load(found.place, word),
+    };
+    let key = Hashed::new(now, &FlowKey::from_words([line(KEY), line(KEY + 1)]));
+    let moved = insert_line(now, &key, line);
     match moved {
         // What is in both tables counts in the new one alone.
         Ok(_) | Err(Refused::Exists) => {

@@ -171,7 +171,9 @@ impl<'a> Outgoing<'a> {
         let options = header.get_mut(TCP_HEADER..).unwrap_or_default();
         let Some(used) = area.get_mut(..options.len()) else { return };
         used.copy_from_slice(options);
-        tcp_options::map_sack(&mut area, options.len(), self.acknowledged);
+        tcp_options::map_sack(&mut area, options.len(), |edge, round| {
+            self.acknowledged.unmap(edge, round)
+        });
         if let Some(mapped) = area.get(..options.len()) {
             options.copy_from_slice(mapped);
         }

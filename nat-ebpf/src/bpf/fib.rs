@@ -7,7 +7,7 @@ use crate::{
     six::Course,
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, mem, ptr};
 use nat_common::{hop::Link, six::Address6};
 
 const AF_INET: u8 = 2;
@@ -43,28 +43,44 @@ pub struct FibLookup {
     neighbour_link: [u8; 6],
 }
 
-const _: () = assert!(size_of::<FibLookup>() == 64);
+/// Words of the record.
+const WORDS: usize = size_of::<FibLookup>() / 4;
+const _: () = assert!(WORDS == 16 && mem::offset_of!(FibLookup, dst) == 32);
+
+/// Writes a record word by word: the compiler would have zeros written by a loop over bytes, through
+/// which the verifier goes in every state that a packet may come in.
+///
+/// # Safety
+/// `record` has [`WORDS`] words.
+#[inline(always)]
+unsafe fn write(record: *mut u32, words: [u32; WORDS]) {
+    for (at, word) in words.into_iter().enumerate() {
+        // SAFETY: of the caller.
+        unsafe { ptr::write_volatile(record.add(at), word) };
+    }
+}
+
+/// The word in which the length is.
+#[inline(always)]
+fn dport_and_length(length: u16) -> u32 {
+    let [a, b] = length.to_ne_bytes();
+    u32::from_ne_bytes([0, 0, a, b])
+}
 
 impl FibLookup {
-    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`, or leaves there.
+    /// Writes the question where a packet from `src` to `dst` goes that arrives on `ifindex`, or leaves
+    /// there.
     #[inline(always)]
-    fn new(headers: &Headers, length: u16, ifindex: u32, src: [u8; 4], dst: [u8; 4]) -> Self {
-        Self {
-            family: AF_INET,
-            protocol: headers.protocol,
-            sport: 0,
-            dport: 0,
-            length,
-            ifindex,
-            tos: headers.tos as u32,
-            src,
-            src_rest: [0; 3],
-            dst,
-            dst_rest: [0; 3],
-            vlan: 0,
-            own_link: [0; 6],
-            neighbour_link: [0; 6],
-        }
+    fn set(&mut self, headers: &Headers, length: u16, ifindex: u32, src: [u8; 4], dst: [u8; 4]) {
+        let mut words = [0; WORDS];
+        words[0] = u32::from_ne_bytes([AF_INET, headers.protocol, 0, 0]);
+        words[1] = dport_and_length(length);
+        words[2] = ifindex;
+        words[3] = headers.tos as u32;
+        words[4] = u32::from_ne_bytes(src);
+        words[8] = u32::from_ne_bytes(dst);
+        // SAFETY: the record, by its words.
+        unsafe { write(ptr::from_mut(self).cast(), words) };
     }
 
     /// What stands in place of the length after an answer.
@@ -87,7 +103,7 @@ impl FibLookup {
         ifindex: u32,
         journey: &Journey,
     ) -> Route {
-        *self = Self::new(headers, length, ifindex, journey.src, journey.dst);
+        self.set(headers, length, ifindex, journey.src, journey.dst);
         let public = u32::from_ne_bytes(journey.public);
         // SAFETY: the context is the program's (of the caller), the record is this one.
         let found = unsafe { find(context, self, public) };
@@ -171,30 +187,26 @@ pub struct Fib6Lookup {
 const _: () = assert!(size_of::<Fib6Lookup>() == size_of::<FibLookup>());
 
 impl Fib6Lookup {
-    /// The question where a packet from `src` to `dst` goes that arrives on `ifindex`.
-    #[inline(always)]
-    pub fn new(ifindex: u32, src: Address6, dst: Address6) -> Self {
-        Self {
-            family: AF_INET6,
-            protocol: 0,
-            sport: 0,
-            dport: 0,
-            length: SHORT,
-            ifindex,
-            flow_information: 0,
-            src,
-            dst,
-            vlan: 0,
-            links: [0; 12],
-        }
-    }
-
-    /// Asks the kernel.
+    /// Asks the kernel where a packet from `src` to `dst` goes that arrives on `ifindex`.
     ///
     /// # Safety
     /// `context` is the context of the running TC program.
     #[inline(always)]
-    pub unsafe fn ask(&mut self, context: *mut c_void) -> Course {
+    pub unsafe fn ask(
+        &mut self,
+        context: *mut c_void,
+        ifindex: u32,
+        src: &Address6,
+        dst: &Address6,
+    ) -> Course {
+        let mut words = [0; WORDS];
+        words[0] = u32::from_ne_bytes([AF_INET6, 0, 0, 0]);
+        words[1] = dport_and_length(SHORT);
+        words[2] = ifindex;
+        [words[4], words[5], words[6], words[7]] = zerocopy::transmute!(*src);
+        [words[8], words[9], words[10], words[11]] = zerocopy::transmute!(*dst);
+        // SAFETY: the record, by its words.
+        unsafe { write(ptr::from_mut(self).cast(), words) };
         // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
         let found = unsafe {
             bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)

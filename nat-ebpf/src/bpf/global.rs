@@ -16,11 +16,12 @@ use core::ptr;
 use nat_common::{
     checksum::Sum,
     flow::FlowKey,
-    flow_table::{self, Hashed, LOCK_TRIES, Lies},
+    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
-    record::FlowRecord,
+    record::{FlowRecord, STATE, State},
+    sequence::Round,
     session::{Session, Side},
     tcp_options,
 };
@@ -82,7 +83,8 @@ pub extern "C" fn nat_insert() -> u64 {
     let Some(record) = maps::FLOW_SCRATCH.get_ptr_mut(0) else { return NONE };
     // SAFETY: this CPU's own value.
     let record = unsafe { &*record };
-    match flow_table::insert_line(&NOW, &Hashed::new(&NOW, &record.key()), &record.words()) {
+    let words = record.words();
+    match flow_table::insert_line(&NOW, &Hashed::new(&NOW, &record.key()), |word| words[word]) {
         Ok(_) => ADDED,
         Err(flow_table::Refused::Exists) => EXISTS,
         Err(flow_table::Refused::Busy) => BUSY_KEY,
@@ -106,14 +108,18 @@ pub extern "C" fn nat_is_new(first: u64, second: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    let key = hashed(first, second);
     if memory::is_growing() {
-        return flow_table::remove_both(&BEFORE, &NOW, &key) as u64;
+        return flow_table::remove_both(&BEFORE, &NOW, &hashed(first, second)) as u64;
     }
-    match flow_table::find(&NOW, &key) {
-        Some(found) => flow_table::remove(&NOW, found.line(), found.state) as u64,
-        None => 0,
+    let found = nat_find(first, second);
+    if found >= NOTHING {
+        return 0;
     }
+    let index = found as u32;
+    let Some(place) = NOW.place(index) else { return 0 };
+    let state = State::from_word(NOW.load(place, STATE));
+    let is_same = state.lives_on(State::from_word(found & !0xffff_ffff));
+    (is_same && flow_table::remove(&NOW, Line { place, index }, state)) as u64
 }
 
 /// The key of these two words; both tables have the same seeds.
@@ -237,20 +243,24 @@ pub extern "C" fn nat_acknowledgement(session: u32, side: u32, number: u32) -> u
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_sack(session: u32, side: u32, length: u32) -> u32 {
-    let (Some(session), Some(area)) =
-        (maps::CONTROL.get_ptr_mut(session), maps::OPTIONS_SCRATCH.get_ptr_mut(0))
-    else {
-        return 0;
-    };
-    // SAFETY: this CPU's own area; a copy of corrections that is overwritten meanwhile gives edges
-    // that the sender ignores, for it goes by the acknowledgement.
-    unsafe {
-        let corrections = (*session).corrections(self::side(side));
-        if !corrections.is_identity() {
-            tcp_options::map_sack(&mut *area, length as usize, corrections);
-        }
-    }
+    let Some(area) = maps::OPTIONS_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own area.
+    let area = unsafe { &mut *area };
+    tcp_options::map_sack(area, length as usize, |edge, round| {
+        nat_edge(session, side, edge, (round == Round::Up) as u32)
+    });
     0
+}
+
+/// Maps one SACK edge with the corrections of the side number `side`; it is a left one, or not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_edge(session: u32, side: u32, edge: u32, left: u32) -> u32 {
+    let Some(session) = maps::CONTROL.get_ptr_mut(session) else { return edge };
+    let round = if left != 0 { Round::Up } else { Round::Down };
+    // SAFETY: a value of an array map; a copy of corrections that is overwritten meanwhile gives edges
+    // that the sender ignores, for it goes by the acknowledgement.
+    unsafe { (*session).corrections(self::side(side)).unmap(edge, round) }
 }
 
 /// Whether the first bytes of [`maps::LINE_SCRATCH`] are a harmless line of the side number `side`: 1

@@ -50,10 +50,7 @@ impl Packet6 for TcPacket {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else { return Course::Nowhere };
         let lookup = lookup.cast::<Fib6Lookup>();
         // SAFETY: this CPU's own value, of the same size, and the program's context.
-        unsafe {
-            *lookup = Fib6Lookup::new(self.ifindex(), *src, *dst);
-            (*lookup).ask(self.context().as_ptr())
-        }
+        unsafe { (*lookup).ask(self.context().as_ptr(), self.ifindex(), src, dst) }
     }
 }
 

@@ -230,6 +230,11 @@ impl Packet for TcPacket {
             // SAFETY: checked against the end of the linear part.
             return Ok(unsafe { *(start as *const [u8; N]) });
         }
+        self.read_far(at)
+    }
+
+    #[inline(always)]
+    fn read_far<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes N bytes or fails.
         unsafe {

@@ -434,7 +434,7 @@ impl<'a> Tables for HostTables<'a> {
         if let Some(session) = self.at(Operation::Session).session(id) {
             let corrections = session.corrections(side.other());
             if !corrections.is_identity() {
-                tcp_options::map_sack(area, length, corrections);
+                tcp_options::map_sack(area, length, |edge, round| corrections.unmap(edge, round));
             }
         }
     }

@@ -591,8 +591,11 @@ impl Model {
     /// What a SYN to `dst` may announce: what its sender takes comes back the other way.
     fn largest_mss(&self, spec: &Spec, dst: Address) -> u16 {
         let width = |address| match self.place(address) {
+            Place::Wan | Place::Elsewhere => 1500,
             Place::Inside => self.inside_mtu,
-            _ => 1500,
+            // What every interface takes, where the kernel does not say: of a source that is an address
+            // of the gateway itself, for one.
+            Place::Gateway | Place::Nowhere | Place::TooBig => self.inside_mtu.min(1500),
         };
         (width(dst).min(width(spec.src)).min(self.narrow) - 40) as u16
     }
