@@ -16,7 +16,7 @@ use core::ptr;
 use nat_common::{
     checksum::Sum,
     flow::FlowKey,
-    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _},
+    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _, Near},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
@@ -53,8 +53,18 @@ pub const AT_LIMIT: u64 = NOTHING + 4;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
-    let key = hashed(first, second);
-    flow_table::find(&NOW, &key).map_or(NONE, answer)
+    match flow_table::find_near(&NOW, &hashed(first, second)) {
+        Near::Found(found) => answer(found),
+        Near::Spilled => nat_find_far(first, second),
+        Near::None => NONE,
+    }
+}
+
+/// The same among those that do not lie near.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_find_far(first: u64, second: u64) -> u64 {
+    flow_table::find_far(&NOW, &hashed(first, second)).map_or(NONE, answer)
 }
 
 /// The record in the table before, where it stays; answers as [`nat_move`].
