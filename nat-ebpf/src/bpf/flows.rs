@@ -123,7 +123,15 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
 #[inline(always)]
 pub fn remove(key: &FlowKey) {
     let [first, second] = key.words();
-    global::nat_remove(first, second);
+    if memory::is_growing() {
+        global::nat_remove_both(first, second);
+        return;
+    }
+    // From here and not from there, as in `find`.
+    let found = global::nat_find(first, second);
+    if found < global::NOTHING {
+        global::nat_remove(found);
+    }
 }
 
 /// The slot that a global function gave: its index, above it the version, and in which table it is.

@@ -114,17 +114,17 @@ pub extern "C" fn nat_is_new(first: u64, second: u64) -> u64 {
     }
 }
 
-/// Removes the record for the key of these two words, in whichever table it lies.
+/// Removes the record for the key of these two words, in whichever table it lies while one grows.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    if memory::is_growing() {
-        return flow_table::remove_both(&BEFORE, &NOW, &hashed(first, second)) as u64;
-    }
-    let found = nat_find(first, second);
-    if found >= NOTHING {
-        return 0;
-    }
+pub extern "C" fn nat_remove_both(first: u64, second: u64) -> u64 {
+    flow_table::remove_both(&BEFORE, &NOW, &hashed(first, second)) as u64
+}
+
+/// Removes the record that [`nat_find`] has found, if it is still of that flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_remove(found: u64) -> u64 {
     let index = found as u32;
     let Some(place) = NOW.place(index) else { return 0 };
     let state = State::from_word(NOW.load(place, STATE));
