@@ -190,7 +190,8 @@ fn eprt(line: &[u8], verb_at: usize, at: usize) -> Reading {
     if family != b"1" && !is_six {
         return refused(Refusal::OtherFamily);
     }
-    if stated.is_none() || port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
+    let is_mapped = family == b"1" && address.contains(&b':');
+    if stated.is_none() || is_mapped || port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
         return refused(Refusal::Malformed);
     }
     match number(port) {
@@ -230,7 +231,7 @@ fn number(digits: &[u8]) -> Option<u16> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Most numbers that are read of one list: LPRT with an IPv6 address has 21.
+/// Most numbers that are kept of one list: LPRT with an IPv6 address has 21. One with more is malformed.
 const RUN_NUMBERS: usize = 24;
 
 /// Numbers with commas between them, and blanks around those.
@@ -247,8 +248,8 @@ impl Run {
             return None;
         }
         let mut numbers = Vec::new();
-        let mut next = at;
-        while numbers.len() < RUN_NUMBERS {
+        let (mut next, mut last) = (at, at);
+        loop {
             let digits = count(line, next, |byte| byte.is_ascii_digit());
             if digits == 0 {
                 break;
@@ -259,7 +260,10 @@ impl Run {
                 .unwrap_or_default()
                 .iter()
                 .fold(0, |value, digit| (value * 10 + u16::from(digit - b'0')).min(256));
-            numbers.push((value, next..end));
+            if numbers.len() < RUN_NUMBERS {
+                numbers.push((value, next..end));
+            }
+            last = end;
             let comma = end + count(line, end, is_blank);
             if line.get(comma) != Some(&b',') {
                 break;
@@ -267,8 +271,7 @@ impl Run {
             next = comma + 1;
             next += count(line, next, is_blank);
         }
-        let end = numbers.last()?.1.end;
-        Some(Run { numbers, span: at..end })
+        (last > at).then_some(Run { numbers, span: at..last })
     }
 
     fn read(&self, form: Form, span: Range<usize>) -> Reading {
@@ -357,12 +360,24 @@ mod tests {
             ("EPRT |1|10.0.1.2|102215|", OutOfRange),
             ("EPRT |2|::ffff:10.0.1.2|45119|", OtherFamily),
             ("EPRT |1|10.0.1.2|5000|x", Malformed),
+            ("EPRT |1|::ffff:10.0.1.2|5000|", Malformed),
             ("LPRT 6,16,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1,2,9,9", OtherFamily),
         ] {
             match of_command(line.as_bytes()) {
                 Reading::Refused(found, _) => assert_eq!(found, reason, "{line}"),
                 other => panic!("{line}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_list_that_is_too_long_is_none() {
+        for length in [7, 23, 24, 25, 30, 31] {
+            let line = format!("227 ({})", vec!["10"; length].join(","));
+            let read = of_reply(line.as_bytes());
+            let Reading::Refused(Refusal::Malformed, _) = read else {
+                panic!("{length}: {read:?}")
+            };
         }
     }
 
