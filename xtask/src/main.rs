@@ -7,6 +7,7 @@
 //! setup ── packages, toolchain, linker, (deny)     what the machine lacks
 //!   └─ build ── ebpf, agent                        target/bpf/nat-ebpf.o, target/release/nat-ctl
 //!        ├─ run ── lab or real interfaces
+//!        ├─ fuzz ── nat-fuzz                       any input, against the invariants
 //!        ├─ bench ── nat-bench                     what a packet costs, beside the peers
 //!        ├─ matrix ── the lab                    every server and client, Linux beside
 //!        ├─ scale ── nat-scale                   FTP in numbers
@@ -21,6 +22,7 @@ mod check;
 mod command;
 mod deny;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod linker;
 mod matrix;
@@ -72,6 +74,8 @@ enum Task {
     Matrix(matrix::Options),
     /// Install and build, then bear thousands of FTP sessions, transfers and rewrites in a lab
     Scale(scale::Options),
+    /// Install and build, then have a fuzzer look for inputs that break an invariant
+    Fuzz(fuzz::Options),
     /// Install and build, then run the gateway on Debian's own kernel in a machine that qemu emulates
     Vm(vm::Options),
 }
@@ -109,6 +113,7 @@ fn perform(task: Task) -> anyhow::Result<bool> {
         Task::Bench(options) => match bench::run(&workspace, &options)? {},
         Task::Matrix(options) => match matrix::run(&workspace, &options)? {},
         Task::Scale(options) => match scale::run(&workspace, &options)? {},
+        Task::Fuzz(options) => return fuzz::run(&workspace, &options),
         Task::Vm(options) => return vm::run(&workspace, &options),
     }
     Ok(true)

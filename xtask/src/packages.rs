@@ -18,6 +18,8 @@ pub enum Need {
     Clients,
     /// Everything `cargo xtask test` does beside the lab.
     Checks,
+    /// Compiling libFuzzer, which is C++.
+    Fuzzer,
     /// A machine that qemu emulates; its packages are unpacked, not installed, see `vm`.
     Guest,
 }
@@ -50,7 +52,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 18] = [
+const TABLE: [Package; 19] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -68,6 +70,7 @@ const TABLE: [Package; 18] = [
     package("ncftp", Witness::Program("ncftpget"), Need::Clients),
     package("wget", Witness::Program("wget"), Need::Clients),
     package("traceroute", Witness::Program("traceroute"), Need::Checks),
+    package("g++", Witness::Program("c++"), Need::Fuzzer),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];
 

@@ -26,7 +26,7 @@ pub fn run(workspace: &Workspace, needs: &[Need]) -> anyhow::Result<()> {
         match need {
             Need::Build => linker::ensure(workspace, &ensure_toolchain(&mut apt)?)?,
             Need::Lab => servers::ensure(workspace, &mut apt)?,
-            Need::Clients => {}
+            Need::Clients | Need::Fuzzer => {}
             Need::Guest => vm::ensure(workspace, &mut apt)?,
             Need::Checks => {
                 // rustup's toolchains have a clippy of their own.
