@@ -217,7 +217,7 @@ fn rules_are_kept_beside_the_configuration_and_a_note_says_so() {
         "public": "203.0.113.10", "public_ports": {"first": 21, "last": 21},
         "to": "192.168.1.10", "to_ports": {"first": 21, "last": 21},
         "allow": ["198.51.100.0/24", "192.0.2.7/32"], "alg": "ftp", "comment": null,
-        "passive_range": null, "uplink": null,
+        "strict": null, "passive_range": null, "uplink": null,
         "origin": "command", "number": forwards[0]["number"],
     });
     assert_eq!(forwards, json!([forward]));

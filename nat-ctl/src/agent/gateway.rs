@@ -4,6 +4,8 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
+use nat_common::rule::RuleId;
+
 use super::{
     answer::{Answer, Job},
     bridge::Bridge,
@@ -168,7 +170,23 @@ impl Agent {
                 waiting.port().number()
             );
         }
+        self.hold_sessions();
         Ok(())
+    }
+
+    /// Tells who reads control connections which rules say something of strict mode.
+    pub(super) fn hold_sessions(&mut self) {
+        let rules = self.rules.rules();
+        let said = |rule: &Rule| {
+            let strict = match rule {
+                Rule::Forward(forward) => forward.strict(),
+                Rule::OneToOne(host) => host.strict(),
+            };
+            Some((RuleId::new(rules.number(rule.name())), strict?))
+        };
+        let held = rules.iter().filter_map(said).collect();
+        self.bridge.hold(&held);
+        self.six.hold(&held);
     }
 
     fn open_sessions(&self) -> u64 {
@@ -199,14 +217,15 @@ pub fn policy(config: &Config) -> alg::Policy {
         ForeignAddress::Refuse => alg::ForeignAddress::Refuse,
         ForeignAddress::Pass => alg::ForeignAddress::Pass,
     };
-    let strict = || alg::Strict { denied: configured.denied_commands.clone() };
+    let rules = alg::Strict { denied: configured.denied_commands.clone() };
     let quota = alg::Quota {
         per_session: limits.pinholes_per_session.get().into(),
         per_client: limits.pinholes_per_client.get(),
         per_second: limits.pinholes_per_second.get(),
     };
     let data_addresses = configured.data_addresses.clone();
-    alg::Policy { foreign, data_addresses, quota, strict: configured.strict.then(strict) }
+    let strict = configured.strict.then(|| rules.clone());
+    alg::Policy { foreign, data_addresses, quota, strict, by_rule: rules }
 }
 
 /// Seconds that an expectation waits.

@@ -104,6 +104,7 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let ring = self.world.plane.ring()?;
         let mut punts = Punts::new(ring).map_err(AgentError::system("wait for segments"))?;
+        self.hold_sessions();
         self.bridge.adopt(&mut self.world);
         self.six.adopt(&mut self.world);
         let mut server = Server::bind(&self.instance.socket())?;

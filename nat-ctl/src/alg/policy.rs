@@ -19,6 +19,8 @@ pub struct Policy {
     pub quota: Quota,
     /// The rules of strict mode, where it is on.
     pub strict: Option<Strict>,
+    /// Those of sessions whose rule of the gateway turns it on by itself.
+    pub by_rule: Strict,
 }
 
 /// Strict mode: a session that leaves the rules of FTP is ended.
@@ -29,6 +31,12 @@ pub struct Strict {
 }
 
 impl Policy {
+    /// The same with strict mode on, or off.
+    pub fn held(&self, strict: bool) -> Policy {
+        let by_rule = strict.then(|| self.by_rule.clone());
+        Policy { strict: by_rule, ..self.clone() }
+    }
+
     /// The other addresses of a server.
     pub fn others(&self, server: IpAddr) -> &[IpAddr] {
         self.data_addresses.get(&server).map_or(&[], Vec::as_slice)

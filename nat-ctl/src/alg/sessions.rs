@@ -1,10 +1,12 @@
 //! The sessions of a gateway, by their number.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+
+use nat_common::rule::RuleId;
 
 use super::{
     Command, Segment,
@@ -22,6 +24,8 @@ use super::{
 pub struct Sessions {
     open: HashMap<u32, Session>,
     policy: Arc<Policy>,
+    /// What holds for sessions by rules that say something of their own.
+    by_rule: BTreeMap<RuleId, Arc<Policy>>,
     clients: Clients,
 }
 
@@ -36,23 +40,37 @@ impl Sessions {
     /// No session, and what holds for those to come.
     pub fn new(policy: Policy) -> Sessions {
         let clients = Clients::new(policy.quota);
-        Sessions { open: HashMap::new(), policy: Arc::new(policy), clients }
+        let policy = Arc::new(policy);
+        Sessions { open: HashMap::new(), policy, by_rule: BTreeMap::new(), clients }
+    }
+
+    /// Sessions to come by these rules of the gateway are held to strict mode, or not; all others as it holds
+    /// for everybody.
+    pub fn hold(&mut self, rules: &BTreeMap<RuleId, bool>) {
+        let [strict, usual] = [true, false].map(|strict| Arc::new(self.policy.held(strict)));
+        let policy = |held: &bool| Arc::clone(if *held { &strict } else { &usual });
+        self.by_rule = rules.iter().map(|(rule, held)| (*rule, policy(held))).collect();
+    }
+
+    /// What holds for a session by a rule, or by none.
+    fn policy(&self, rule: RuleId) -> Arc<Policy> {
+        Arc::clone(self.by_rule.get(&rule).unwrap_or(&self.policy))
     }
 
     /// A session from its SYN on, in the place of one that had its number before.
-    pub fn start(&mut self, flow: ControlFlow) -> &mut Session {
-        self.put(Session::new(flow, Arc::clone(&self.policy)))
+    pub fn start(&mut self, flow: ControlFlow, rule: RuleId) -> &mut Session {
+        self.put(Session::new(flow, self.policy(rule)))
     }
 
     /// A session whose beginning nobody knows any more.
-    pub fn pick_up(&mut self, flow: ControlFlow) {
-        self.put(Session::picked_up(flow, Arc::clone(&self.policy)));
+    pub fn pick_up(&mut self, flow: ControlFlow, rule: RuleId) {
+        self.put(Session::picked_up(flow, self.policy(rule)));
     }
 
     /// A session that a predecessor has read: each side, client and server, up to the start of a line, or
     /// nobody knows where.
-    pub fn rejoin(&mut self, flow: ControlFlow, lines: [Option<u32>; 2]) {
-        let mut session = Session::picked_up(flow, Arc::clone(&self.policy));
+    pub fn rejoin(&mut self, flow: ControlFlow, rule: RuleId, lines: [Option<u32>; 2]) {
+        let mut session = Session::picked_up(flow, self.policy(rule));
         for (side, line) in [Side::Client, Side::Server].into_iter().zip(lines) {
             if let Some(line) = line {
                 session.reads_on(side, line);
@@ -66,8 +84,9 @@ impl Sessions {
         &mut self,
         image: &[u8],
         flow: &ControlFlow,
+        rule: RuleId,
     ) -> Result<Option<&mut Session>, ImageError> {
-        let session = Session::from_bytes(image, Arc::clone(&self.policy))?;
+        let session = Session::from_bytes(image, self.policy(rule))?;
         if session.flow() != flow {
             return Ok(None);
         }

@@ -11,6 +11,7 @@ use nat_common::sequence::MAX_EDITS;
 
 mod addresses;
 mod encrypted;
+mod forms;
 mod limits;
 mod random;
 mod strict;

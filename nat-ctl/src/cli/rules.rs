@@ -101,6 +101,9 @@ pub struct AddForward {
     /// ftp or none; ftp on public port 21 where nothing is said
     #[arg(long)]
     alg: Option<Alg>,
+    /// Strict mode of FTP, true or false, whatever ftp.strict says
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    strict: Option<bool>,
     /// Passive ports of the server, for FTP over TLS: open only to who holds an encrypted session
     #[arg(long, value_name = "PORTS")]
     passive_range: Option<PortRange>,
@@ -131,6 +134,9 @@ pub struct AddOneToOne {
     /// ftp or none; ftp where nothing is said
     #[arg(long)]
     alg: Option<Alg>,
+    /// Strict mode of FTP, true or false, whatever ftp.strict says
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    strict: Option<bool>,
     /// The WAN that its packets leave by; that of the public address where nothing is said
     #[arg(long, value_name = "IF")]
     uplink: Option<Uplink>,
@@ -167,6 +173,7 @@ pub fn forward(
                 to,
                 allow,
                 alg,
+                strict,
                 passive_range,
                 uplink,
                 comment,
@@ -182,6 +189,7 @@ pub fn forward(
                 local_port: None,
                 allow,
                 alg,
+                strict,
                 passive_range,
                 uplink,
                 comment,
@@ -200,8 +208,8 @@ pub fn one_to_one(
     match command {
         OneToOneCommand::Other(command) => other(RuleKind::OneToOne, command, instance, printer),
         OneToOneCommand::Add(add) => {
-            let AddOneToOne { name, public, to, inbound, alg, uplink, comment, keep } = add;
-            let draft = OneToOneDraft { name, public, to, inbound, alg, uplink, comment };
+            let AddOneToOne { name, public, to, inbound, alg, strict, uplink, comment, keep } = add;
+            let draft = OneToOneDraft { name, public, to, inbound, alg, strict, uplink, comment };
             put(Rule::OneToOne(draft.finish()?), keep, instance)
         }
     }

@@ -329,8 +329,12 @@ impl Config {
                 why: format!("`{shown}`: {why}"),
             }
         })?;
-        if !config.ftp.strict && !config.ftp.denied_commands.is_empty() {
-            let why = "denied_commands are those of strict mode: say 'strict = true' too";
+        let held = config.forward.iter().map(Forward::strict);
+        let held = held.chain(config.one_to_one.iter().map(OneToOne::strict));
+        let is_strict = config.ftp.strict || held.flatten().any(|strict| strict);
+        if !is_strict && !config.ftp.denied_commands.is_empty() {
+            let why = "denied_commands are those of strict mode: say 'strict = true' too, here or in a \
+                       rule";
             return Err(Mistake::at(text, "denied_commands", why));
         }
         let Masquerade { mapping, filtering, .. } = &config.masquerade;

@@ -208,6 +208,10 @@ fn denied_commands_are_words_in_capitals_and_belong_to_strict_mode() {
     let (line, _, why) = mistake("[ftp]\ndenied_commands = [\"SITE\"]\n");
     assert_eq!(line, 2);
     assert!(why.contains("strict = true"), "{why}");
+    let rule = "[[one_to_one]]\nname = \"a\"\npublic = \"203.0.113.11\"\nto = \"10.0.1.2\"\n";
+    let by_rule = format!("[ftp]\ndenied_commands = [\"SITE\"]\n\n{rule}strict = true\n");
+    assert!(Config::parse(&by_rule).is_ok());
+    assert!(Config::parse(&by_rule.replace("true", "false")).is_err());
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn rules_have_addresses_as_text_and_ports_as_numbers() {
         json!({
             "kind": "forward", "name": "web", "protocol": "tcp", "public": "eth0",
             "public_ports": {"first": 8000, "last": 8010}, "to": "192.168.1.10",
-            "to_ports": {"first": 8000, "last": 8010}, "allow": ["198.51.100.0/24"], "alg": null, "passive_range": null,
+            "to_ports": {"first": 8000, "last": 8010}, "allow": ["198.51.100.0/24"], "alg": null, "strict": null, "passive_range": null,
             "uplink": "eth1", "comment": "shop", "origin": "command", "number": 7,
         })
     );

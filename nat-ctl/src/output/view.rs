@@ -321,6 +321,9 @@ pub struct ForwardView {
     pub allow: Vec<Cidr>,
     /// `ftp` where control connections are followed.
     pub alg: Option<Alg>,
+    /// Strict mode of FTP; null: as `[ftp]` says.
+    #[serde(default)]
+    pub strict: Option<bool>,
     /// Ports that are open to those that hold an encrypted control session.
     #[serde(default)]
     pub passive_range: Option<PortsView>,
@@ -348,6 +351,9 @@ pub struct OneToOneView {
     pub inbound: Vec<InboundView>,
     /// `ftp` where control connections are followed.
     pub alg: Option<Alg>,
+    /// Strict mode of FTP; null: as `[ftp]` says.
+    #[serde(default)]
+    pub strict: Option<bool>,
     /// The WAN that its packets leave by; null: that of the public address.
     #[serde(default)]
     pub uplink: Option<Uplink>,
@@ -406,6 +412,7 @@ impl RuleView {
                 to_ports: forward.to().ports.map(PortsView::from),
                 allow: forward.allow().to_vec(),
                 alg: shown(forward.alg()),
+                strict: forward.strict(),
                 passive_range: forward.passive_range().map(PortsView::from),
                 uplink: forward.uplink().cloned(),
                 comment: forward.comment().map(str::to_owned),
@@ -426,6 +433,7 @@ impl RuleView {
                     })
                     .collect(),
                 alg: shown(host.alg()),
+                strict: host.strict(),
                 uplink: host.uplink().cloned(),
                 comment: host.comment().map(str::to_owned),
                 origin,

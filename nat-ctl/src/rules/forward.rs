@@ -26,6 +26,7 @@ pub struct Forward {
     ports: Option<PortMap>,
     allow: Vec<Cidr>,
     alg: Option<Alg>,
+    strict: Option<bool>,
     passive_range: Option<PortRange>,
     uplink: Option<Uplink>,
     comment: Option<String>,
@@ -67,6 +68,11 @@ impl Forward {
     /// The WAN that its packets leave by, where one is named.
     pub fn uplink(&self) -> Option<&Uplink> {
         self.uplink.as_ref()
+    }
+
+    /// Whether sessions that come by it are held to strict mode; `None`: as `[ftp]` says.
+    pub fn strict(&self) -> Option<bool> {
+        self.strict
     }
 
     /// What the operator wrote beside it.
@@ -146,6 +152,9 @@ pub struct ForwardDraft {
     /// The ALG; FTP on public port 21 where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<Alg>,
+    /// Strict mode of FTP for sessions by this rule; as `[ftp]` says where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
     /// Ports of passive data connections, the same outside and inside, for FTP over TLS alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive_range: Option<PortRange>,
@@ -212,6 +221,14 @@ impl ForwardDraft {
         if alg == Some(Alg::Ftp) && !protocols.each().contains(&Protocol::Tcp) {
             return Err(refuse("the FTP ALG needs tcp"));
         }
+        let control = ports.is_none_or(|ports| ports.public.contains(FTP_CONTROL_PORT));
+        let is_ftp = match alg {
+            Some(alg) => alg == Alg::Ftp,
+            None => control && protocols.each().contains(&Protocol::Tcp),
+        };
+        if self.strict.is_some() && !is_ftp {
+            return Err(refuse("strict mode is for FTP: add --service ftp or --alg ftp"));
+        }
         if let Some(range) = self.passive_range {
             let Some(ports) = ports else {
                 return Err(refuse("all ports are forwarded already: leave the passive range out"));
@@ -272,6 +289,7 @@ impl ForwardDraft {
             ports,
             allow,
             alg,
+            strict: self.strict,
             passive_range: self.passive_range,
             uplink: self.uplink,
             comment: self.comment,
@@ -313,6 +331,7 @@ impl From<Forward> for ForwardDraft {
             local_port: None,
             allow: forward.allow,
             alg: forward.alg,
+            strict: forward.strict,
             passive_range: forward.passive_range,
             uplink: forward.uplink,
             comment: forward.comment,

@@ -21,6 +21,7 @@ pub struct OneToOne {
     to: Ipv4Addr,
     inbound: Vec<Inbound>,
     alg: Option<Alg>,
+    strict: Option<bool>,
     uplink: Option<Uplink>,
     comment: Option<String>,
 }
@@ -49,6 +50,11 @@ impl OneToOne {
     /// The WAN that its packets leave by, where one is named.
     pub fn uplink(&self) -> Option<&Uplink> {
         self.uplink.as_ref()
+    }
+
+    /// Whether sessions that come by it are held to strict mode; `None`: as `[ftp]` says.
+    pub fn strict(&self) -> Option<bool> {
+        self.strict
     }
 
     /// What the operator wrote beside it.
@@ -229,6 +235,9 @@ pub struct OneToOneDraft {
     /// The ALG on the control port; FTP where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<Alg>,
+    /// Strict mode of FTP for sessions by this rule; as `[ftp]` says where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
     /// The WAN that its packets leave by; that of the public address where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Uplink>,
@@ -248,12 +257,16 @@ impl OneToOneDraft {
         if self.public == self.to {
             return Err(refuse("the public address is the inside address too"));
         }
+        if self.strict.is_some() && self.alg == Some(Alg::None) {
+            return Err(refuse("strict mode needs the ALG: leave 'alg' out"));
+        }
         Ok(OneToOne {
             name: self.name,
             public: self.public,
             to: self.to,
             inbound: self.inbound,
             alg: self.alg,
+            strict: self.strict,
             uplink: self.uplink,
             comment: self.comment,
         })
@@ -276,6 +289,7 @@ impl From<OneToOne> for OneToOneDraft {
             to: rule.to,
             inbound: rule.inbound,
             alg: rule.alg,
+            strict: rule.strict,
             uplink: rule.uplink,
             comment: rule.comment,
         }

@@ -23,6 +23,7 @@ fn forward(name: &str, protocol: &str, public: &str, to: &str) -> Rule {
         local_port: None,
         allow: vec![],
         alg: None,
+        strict: None,
         passive_range: None,
         uplink: None,
         comment: None,
@@ -42,6 +43,7 @@ fn with_range(name: &str, public: &str, to: &str, range: &str) -> Result<Rule, R
         local_port: None,
         allow: vec!["198.51.100.0/24".parse().expect("network")],
         alg: None,
+        strict: None,
         passive_range: Some(range.parse().expect("range")),
         uplink: None,
         comment: None,
@@ -56,6 +58,7 @@ fn one_to_one(name: &str, public: &str, to: &str, inbound: &[&str]) -> Rule {
         to: to.parse().expect("to"),
         inbound: inbound.iter().map(|text| text.parse().expect("inbound")).collect(),
         alg: None,
+        strict: None,
         uplink: None,
         comment: None,
     };
@@ -527,4 +530,31 @@ proptest! {
         let _ = text.parse::<Cidr>().map(|ok| assert_eq!(ok.to_string().parse(), Ok(ok)));
         let _ = text.parse::<PortRange>().map(|ok| assert_eq!(ok.to_string().parse(), Ok(ok)));
     }
+}
+
+#[test]
+fn strict_mode_is_for_rules_that_follow_ftp() {
+    let rule = |text: serde_json::Value| serde_json::from_value::<Rule>(text);
+    let forward = |port: &str, alg: serde_json::Value| {
+        rule(serde_json::json!({
+            "kind": "forward", "name": "a", "protocol": "tcp", "public": format!("203.0.113.10:{port}"),
+            "to": format!("192.168.1.10:{port}"), "alg": alg, "strict": true,
+        }))
+    };
+    let Ok(Rule::Forward(made)) = forward("21", serde_json::Value::Null) else { panic!("refused") };
+    assert_eq!(made.strict(), Some(true));
+    assert!(forward("2121", "ftp".into()).is_ok());
+    for (port, alg) in [("2121", serde_json::Value::Null), ("21", "none".into())] {
+        let error = forward(port, alg).expect_err("it is not followed").to_string();
+        assert!(error.contains("strict mode is for FTP"), "{error}");
+    }
+    let host = |alg: &str| {
+        rule(serde_json::json!({
+            "kind": "one-to-one", "name": "a", "public": "203.0.113.11", "to": "192.168.1.11",
+            "alg": alg, "strict": false,
+        }))
+    };
+    let Ok(Rule::OneToOne(made)) = host("ftp") else { panic!("refused") };
+    assert_eq!(made.strict(), Some(false));
+    assert!(host("none").is_err());
 }

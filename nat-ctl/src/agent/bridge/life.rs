@@ -128,14 +128,14 @@ impl Bridge {
                 return Err(reset_unknown(kernel, passing));
             }
             Kept::Nothing if !was_read => {
-                let session = self.engine.start(flow);
+                let session = self.engine.start(flow, record.rule());
                 if segment.has(wire::ACK) {
                     // No payload has passed before the first segment, so the other begins here.
                     session.starts_at(passing.side.other().into(), segment.acknowledgement());
                 }
             }
             Kept::Nothing | Kept::Unreadable => {
-                self.engine.pick_up(flow);
+                self.engine.pick_up(flow, record.rule());
                 let name = report::name(&flow);
                 tracing::warn!("{name}: its state is lost: read again from the next line on");
             }
@@ -154,7 +154,7 @@ impl Bridge {
         kept: &[u8],
     ) -> Kept {
         let Some(image) = journal::open(kept, record) else { return Kept::Nothing };
-        let session = match self.engine.resume(image, &control::flow(id, record)) {
+        let session = match self.engine.resume(image, &control::flow(id, record), record.rule()) {
             Ok(Some(session)) => session,
             Ok(None) => return Kept::Nothing,
             Err(error) => {

@@ -25,6 +25,7 @@ use nat_common::{
     flow::Rewrite,
     punt::PuntHeader,
     reason::Reason,
+    rule::RuleId,
     sequence::Corrections,
     session::{Session, SessionId, Side},
     tcp::wire,
@@ -116,6 +117,11 @@ impl Bridge {
             said: vec![],
             history: History::default(),
         }
+    }
+
+    /// Sessions to come by these rules are held to strict mode, or not.
+    pub fn hold(&mut self, rules: &BTreeMap<RuleId, bool>) {
+        self.engine.hold(rules);
     }
 
     /// A segment that the data plane has handed over, at `now` (of the monotonic clock).

@@ -117,6 +117,11 @@ impl Bridge {
         }
     }
 
+    /// Sessions to come by these rules are held to strict mode, or not.
+    pub fn hold(&mut self, rules: &BTreeMap<RuleId, bool>) {
+        self.engine.hold(rules);
+    }
+
     /// A segment from `zone` that the data plane has handed over, at `now` (of the monotonic clock).
     pub fn on_punt(&mut self, kernel: &mut impl Kernel, zone: Zone, packet: &[u8], now: Duration) {
         let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
@@ -247,7 +252,7 @@ impl Bridge {
         let session = SessionId::from_number(self.next);
         self.next = self.next.saturating_add(1);
         let control = control_flow(session, key, flow);
-        let begun = self.engine.start(control);
+        let begun = self.engine.start(control, flow.rule());
         if segment.has(wire::ACK) {
             // No payload has passed before the first segment, so the other begins here.
             begun.starts_at(side.other(), segment.acknowledgement());
@@ -259,7 +264,7 @@ impl Bridge {
 
     fn rejoin(&mut self, key: &Flow6Key, flow: &Flow6, kept: &Control6) -> u32 {
         let control = control_flow(kept.session(), key, flow);
-        self.engine.rejoin(control, kept.lines());
+        self.engine.rejoin(control, flow.rule(), kept.lines());
         self.remember(key, flow, kept.session(), true);
         tracing::debug!("{}: goes on where its last agent ended", report::name(&control));
         kept.session().number()

@@ -1,5 +1,7 @@
 //! What one client may announce: in a session, in all of them, in a second.
 
+use nat_common::rule::RuleId;
+
 use super::{super::*, Ports, expected, flow, outside, refusals};
 
 /// Sessions of one client, and a second.
@@ -13,7 +15,7 @@ impl Crowd {
     fn new(quota: Quota) -> Crowd {
         let mut sessions = Sessions::new(Policy { quota, ..Policy::default() });
         for session in 1..4 {
-            sessions.pick_up(ControlFlow { session, ..flow(Side::Client) });
+            sessions.pick_up(ControlFlow { session, ..flow(Side::Client) }, RuleId::NONE);
         }
         let mut crowd = Crowd { sessions, gateway: Ports::default(), sent: [0; 4] };
         // The end of the line under way.

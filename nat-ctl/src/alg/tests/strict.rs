@@ -161,3 +161,24 @@ fn a_successor_reads_by_its_own_rules() {
     let mut successor = Lab { session, ..lab };
     assert!(is_reset(&successor.client("DELE x\r\n")));
 }
+
+#[test]
+fn a_rule_of_the_gateway_may_hold_its_sessions_to_it_or_let_them_be() {
+    use nat_common::rule::RuleId;
+    let by_rule = Strict { denied: vec!["SITE".to_owned()] };
+    for everybody in [false, true] {
+        let strict = everybody.then(|| by_rule.clone());
+        let mut sessions =
+            Sessions::new(Policy { strict, by_rule: by_rule.clone(), ..Policy::default() });
+        let [held, free, other] = [3, 4, 5].map(RuleId::new);
+        sessions.hold(&[(held, true), (free, false)].into());
+        for (rule, ends) in
+            [(held, true), (free, false), (other, everybody), (RuleId::NONE, everybody)]
+        {
+            let session = sessions.start(flow(Side::Client), rule).clone();
+            let mut lab = Lab::with(session);
+            lab.server("220 here\r\n");
+            assert_eq!(is_reset(&lab.client("SITE x\r\n")), ends, "{rule:?} {everybody}");
+        }
+    }
+}
