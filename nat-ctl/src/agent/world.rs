@@ -11,7 +11,6 @@ use std::{
 use aya::maps::MapError;
 use nat_common::{
     expectation::{Expectation, ExpectationKey},
-    flow::{TCP, Zone},
     journal::Journal,
     port::{Endpoint, Owner, PortOwner},
     reason::Reason,
@@ -84,10 +83,9 @@ impl Kernel for World {
     fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError> {
         let what = "write an expectation";
         self.maps().expectations.insert(key, value, 0).map_err(refused(what))?;
-        if key.zone() == Zone::Outside {
+        if let Some(public) = key.public() {
             // The sweep may have released a port that was claimed long before it is announced.
             let owner = PortOwner::new(Owner::Expectation, value.address(), value.port());
-            let public = Endpoint::new(TCP, key.dst(), key.dport());
             self.maps().ports.claim(&public, &owner).map_err(refused(what))?;
         }
         Ok(())
