@@ -55,6 +55,9 @@ impl World {
     fn uplink(&self, packet: &[u8]) -> Option<u32> {
         let [public, remote] = ends(packet)?;
         let index = self.plane.uplink(public)?;
+        if self.plane.leads_inside(remote) {
+            return None;
+        }
         match route::by_uplink(remote, public, index) {
             Way::Forward { .. } => Some(index),
             Way::Local | Way::None => None,
