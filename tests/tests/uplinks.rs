@@ -92,7 +92,8 @@ fn hairpin(lab: &Lab, gateway: &NatCtl<'_>) {
         let mut session = Session::open(&lab.inside, address)
             .unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
         for digest in [session.fetch_active(FILE), session.fetch_passive(FILE)] {
-            let digest = digest.unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
+            let digest =
+                digest.unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
             assert_eq!(digest, lab.payload.sha256);
         }
     }

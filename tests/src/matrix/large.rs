@@ -146,9 +146,14 @@ fn without_nat(cases: &[Case]) -> Vec<Case> {
             direct.push(case);
         }
     }
-    // A server is started once.
-    direct.sort_by_key(|case| case.setup.server.to_string());
+    // A server is started once; vsftpd first, which does not bind a port 20 that another has just used.
+    direct.sort_by_key(|case| place(case.setup.server));
     direct
+}
+
+/// Where a server stands among all.
+fn place(server: server::Kind) -> Option<usize> {
+    server::Kind::ALL.into_iter().position(|other| other == server)
 }
 
 /// What fails through ours and does not fail without a NAT.
@@ -177,7 +182,7 @@ pub fn markdown(rows: &[Row]) -> String {
             lines.push(line);
         }
     }
-    lines.sort_by_key(|(_, server)| server::Kind::ALL.into_iter().position(|it| it == *server));
+    lines.sort_by_key(|(_, server)| place(*server));
     let heads = clients.iter().map(|client| {
         format!("{client} ({})", MODES.into_iter().filter(|mode| client.has(*mode)).count())
     });
