@@ -8,6 +8,9 @@
 //!   host 10.0.1.2:5000 -> 203.0.113.1:80      key, from inside
 //!        203.0.113.1:41000 -> 10.0.1.9:80     leaves, to the inside
 //! ```
+//!
+//! What an FTP session between inside hosts has announced turns back with the address that the session
+//! knows its end by, whichever way, and with its own source port: nobody else has dialled that endpoint.
 
 use crate::{
     headers::Headers,
@@ -18,6 +21,7 @@ use crate::{
     tables::Tables,
 };
 use nat_common::{
+    expectation::ExpectationKey,
     flow::{FlowKey, Rewrite, TCP, Zone},
     hop::HopReference,
     port::Owner,
@@ -40,7 +44,33 @@ pub fn admit<P: Packet, T: Tables>(
     if tables.is_inside_address(key.dst()) {
         return Ok(Admission::Stack);
     }
-    let Some(identity) = identity(packet, tables, key) else { return Ok(Admission::Stack) };
+    let Some((identity, entry)) = way(packet, tables, headers, key, now)? else {
+        return Ok(Admission::Stack);
+    };
+    tables.open_host(key.src())?;
+    let made = turn(tables, key, &identity, &entry, now);
+    if made.is_err() {
+        tables.close_host(key.src());
+    }
+    made.map(|()| Admission::Flow)
+}
+
+/// Whom a packet with `key` comes from, as the end that it leads to sees it, and where that is; `None`
+/// where it is for the gateway itself.
+#[inline(always)]
+fn way<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    headers: &Headers,
+    key: &FlowKey,
+    now: u32,
+) -> Result<Option<(Identity, Entry)>, Reason> {
+    let expected = ExpectationKey::turning(TCP, key.src(), key.dst(), key.dport());
+    if let Some(expectation) = inbound::announced(tables, headers, &expected, now) {
+        let identity = Identity { address: expectation.public(), number: None };
+        return Ok(Some((identity, Entry::announced(key, &expectation))));
+    }
+    let Some(identity) = identity(packet, tables, key) else { return Ok(None) };
     // As it would come back in.
     let outer = FlowKey::new(
         Zone::Outside,
@@ -50,13 +80,8 @@ pub fn admit<P: Packet, T: Tables>(
         key.dst(),
         key.dport(),
     );
-    let Some(entry) = entry(tables, headers, &outer, now)? else { return Ok(Admission::Stack) };
-    tables.open_host(key.src())?;
-    let made = turn(tables, key, &identity, &entry, now);
-    if made.is_err() {
-        tables.close_host(key.src());
-    }
-    made.map(|()| Admission::Flow)
+    let entry = entry(tables, headers, &outer)?;
+    Ok(entry.map(|entry| (identity, entry)))
 }
 
 /// Makes the flow of a packet that turns back.
@@ -87,7 +112,7 @@ fn turn<T: Tables>(
 /// How the outside sees an inside host.
 struct Identity {
     address: [u8; 4],
-    /// Number of the address, where hosts share it.
+    /// Number of the address, where hosts share it and one of its ports is wanted.
     number: Option<u32>,
 }
 
@@ -103,18 +128,14 @@ fn identity<P: Packet, T: Tables>(packet: &P, tables: &T, key: &FlowKey) -> Opti
     Some(Identity { address, number: Some(number) })
 }
 
-/// Where a packet leads that comes in as `outer`: announced by an FTP session, by a forward, or to
-/// the inside host that has this public port. Whoever is inside needs no leave for the latter.
+/// Where a packet leads that comes in as `outer`: by a forward, or to the inside host that has this
+/// public port. Whoever is inside needs no leave for the latter.
 #[inline(always)]
 fn entry<T: Tables>(
-    tables: &mut T,
+    tables: &T,
     headers: &Headers,
     outer: &FlowKey,
-    now: u32,
 ) -> Result<Option<Entry>, Reason> {
-    if let Some(entry) = inbound::expected(tables, headers, outer, now) {
-        return Ok(Some(entry));
-    }
     if let Some(forward) = inbound::forward(tables, headers, outer) {
         return inbound::enter(tables, headers, outer, &forward).map(Some);
     }

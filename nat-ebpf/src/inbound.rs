@@ -10,7 +10,7 @@ use crate::{
 };
 use nat_common::{
     counter::Counter,
-    expectation::ExpectationKey,
+    expectation::{Expectation, ExpectationKey},
     flow::{FlowKey, Rewrite, TCP, Zone},
     hop::HopReference,
     interface::Role,
@@ -35,8 +35,9 @@ pub fn admit<P: Packet, T: Tables>(
     key: &FlowKey,
     now: u32,
 ) -> Result<Admission, Reason> {
-    let entry = match expected(tables, headers, key, now) {
-        Some(entry) => entry,
+    let expected = ExpectationKey::new(Zone::Outside, TCP, key.src(), key.dst(), key.dport());
+    let entry = match announced(tables, headers, &expected, now) {
+        Some(expectation) => Entry::announced(key, &expectation),
         None => match forward(tables, headers, key) {
             // An answer to a connection of the gateway itself, from a port that it shares with a
             // forward; a connection of an inside host would have its flow.
@@ -66,28 +67,35 @@ pub struct Entry {
     pub kin: Kin,
 }
 
-/// A connection that an FTP session has announced.
+impl Entry {
+    /// As an FTP session has announced it.
+    #[inline(always)]
+    pub fn announced(key: &FlowKey, expectation: &Expectation) -> Self {
+        Self {
+            rewrite: Rewrite::destination(key, expectation.address(), expectation.port()),
+            rule: expectation.rule(),
+            kin: Kin::Related(expectation.session()),
+        }
+    }
+}
+
+/// What an FTP session has announced of a connection that begins. It is used with that.
 #[inline(always)]
-pub fn expected<T: Tables>(
+pub fn announced<T: Tables>(
     tables: &mut T,
     headers: &Headers,
-    key: &FlowKey,
+    key: &ExpectationKey,
     now: u32,
-) -> Option<Entry> {
+) -> Option<Expectation> {
     if headers.kind != Transport::Tcp || !tcp::opens(headers.tcp.flags) {
         return None;
     }
-    let expected = ExpectationKey::new(Zone::Outside, TCP, key.src(), key.dst(), key.dport());
-    let expectation = tables.take_expectation(&expected)?;
+    let expectation = tables.take_expectation(key)?;
     if now >= expectation.expires() {
         return None;
     }
     tables.count(Counter::Expected);
-    Some(Entry {
-        rewrite: Rewrite::destination(key, expectation.address(), expectation.port()),
-        rule: expectation.rule(),
-        kin: Kin::Related(expectation.session()),
-    })
+    Some(expectation)
 }
 
 /// The most exact forward for a packet.

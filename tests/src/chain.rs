@@ -41,7 +41,12 @@ pub struct Chain {
 impl Chain {
     /// A chain that ends with its guard.
     pub fn new() -> Result<Self> {
-        let lab = Lab::with(Lifetime::Run, 1000)?;
+        Self::with(1000)
+    }
+
+    /// The same with a file of `size` bytes.
+    pub fn with(size: usize) -> Result<Self> {
+        let lab = Lab::with(Lifetime::Run, size)?;
         let deep = Namespace::new(lab.name(), "deep", Lifetime::Run)?;
         let far = Namespace::new(lab.name(), "far", Lifetime::Run)?;
         for (near, name, address, end, end_name, end_address) in [

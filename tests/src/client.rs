@@ -23,11 +23,13 @@ use crate::{
     server::{FILE, Server, UPLOADS, find},
 };
 
+mod aria2;
 mod bsd;
 mod curl;
 mod ftplib;
 mod lftp;
 mod ncftp;
+mod net_ftp;
 mod wget;
 
 /// A curl in `namespace` that takes its time over a file of `server`, over TLS; it logs to `log`.
@@ -56,11 +58,15 @@ pub enum Kind {
     Ncftp,
     /// wget: PASV and PORT.
     Wget,
+    /// Perl's Net::FTP: PASV and PORT.
+    NetFtp,
+    /// aria2: PASV and PORT.
+    Aria2,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Curl,
         Self::Lftp,
         Self::Ftplib,
@@ -68,6 +74,8 @@ impl Kind {
         Self::Inetutils,
         Self::Ncftp,
         Self::Wget,
+        Self::NetFtp,
+        Self::Aria2,
     ];
 
     /// Whether it has the command, with IPv4.
@@ -76,7 +84,7 @@ impl Kind {
         match self {
             Self::Curl | Self::Tnftp | Self::Inetutils => true,
             Self::Lftp => !matches!(mode, DataMode::Eprt),
-            Self::Ftplib | Self::Ncftp | Self::Wget => {
+            Self::Ftplib | Self::Ncftp | Self::Wget | Self::NetFtp | Self::Aria2 => {
                 matches!(mode, DataMode::Pasv | DataMode::Port)
             }
         }
@@ -93,6 +101,8 @@ impl Display for Kind {
             Self::Inetutils => "inetutils",
             Self::Ncftp => "ncftp",
             Self::Wget => "wget",
+            Self::NetFtp => "Net::FTP",
+            Self::Aria2 => "aria2",
         })
     }
 }
@@ -247,6 +257,8 @@ pub fn is_installed(client: Kind) -> bool {
         Kind::Inetutils => find(bsd::INETUTILS).is_some(),
         Kind::Ncftp => find(ncftp::PROGRAM).is_some(),
         Kind::Wget => find(wget::PROGRAM).is_some(),
+        Kind::NetFtp => net_ftp::is_installed(),
+        Kind::Aria2 => find(aria2::PROGRAM).is_some(),
     }
 }
 
@@ -258,6 +270,8 @@ fn command(namespace: &Namespace, request: &Request, paths: &Paths<'_>) -> Resul
         Kind::Tnftp | Kind::Inetutils => bsd::command(namespace, request, paths),
         Kind::Ncftp => ncftp::command(namespace, request, paths),
         Kind::Wget => wget::command(namespace, request, paths),
+        Kind::NetFtp => net_ftp::command(namespace, request, paths),
+        Kind::Aria2 => aria2::command(namespace, request, paths),
     }
 }
 
@@ -269,5 +283,8 @@ fn sent_as(client: Kind, mode: DataMode) -> String {
         Kind::Ncftp => format!("Cmd: {mode}"),
         Kind::Wget => format!("==> {mode}"),
         Kind::Ftplib => format!("*cmd* '{mode}"),
+        Kind::NetFtp => format!(">>> {mode}"),
+        // As it is sent.
+        Kind::Aria2 => format!("\n{mode}"),
     }
 }

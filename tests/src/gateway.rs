@@ -1,4 +1,5 @@
-//! The gateway between the two sides: ours in one of its modes, or Linux's own NAT as the oracle.
+//! The gateway between the two sides: ours in one of its modes, Linux's own NAT as the oracle, or a router
+//! that translates nothing.
 //!
 //! Invariant: a gateway that `start` gives back forwards; nothing of it is left after its guard.
 
@@ -8,18 +9,20 @@ use std::{
     path::Path,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use crate::lab::Lab;
+use crate::{lab::Lab, netns::Namespace};
 
 mod attached;
 mod linux;
 mod nat_ctl;
+mod router;
 
 pub use attached::attached;
 pub use linux::Linux;
 pub use nat_ctl::NatCtl;
+pub use router::Router;
 
 /// Where our data plane hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum Kind {
     Linux,
     /// `nat-ctl run --mode ...`.
     NatCtl(Mode),
+    /// The kernel's forwarding alone.
+    Router,
 }
 
 impl Display for Kind {
@@ -53,6 +58,7 @@ impl Display for Kind {
         match self {
             Self::Linux => formatter.pad("linux"),
             Self::NatCtl(mode) => mode.fmt(formatter),
+            Self::Router => formatter.pad("none"),
         }
     }
 }
@@ -123,14 +129,31 @@ pub enum Gateway<'lab> {
     Linux(Linux<'lab>),
     /// Ours.
     NatCtl(NatCtl<'lab>),
+    /// None.
+    Router(Router<'lab>),
 }
 
 impl<'lab> Gateway<'lab> {
     /// Starts a gateway; `binary` is our `nat-ctl`.
     pub fn start(lab: &'lab Lab, kind: Kind, binary: &Path) -> Result<Self> {
+        Self::start_in(&lab.gateway, lab, kind, binary)
+    }
+
+    /// The same in another namespace of the lab, whose devices have the names of the gateway's.
+    pub fn start_in(
+        namespace: &'lab Namespace,
+        lab: &'lab Lab,
+        kind: Kind,
+        binary: &Path,
+    ) -> Result<Self> {
         match kind {
-            Kind::Linux => Linux::start(lab).map(Self::Linux),
-            Kind::NatCtl(mode) => NatCtl::start(lab, mode, binary).map(Self::NatCtl),
+            Kind::Linux => Linux::start_in(namespace).map(Self::Linux),
+            Kind::NatCtl(mode) => {
+                let mut gateway = NatCtl::prepare_in(namespace, lab, mode, binary)?;
+                gateway.run(&[])?;
+                Ok(Self::NatCtl(gateway))
+            }
+            Kind::Router => Router::start_in(namespace).map(Self::Router),
         }
     }
 
@@ -139,6 +162,7 @@ impl<'lab> Gateway<'lab> {
         match self {
             Self::Linux(gateway) => gateway.add(rule),
             Self::NatCtl(gateway) => gateway.add(rule),
+            Self::Router(_) => bail!("a router has no rules"),
         }
     }
 
@@ -147,13 +171,14 @@ impl<'lab> Gateway<'lab> {
         match self {
             Self::Linux(gateway) => gateway.remove(rule),
             Self::NatCtl(gateway) => gateway.remove(rule),
+            Self::Router(_) => bail!("a router has no rules"),
         }
     }
 
     /// Packets by hook, where there are hooks.
     pub fn packets(&self) -> Result<Option<Packets>> {
         match self {
-            Self::Linux(_) => Ok(None),
+            Self::Linux(_) | Self::Router(_) => Ok(None),
             Self::NatCtl(gateway) => gateway.packets().map(Some),
         }
     }
@@ -164,6 +189,7 @@ impl<'lab> Gateway<'lab> {
         match self {
             Self::Linux(gateway) => gateway.diagnosis(),
             Self::NatCtl(gateway) => gateway.diagnosis(),
+            Self::Router(_) => String::new(),
         }
     }
 
@@ -172,6 +198,8 @@ impl<'lab> Gateway<'lab> {
         match self {
             Self::Linux(gateway) => gateway.stop(),
             Self::NatCtl(gateway) => gateway.stop(),
+            // Dropping does all there is to do.
+            Self::Router(_) => Ok(()),
         }
     }
 
@@ -180,6 +208,7 @@ impl<'lab> Gateway<'lab> {
         match self {
             Self::Linux(gateway) => gateway.leave(),
             Self::NatCtl(gateway) => gateway.leave(),
+            Self::Router(gateway) => gateway.leave(),
         }
     }
 }

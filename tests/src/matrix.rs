@@ -24,9 +24,11 @@ pub mod case;
 mod keep;
 pub mod large;
 mod row;
+mod site;
 
 pub use case::{Case, Setup};
 pub use row::{Measured, Row, table};
+pub use site::Site;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -56,7 +58,8 @@ pub fn main_job(options: &Options) -> Result<bool> {
     let total = plan.iter().map(|(_, cases)| cases.len()).sum::<usize>();
     ensure!(total > 0, "no case has `{wanted}` in its line");
 
-    let mut run = Run { lab: &lab, total, rows: Vec::new(), stop_at_failure: options.keep };
+    let site = Site::of(&lab);
+    let mut run = Run { site, total, rows: Vec::new(), stop_at_failure: options.keep };
     let mut kept = None;
     for (kind, cases) in plan.iter().filter(|(_, cases)| !cases.is_empty()) {
         // With --keep the one before gives way only here, so that the last one stays.
@@ -91,7 +94,17 @@ pub fn run_cases(
     cases: &[Case],
     binary: &Path,
 ) -> Result<Vec<Row>> {
-    let mut run = Run { lab, total: cases.len(), rows: Vec::new(), stop_at_failure: false };
+    run_at(Site::of(lab), kind, cases, binary)
+}
+
+/// The same where the lab is more than its three hosts.
+pub fn run_at(
+    site: Site<'_>,
+    kind: gateway::Kind,
+    cases: &[Case],
+    binary: &Path,
+) -> Result<Vec<Row>> {
+    let mut run = Run { site, total: cases.len(), rows: Vec::new(), stop_at_failure: false };
     if let Some(gateway) = run.gateway(kind, cases, binary)? {
         gateway.stop()?;
     }
@@ -112,7 +125,7 @@ pub fn servers() -> Result<[server::Kind; 2]> {
 }
 
 struct Run<'lab> {
-    lab: &'lab Lab,
+    site: Site<'lab>,
     total: usize,
     rows: Vec<Row>,
     stop_at_failure: bool,
@@ -126,7 +139,8 @@ impl<'lab> Run<'lab> {
         cases: &[Case],
         binary: &Path,
     ) -> Result<Option<Gateway<'lab>>> {
-        let mut gateway = match Gateway::start(self.lab, kind, binary) {
+        let started = Gateway::start_in(self.site.gateway, self.site.lab, kind, binary);
+        let mut gateway = match started {
             Ok(gateway) => gateway,
             Err(error) => {
                 interrupt::check()?;
@@ -156,9 +170,9 @@ impl<'lab> Run<'lab> {
                 return Ok(());
             }
         };
-        let folder = self.lab.folder("client")?;
+        let folder = self.site.lab.folder("client")?;
         for case in cases {
-            let outcome = row::measure(self.lab, gateway, &server, case, &folder);
+            let outcome = row::measure(&self.site, gateway, &server, case, &folder);
             interrupt::check()?;
             let failure = outcome.as_ref().err().map(|error| format!("{error:#}"));
             self.record(case, outcome.map_err(|error| format!("{error:#}")));
@@ -186,9 +200,10 @@ impl<'lab> Run<'lab> {
             gateway.add(rule).with_context(|| format!("add the rule {}", rule.name()))?;
         }
         let settings = Settings { announce: setup.announce(), ..Settings::new(setup.server) };
-        let folder = self.lab.folder("server")?;
-        let namespace = setup.server_namespace(self.lab);
-        let server = Server::start(namespace, &settings, &self.lab.payload, &folder)?;
+        let lab = self.site.lab;
+        let folder = lab.folder("server")?;
+        let namespace = setup.server_namespace(&self.site);
+        let server = Server::start(namespace, &settings, &lab.payload, &folder)?;
         Ok((server, rule))
     }
 

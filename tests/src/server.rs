@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{netns::Namespace, payload::Payload, process::Process};
 
+mod inetutils;
 mod proftpd;
 mod pure_ftpd;
 mod pyftpdlib;
@@ -38,11 +39,14 @@ pub enum Kind {
     PureFtpd,
     /// pyftpdlib: dials the data connection before it answers PORT.
     Pyftpdlib,
+    /// inetutils-ftpd.
+    Inetutils,
 }
 
 impl Kind {
     /// All of them, the ones that go together on one Debian machine first.
-    pub const ALL: [Self; 4] = [Self::Vsftpd, Self::Pyftpdlib, Self::Proftpd, Self::PureFtpd];
+    pub const ALL: [Self; 5] =
+        [Self::Vsftpd, Self::Pyftpdlib, Self::Proftpd, Self::PureFtpd, Self::Inetutils];
 
     /// Whether this machine has it.
     #[must_use]
@@ -52,6 +56,16 @@ impl Kind {
             Self::Proftpd => find(proftpd::PROGRAM).is_some(),
             Self::PureFtpd => pure_ftpd::is_installed(),
             Self::Pyftpdlib => pyftpdlib::interpreter().is_some(),
+            Self::Inetutils => find(inetutils::PROGRAM).is_some(),
+        }
+    }
+
+    /// Whether it can be told which address to state.
+    #[must_use]
+    pub const fn states_addresses(self) -> bool {
+        match self {
+            Self::Vsftpd | Self::Proftpd | Self::PureFtpd | Self::Pyftpdlib => true,
+            Self::Inetutils => false,
         }
     }
 
@@ -63,6 +77,7 @@ impl Kind {
             Self::Proftpd => "proftpd-core",
             Self::PureFtpd => "pure-ftpd",
             Self::Pyftpdlib => "python3-pyftpdlib",
+            Self::Inetutils => "inetutils-ftpd",
         }
     }
 }
@@ -74,6 +89,7 @@ impl Display for Kind {
             Self::Proftpd => "proftpd",
             Self::PureFtpd => "pure-ftpd",
             Self::Pyftpdlib => "pyftpdlib",
+            Self::Inetutils => "inetutils",
         })
     }
 }
@@ -153,6 +169,7 @@ impl Server {
             Kind::Proftpd => proftpd::command(namespace, settings, &root, folder)?,
             Kind::PureFtpd => pure_ftpd::command(namespace, settings, &root, folder)?,
             Kind::Pyftpdlib => pyftpdlib::command(namespace, settings, &root, folder)?,
+            Kind::Inetutils => inetutils::command(namespace, settings, &root, folder)?,
         };
         let name = settings.kind.to_string();
         let mut process = Process::spawn(&mut command, &name, &folder.join("server.log"))?;
@@ -213,6 +230,26 @@ pub fn certificate(folder: &Path) -> Result<PathBuf> {
     let read = |file: &Path| fs::read(file).with_context(|| format!("read {}", file.display()));
     fs::write(&both, [read(&key)?, read(&certificate)?].concat()).context("write a certificate")?;
     Ok(both)
+}
+
+/// Puts files in the place of others for a program alone: users, where names are looked up, then the
+/// program and its words.
+const WITH_FILES: &str = "mount --bind \"$0\" /etc/passwd && \
+     mount --bind \"$1\" /etc/nsswitch.conf && shift && exec \"$@\"";
+
+/// A command for a program, which follows with its words, that knows a user `ftp` whose home is `root`,
+/// and waits for no name server.
+fn with_user_ftp(namespace: &Namespace, root: &Path, folder: &Path) -> Result<Command> {
+    let users = fs::read_to_string("/etc/passwd").context("read the users")?;
+    let others = users.lines().filter(|line| !line.starts_with("ftp:"));
+    let mut users: String = others.map(|line| format!("{line}\n")).collect();
+    users.push_str(&format!("ftp:x:65533:65534::{}:/bin/sh\n", root.display()));
+    let users = write_config(folder, "passwd", &users)?;
+    let names = "passwd: files\ngroup: files\nshadow: files\nhosts: files\n";
+    let names = write_config(folder, "nsswitch.conf", names)?;
+    let mut command = namespace.command("unshare");
+    command.args(["--mount", "sh", "-c", WITH_FILES]).arg(users).arg(names);
+    Ok(command)
 }
 
 /// A command for a server's program.

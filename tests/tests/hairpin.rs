@@ -7,11 +7,10 @@ use std::{
 
 use nat_tests::{
     chain::{Chain, DEEP},
+    client::{self, DataMode, Kind, Request},
     gateway::{Mode, NatCtl, Rule},
     lab::{INSIDE, OUTSIDE, WAN, WAN_SECOND},
-    matrix,
-    netns::Namespace,
-    requirements,
+    matrix, requirements,
     server::{self, Server},
     session::{Session, accept, connect},
     traffic::{self, udp_socket, udp_socket_at},
@@ -100,32 +99,60 @@ fn an_address_of_its_own_is_reached_from_inside_by_echo_and_datagram() {
     });
 }
 
-/// An FTP server inside, dialled from inside by the public address of its forward.
-fn passive(chain: &Chain, gateway: &mut NatCtl, client: &Namespace) {
-    let kind = matrix::servers().expect("two servers")[0];
-    let folder = chain.lab.folder("server").expect("a folder");
+/// Every command of two clients to a server inside that has a rule, from a host beside it, and from its
+/// own; and where an active data connection comes from.
+fn transfers(chain: &Chain, gateway: &mut NatCtl, kind: server::Kind, rule: &Rule) {
+    gateway.add(rule).expect("a rule");
+    let (lab, address) = (&chain.lab, WAN_SECOND);
+    let folder = lab.folder("server").expect("a folder");
     let settings = server::Settings::new(kind);
-    let server = Server::start(&chain.lab.inside, &settings, &chain.lab.payload, &folder);
-    let _server = server.expect("a server");
-    let mut session = Session::open(client, WAN)
-        .unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
-    let reply = session.command("PASV", "227").expect("a reply");
-    let numbers = WAN.to_string().replace('.', ",");
-    assert!(reply.contains(&numbers), "the public address in `{reply}`");
-    let data = session.passive().expect("a data connection");
-    session.command(&format!("RETR {}", server::FILE), "1").expect("a transfer");
-    let digest = session.finish(data);
-    let digest = digest.unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
-    assert_eq!(digest, chain.lab.payload.sha256);
+    let server = Server::start(&lab.inside, &settings, &lab.payload, &folder).expect("a server");
+    let folder = lab.folder("client").expect("a folder");
+    let (deep, own) = (&chain.deep, &lab.inside);
+    for (host, client, mode) in [
+        (deep, Kind::Curl, DataMode::Port),
+        (deep, Kind::Curl, DataMode::Eprt),
+        (deep, Kind::Curl, DataMode::Pasv),
+        (deep, Kind::Lftp, DataMode::Port),
+        (deep, Kind::Lftp, DataMode::Epsv),
+        (own, Kind::Curl, DataMode::Port),
+        (own, Kind::Curl, DataMode::Pasv),
+    ] {
+        let request = Request::new(client, mode, address);
+        let done = client::transfer(host, &request, &server, &lab.payload, &folder);
+        let from = host.name();
+        done.unwrap_or_else(|error| {
+            panic!("{kind} {client} {mode} from {from}: {error:#}: {}", gateway.diagnosis())
+        });
+    }
+    let mut session = Session::open(deep, address).expect("a session");
+    for command in ["RETR", "LIST"] {
+        // Two of a session: the numbers of both directions are shifted by then.
+        let listener = session.active().expect("a listener");
+        session.command(&format!("{command} {}", server::FILE), "1").expect("a transfer");
+        let data = accept(&listener).expect("a data connection");
+        let from = data.peer_addr().expect("a peer");
+        assert_eq!(from.ip(), address, "{kind}: as the client has dialled it");
+        if kind == server::Kind::Vsftpd {
+            assert_eq!(from.port(), 20, "its own port is free");
+        }
+        session.finish(data).expect("its end");
+        let data = session.passive().expect("a data connection");
+        session.command(&format!("RETR {}", server::FILE), "1").expect("a transfer");
+        assert_eq!(session.finish(data).expect("a file"), lab.payload.sha256);
+    }
+    gateway.remove(rule).expect("an end of the rule");
 }
 
 #[test]
-fn a_passive_transfer_by_a_forward_works_from_inside() {
+fn files_come_from_a_server_inside_to_hosts_inside_by_every_command() {
+    let (name, public, to) = ("ftp".to_owned(), WAN_SECOND, INSIDE);
+    let rules =
+        [Rule::ForwardFtp { name: name.clone(), public, to }, Rule::OneToOne { name, public, to }];
     in_each_mode("hairpin, FTP", |chain, gateway| {
-        let rule = Rule::ForwardFtp { name: "ftp".into(), public: WAN, to: INSIDE };
-        gateway.add(&rule).expect("a rule");
-        for client in [&chain.deep, &chain.lab.inside] {
-            passive(chain, gateway, client);
+        for (kind, rule) in matrix::servers().expect("two servers").into_iter().zip(&rules) {
+            transfers(chain, gateway, kind, rule);
         }
+        assert_eq!(gateway.dropped("unsolicited").expect("drops"), 0, "{}", gateway.diagnosis());
     });
 }

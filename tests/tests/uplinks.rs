@@ -86,6 +86,19 @@ fn seen_by(lab: &Lab, second: &Namespace) -> (&'static str, IpAddr) {
     seen.expect("one of them has it")
 }
 
+/// What turns back leaves by no WAN, whatever their routes are: FTP in both modes, by each address.
+fn hairpin(lab: &Lab, gateway: &NatCtl<'_>) {
+    for address in [WAN, SECOND_WAN] {
+        let mut session = Session::open(&lab.inside, address)
+            .unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
+        for digest in [session.fetch_active(FILE), session.fetch_passive(FILE)] {
+            let digest =
+                digest.unwrap_or_else(|error| panic!("{error:#}: {}", gateway.diagnosis()));
+            assert_eq!(digest, lab.payload.sha256);
+        }
+    }
+}
+
 fn answers_leave_where_the_question_came_in(mode: Mode, binary: &Path) {
     let lab = Lab::with(Lifetime::Run, 100_000).expect("a lab");
     let second = second_way_out(&lab);
@@ -114,6 +127,7 @@ fn answers_leave_where_the_question_came_in(mode: Mode, binary: &Path) {
     say(&mut by_second);
 
     // FTP: segments that the agent sends, and data connections both ways.
+    hairpin(&lab, &gateway);
     let mut session = Session::open(&second, SECOND_WAN).expect("a session");
     for fetch in [Session::fetch_active, Session::fetch_passive] {
         let digest = fetch(&mut session, FILE).unwrap_or_else(|error| {

@@ -33,6 +33,8 @@ pub enum Witness {
     File(&'static str),
     /// A module of Python.
     Module(&'static str),
+    /// A module of Perl, which has few in its smallest package.
+    PerlModule(&'static str),
 }
 
 /// A package of Debian and what it is wanted for.
@@ -52,7 +54,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 19] = [
+const TABLE: [Package; 21] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -69,6 +71,8 @@ const TABLE: [Package; 19] = [
     package("inetutils-ftp", Witness::Program("inetutils-ftp"), Need::Clients),
     package("ncftp", Witness::Program("ncftpget"), Need::Clients),
     package("wget", Witness::Program("wget"), Need::Clients),
+    package("perl", Witness::PerlModule("Net::FTP"), Need::Clients),
+    package("aria2", Witness::Program("aria2c"), Need::Clients),
     package("traceroute", Witness::Program("traceroute"), Need::Checks),
     package("g++", Witness::Program("c++"), Need::Fuzzer),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
@@ -85,6 +89,7 @@ impl Package {
             Witness::Program(program) => command::find(program).is_some(),
             Witness::File(file) => Path::new(file).exists(),
             Witness::Module(module) => has_module(module),
+            Witness::PerlModule(module) => has_perl_module(module),
         }
     }
 }
@@ -114,6 +119,13 @@ pub fn install(apt: &mut Apt, packages: &[Package]) -> anyhow::Result<()> {
     let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let names: Vec<_> = missing.iter().map(|package| package.name).collect();
     apt.install(&names, &list)
+}
+
+/// Whether Perl has a module.
+fn has_perl_module(module: &str) -> bool {
+    let mut question = Command::new("perl");
+    question.args([&format!("-M{module}"), "-e", "1"]);
+    command::output(&mut question).is_ok()
 }
 
 /// Whether the system's Python, or another one on the PATH, has a module: looked for in the folders

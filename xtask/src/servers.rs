@@ -23,10 +23,11 @@ struct Server {
     program: &'static str,
 }
 
-const SERVERS: [Server; 3] = [
+const SERVERS: [Server; 4] = [
     Server { package: "vsftpd", program: "vsftpd" },
     Server { package: "proftpd-core", program: "proftpd" },
     Server { package: "pure-ftpd", program: "pure-ftpd" },
+    Server { package: "inetutils-ftpd", program: "ftpd" },
 ];
 
 /// Puts the unpacked servers on the PATH of this process and its children.

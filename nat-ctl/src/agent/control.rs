@@ -47,22 +47,20 @@ impl Identity {
 /// The control flow of a record.
 pub fn flow(id: SessionId, session: &Session) -> alg::ControlFlow {
     let (original, reply) = (session.original(), session.reply());
-    let (inside, client, public) = match (original.zone(), reply.zone()) {
-        // As the server sees it: the client is whoever dials from its public address.
+    let (inside, public, client_public) = match (original.zone(), reply.zone()) {
         (Zone::Inside, Zone::Inside) => {
-            (alg::Side::Server, reply.destination(), original.destination())
+            (alg::Side::Server, original.destination(), Some(reply.destination()))
         }
-        (Zone::Inside, Zone::Outside) => {
-            (alg::Side::Client, original.source(), reply.destination())
-        }
-        (Zone::Outside, _) => (alg::Side::Server, original.source(), original.destination()),
+        (Zone::Inside, Zone::Outside) => (alg::Side::Client, reply.destination(), None),
+        (Zone::Outside, _) => (alg::Side::Server, original.destination(), None),
     };
     alg::ControlFlow {
         session: id.number(),
         inside,
-        client: address(client),
+        client: address(original.source()),
         server: address(reply.source()),
         public: address(public),
+        client_public: client_public.map(address),
     }
 }
 
@@ -79,15 +77,19 @@ pub fn rewrite(session: &Session, side: Side) -> Rewrite {
     Rewrite::answer(key(session, side.other()))
 }
 
-/// The key of an expectation in its map.
-pub fn expectation_key(expectation: &alg::Expectation) -> expectation::ExpectationKey {
-    let zone = match expectation.translation {
-        alg::Translation::Inbound(_) => Zone::Outside,
-        alg::Translation::Outbound(_) => Zone::Inside,
+/// The key of an expectation of this session in its map.
+pub fn expectation_key(
+    flow: &alg::ControlFlow,
+    key: &alg::ExpectationKey,
+) -> expectation::ExpectationKey {
+    let alg::ExpectationKey { from, to } = key;
+    let (src, dst, port) = (octets(*from), octets(to.ip()), Port::new(to.port()));
+    let zone = match flow.course(*from) {
+        alg::Course::Turned => return expectation::ExpectationKey::turning(TCP, src, dst, port),
+        alg::Course::Inward => Zone::Outside,
+        alg::Course::Outward => Zone::Inside,
     };
-    let alg::ExpectationKey { from, to } = expectation.key;
-    let port = Port::new(to.port());
-    expectation::ExpectationKey::new(zone, TCP, octets(from), octets(to.ip()), port)
+    expectation::ExpectationKey::new(zone, TCP, src, dst, port)
 }
 
 /// Its value, until `expires`.
@@ -109,6 +111,14 @@ pub fn expectation(
         alg::Translation::Outbound(public) => {
             expectation::Expectation::outbound(octets(public), id, rule, expires)
         }
+        alg::Translation::Turned { dials: _, to, public } => expectation::Expectation::turned(
+            octets(to.ip()),
+            Port::new(to.port()),
+            octets(public),
+            id,
+            rule,
+            expires,
+        ),
     }
 }
 
@@ -179,27 +189,50 @@ mod tests {
         let session = opened(original, original.answer(&turned), RuleId::new(7));
         let flow = flow(SessionId::new(0), &session);
         assert_eq!((flow.inside, flow.public), (alg::Side::Server, socket(PUBLIC, 21)));
-        assert_eq!(flow.client, socket(PUBLIC, 50000));
-        assert_eq!(flow.server, socket([10, 0, 1, 9], 2121));
+        assert_eq!((flow.client, flow.server), (socket(HOST, 40000), socket([10, 0, 1, 9], 2121)));
+        assert_eq!(flow.seen(alg::Side::Client), socket(PUBLIC, 50000));
+        assert_eq!(flow.seen(alg::Side::Server), socket(PUBLIC, 21));
         assert_eq!(rewrite(&session, Side::Originator), turned);
         assert_eq!(rewrite(&session, Side::Responder), Rewrite::answer(&original));
     }
 
     #[test]
     fn an_expectation_arrives_from_the_side_that_it_is_for() {
+        let (id, server) = (SessionId::new(2), [10, 0, 1, 9]);
+        let original =
+            |zone, src, dst| FlowKey::new(zone, TCP, src, Port::new(40000), dst, Port::new(21));
+        let dialled = original(Zone::Outside, REMOTE, PUBLIC);
+        let inward = Rewrite::destination(&dialled, HOST, Port::new(21));
+        let session = opened(dialled, dialled.answer(&inward), RuleId::new(7));
+        let from_outside = flow(id, &session);
         let key = alg::ExpectationKey { from: REMOTE.into(), to: socket(PUBLIC, 50001) };
         let translation = alg::Translation::Inbound(socket(HOST, 4000));
         let inbound = alg::Expectation { key, translation };
-        assert_eq!(expectation_key(&inbound).zone(), Zone::Outside);
-        let session = opened(FlowKey::default(), FlowKey::default(), RuleId::new(7));
-        let value = expectation(&inbound, SessionId::new(2), &session, 99);
+        assert_eq!(expectation_key(&from_outside, &key).zone(), Zone::Outside);
+        let value = expectation(&inbound, id, &session, 99);
         assert_eq!((value.address(), value.port()), (HOST, Port::new(4000)));
         assert_eq!((value.rule(), value.expires()), (RuleId::new(7), 99));
 
         let key = alg::ExpectationKey { from: HOST.into(), to: socket(REMOTE, 50001) };
         let outbound =
             alg::Expectation { key, translation: alg::Translation::Outbound(PUBLIC.into()) };
-        assert_eq!(expectation_key(&outbound).zone(), Zone::Inside);
-        assert_eq!(expectation(&outbound, SessionId::new(2), &session, 9).address(), PUBLIC);
+        let found = expectation_key(&from_outside, &key);
+        assert_eq!((found.zone(), found.turns_back()), (Zone::Inside, false));
+        assert_eq!(expectation(&outbound, id, &session, 9).address(), PUBLIC);
+
+        let dialled = original(Zone::Inside, HOST, PUBLIC);
+        let turned = Rewrite::hairpin(PUBLIC, Port::new(50000), server, Port::new(21));
+        let session = opened(dialled, dialled.answer(&turned), RuleId::new(7));
+        let key = alg::ExpectationKey { from: server.into(), to: socket(PUBLIC, 4000) };
+        let (dials, to) = (alg::Side::Server, socket(HOST, 4000));
+        let translation = alg::Translation::Turned { dials, to, public: PUBLIC.into() };
+        let found = expectation_key(&flow(id, &session), &key);
+        assert!(found.turns_back());
+        assert_eq!((found.src(), found.dst(), found.dport()), (server, PUBLIC, Port::new(4000)));
+        let value = expectation(&alg::Expectation { key, translation }, id, &session, 9);
+        assert_eq!(
+            (value.address(), value.port(), value.public()),
+            (HOST, Port::new(4000), PUBLIC)
+        );
     }
 }

@@ -77,6 +77,7 @@ mod tests {
             client: socket([10, 0, 1, 2], 40000),
             server: socket([198, 51, 100, 7], 21),
             public: socket([203, 0, 113, 1], 50000),
+            client_public: None,
         };
         let mut session = Session::new(flow, Default::default());
         let mut say = |side, seq, payload| {

@@ -82,6 +82,9 @@ fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
         alg::Translation::Outbound(public) => {
             tracing::info!("{}: expects {from} to {to}, as {public}", name(flow));
         }
+        alg::Translation::Turned { dials: _, to: inside, public } => {
+            tracing::info!("{}: expects {from} to {to}, for {inside}, as {public}", name(flow));
+        }
     }
 }
 

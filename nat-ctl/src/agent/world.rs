@@ -11,7 +11,6 @@ use std::{
 use aya::maps::MapError;
 use nat_common::{
     expectation::{Expectation, ExpectationKey},
-    flow::{TCP, Zone},
     journal::Journal,
     port::{Endpoint, Owner, PortOwner},
     reason::Reason,
@@ -56,6 +55,9 @@ impl World {
     fn uplink(&self, packet: &[u8]) -> Option<u32> {
         let [public, remote] = ends(packet)?;
         let index = self.plane.uplink(public)?;
+        if self.plane.leads_inside(remote) {
+            return None;
+        }
         match route::by_uplink(remote, public, index) {
             Way::Forward { .. } => Some(index),
             Way::Local | Way::None => None,
@@ -84,10 +86,9 @@ impl Kernel for World {
     fn expect(&mut self, key: &ExpectationKey, value: &Expectation) -> Result<(), PlaneError> {
         let what = "write an expectation";
         self.maps().expectations.insert(key, value, 0).map_err(refused(what))?;
-        if key.zone() == Zone::Outside {
+        if let Some(public) = key.public() {
             // The sweep may have released a port that was claimed long before it is announced.
             let owner = PortOwner::new(Owner::Expectation, value.address(), value.port());
-            let public = Endpoint::new(TCP, key.dst(), key.dport());
             self.maps().ports.claim(&public, &owner).map_err(refused(what))?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::refusal::Refusal;
+use super::{flow::Side, refusal::Refusal};
 
 /// One announced data connection: the exact pinhole, and what becomes of who comes through it.
 ///
@@ -34,6 +34,16 @@ pub enum Translation {
     /// It comes from inside and leaves with this public address; its source port (20, with a server
     /// that dials from there) is kept where that is free.
     Outbound(IpAddr),
+    /// It comes from inside, to a claimed public port, and goes to an inside endpoint, as the session
+    /// that has announced it does.
+    Turned {
+        /// Who opens it.
+        dials: Side,
+        /// The inside endpoint.
+        to: SocketAddr,
+        /// The public address that it is seen there to come from.
+        public: IpAddr,
+    },
 }
 
 /// A public port that the engine asks for.

@@ -1,5 +1,5 @@
 //! What the data plane knows of a control flow, in the words of FTP: a client and a server, one of
-//! them inside.
+//! them inside, or both.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,20 +42,36 @@ impl From<Side> for nat_common::session::Side {
     }
 }
 
+/// The way of an announced connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// From outside to an inside end.
+    Inward,
+    /// From inside to an outside end.
+    Outward,
+    /// From inside, by a public address, to an inside end.
+    Turned,
+}
+
 /// The ends of a control flow. `client` and `server` are the addresses that the hosts have
 /// themselves; the inside one of them is known outside as `public`.
+///
+/// Where both are inside, the client has dialled a public address of the gateway. Then `inside` is the
+/// server, `public` what the client has dialled, and `client_public` what the server sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlFlow {
     /// Number of the session, as users see it.
     pub session: u32,
-    /// Which end is inside.
+    /// Which end is inside; the server where both are.
     pub inside: Side,
     /// The client's own address and port.
     pub client: SocketAddr,
     /// The server's own address and port.
     pub server: SocketAddr,
-    /// What the outside end sees of the inside end.
+    /// What the other end sees of the inside end.
     pub public: SocketAddr,
+    /// What the server sees of a client that is inside as it is itself.
+    pub client_public: Option<SocketAddr>,
 }
 
 impl ControlFlow {
@@ -67,13 +83,27 @@ impl ControlFlow {
         }
     }
 
-    /// Whether the outside knows the inside end by another address or port. One of IPv6 is known as it is.
-    pub fn is_translated(&self) -> bool {
-        let inside = match self.inside {
+    /// What the other end sees of an end.
+    pub fn seen(&self, side: Side) -> SocketAddr {
+        match side {
+            _ if side == self.inside => self.public,
+            Side::Client => self.client_public.unwrap_or(self.client),
+            Side::Server => self.server,
+        }
+    }
+
+    /// Whether an end is inside.
+    pub fn is_inside(&self, side: Side) -> bool {
+        side == self.inside || self.client_public.is_some()
+    }
+
+    /// Whether the other end knows an end by another address or port. One of IPv6 is known as it is.
+    pub fn is_translated(&self, side: Side) -> bool {
+        let own = match side {
             Side::Client => self.client,
             Side::Server => self.server,
         };
-        inside != self.public
+        own != self.seen(side)
     }
 
     /// Whether an address is of the family that the flow is of.
@@ -84,5 +114,15 @@ impl ControlFlow {
     /// Who opens an expected connection: from an address of the client's, or from one of the server's.
     pub fn dials(&self, from: IpAddr) -> Side {
         if from == self.client.ip() { Side::Client } else { Side::Server }
+    }
+
+    /// The way of a connection that is expected from this address.
+    pub fn course(&self, from: IpAddr) -> Course {
+        let dials = self.dials(from);
+        match [dials, dials.other()].map(|side| self.is_inside(side)) {
+            [true, true] => Course::Turned,
+            [true, false] => Course::Outward,
+            [false, _] => Course::Inward,
+        }
     }
 }

@@ -52,7 +52,7 @@ pub mod stream;
 pub use self::{
     dialogue::Facts,
     expect::{Expectation, ExpectationKey, Gateway, PortRequest, Translation},
-    flow::{ControlFlow, Side},
+    flow::{ControlFlow, Course, Side},
     image::ImageError,
     policy::{Policy, Strict},
     quota::Quota,

@@ -16,7 +16,6 @@ use super::{
     flow::{ControlFlow, Side},
     image::{self, ImageError},
     line::{Line, LineState},
-    opening::Promise,
     pinhole::Pinholes,
     policy::Policy,
     records::Next,
@@ -43,8 +42,6 @@ pub struct Session {
     server: Stream,
     dialogue: Dialogue,
     pinholes: Pinholes,
-    /// What the inside end has been made to announce in a line that has not ended.
-    promise: Option<Promise>,
     /// Why nothing is read for good.
     end: Option<End>,
 }
@@ -83,7 +80,6 @@ impl Session {
             server: Stream::new(Side::Server),
             dialogue: Dialogue::default(),
             pinholes: Pinholes::default(),
-            promise: None,
             end: None,
         }
     }
@@ -181,7 +177,7 @@ impl Session {
     /// ([`nat_common::harmless`]) may leave before it is read. `None` until both ends have said what
     /// they begin with, and once lines are no longer read.
     pub fn resolved(&self, side: Side) -> Option<u32> {
-        let promised = side == self.flow.inside && self.promise.is_some();
+        let promised = self.stream(side).promise.is_some();
         // A line that ends a session of strict mode must not leave before it is read.
         let waits = promised || self.policy.strict.is_some();
         let reads = self.ended().is_none() && !waits && self.dialogue.has_begun();
@@ -195,10 +191,6 @@ impl Session {
         let missed = self.stream_mut(side).skip_to(seq);
         if missed {
             self.dialogue.lose();
-            if side == self.flow.inside {
-                // Its port goes with the sweep.
-                self.promise = None;
-            }
         }
         missed
     }
@@ -213,8 +205,10 @@ impl Session {
 
     /// The control flow is over. What it has announced and nobody has used goes with it.
     pub fn on_flow_end(&mut self, gateway: &mut dyn Gateway) -> Vec<Command> {
-        if let Some(promise) = self.promise.take() {
-            self.release(promise.port, gateway);
+        for side in [Side::Client, Side::Server] {
+            if let Some(promise) = self.stream_mut(side).promise.take() {
+                self.release(side, promise.port, gateway);
+            }
         }
         let gone = self.pinholes.revoke_all();
         self.take_back(gone).collect()
@@ -240,7 +234,7 @@ impl Session {
 
     /// The addresses that an end may announce as its own.
     fn own(&self, side: Side) -> Vec<IpAddr> {
-        let public = Some(self.flow.public.ip()).filter(|_| side == self.flow.inside);
+        let public = Some(self.flow.seen(side).ip()).filter(|_| self.flow.is_inside(side));
         let others = self.others().iter().copied().filter(|_| side == Side::Server);
         std::iter::once(self.flow.address(side)).chain(public).chain(others).collect()
     }

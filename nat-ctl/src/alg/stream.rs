@@ -19,7 +19,7 @@ use nat_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{flow::Side, image, line::LineState, records::Records};
+use super::{flow::Side, image, line::LineState, opening::Promise, records::Records};
 
 /// Furthest back that a sequence number can mean the past: the largest window (RFC 7323, 2.3).
 const HORIZON: u32 = 1 << 30;
@@ -43,6 +43,8 @@ pub struct Stream {
     texts: VecDeque<Vec<u8>>,
     /// Where the stream stands within its line.
     pub line: LineState,
+    /// What its sender has been made to announce in that line, if it is inside and the line has not ended.
+    pub promise: Option<Promise>,
     /// What its bytes are.
     pub reading: Reading,
     /// The first byte that is surely no line, once there is one.
@@ -82,6 +84,7 @@ impl Stream {
             corrections: Corrections::IDENTITY,
             texts: VecDeque::new(),
             line: LineState::new(side),
+            promise: None,
             reading: Reading::Lines,
             from: None,
         }
@@ -132,6 +135,8 @@ impl Stream {
         };
         self.advance(seq.wrapping_sub(next) as usize);
         self.line.restart();
+        // Its port goes with the sweep.
+        self.promise = None;
         true
     }
 

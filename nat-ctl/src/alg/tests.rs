@@ -12,6 +12,7 @@ use nat_common::sequence::MAX_EDITS;
 mod addresses;
 mod encrypted;
 mod forms;
+mod hairpin;
 mod limits;
 mod random;
 mod strict;
@@ -60,6 +61,7 @@ fn flow(inside: Side) -> ControlFlow {
             client: at("10.0.1.2:40000"),
             server: at("203.0.113.10:21"),
             public: at("203.0.113.1:40000"),
+            client_public: None,
         },
         Side::Server => ControlFlow {
             session: 1,
@@ -67,6 +69,7 @@ fn flow(inside: Side) -> ControlFlow {
             client: at("203.0.113.20:40000"),
             server: at("10.0.2.2:21"),
             public: at("203.0.113.1:21"),
+            client_public: None,
         },
     }
 }
@@ -521,7 +524,7 @@ fn the_fullest_session_fits_its_record() {
 fn what_another_version_has_left_is_refused() {
     let mut bytes = Lab::new(Side::Client).session.to_bytes().expect("it fits");
     bytes[0] += 1;
-    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(5))));
+    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(6))));
     assert!(Session::from_bytes(&bytes[..9], Arc::default()).is_err());
     assert!(Session::from_bytes(&[], Arc::default()).is_err());
 }

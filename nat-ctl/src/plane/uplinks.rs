@@ -15,6 +15,7 @@ use std::{
 use super::{
     Addresses, Plane,
     error::{PlaneError, Result},
+    route::{self, Way},
     state::Attached,
 };
 use crate::{
@@ -56,6 +57,14 @@ impl Plane {
     /// kernel's routing alone.
     pub fn uplink(&self, public: Ipv4Addr) -> Option<u32> {
         self.uplinks.get(&public.octets()).copied()
+    }
+
+    /// Whether the kernel leads packets to a host to the inside: what turns back there leaves by no uplink,
+    /// though a default route of one would take it.
+    pub fn leads_inside(&self, to: Ipv4Addr) -> bool {
+        let Way::Forward { index, .. } = route::of_own(to.into()) else { return false };
+        let interfaces = &self.state.interfaces;
+        interfaces.iter().any(|it| (it.index, it.role) == (index, Role::Lan))
     }
 
     /// Brings the map to what interfaces, addresses and rules say.

@@ -67,7 +67,7 @@ impl Case {
             Side::Client => end("ext", CLIENT_PORT)?,
             Side::Server => end("ext", 21)?,
         };
-        Some(ControlFlow { session: 7, inside, client, server, public })
+        Some(ControlFlow { session: 7, inside, client, server, public, client_public: None })
     }
 
     /// Whether the dialogue begins with the connection.

@@ -247,6 +247,7 @@ fn check_expected(want: &Want, made: &[Expectation], moved: Option<u16>) -> Resu
     let (dnat, snat) = match made.translation {
         Translation::Inbound(to) => (Some(to.to_string()), None),
         Translation::Outbound(from) => (None, Some(from.to_string())),
+        Translation::Turned { to, public, .. } => (Some(to.to_string()), Some(public.to_string())),
     };
     let from = made.key.from.to_string();
     let made = Expect { from, to: made.key.to.to_string(), dnat, snat };

@@ -2,12 +2,19 @@
 
 use crate::{
     common::{
-        frame::{ACK, Body, ECHO, ECHO_REPLY, ETHERNET, SYN, Spec},
+        frame::{ACK, Body, ECHO, ECHO_REPLY, ETHERNET, SYN, Spec, TCP},
         sums,
     },
-    gateway::{self, Gateway, HOST, LAN, ONE_TO_ONE, OWN, PUBLIC, REMOTE, SERVER},
+    gateway::{self, Gateway, HOST, LAN, ONE_TO_ONE, OWN, PUBLIC, REMOTE, SERVER, WAN},
 };
-use nat_common::{flow::Zone, reason::Reason};
+use nat_common::{
+    expectation::{Expectation, ExpectationKey},
+    flow::Zone,
+    port::Port,
+    reason::Reason,
+    rule::RuleId,
+    session::SessionId,
+};
 use nat_ebpf::host::{self, HostPacket, Verdict};
 
 type End = ([u8; 4], u16);
@@ -129,4 +136,56 @@ fn a_control_connection_by_a_forward_is_inspected() {
     turns(&gateway, &Spec::tcp((HOST, 40001), (PUBLIC, 21), SYN), (PUBLIC, 40001), (SERVER, 21));
     let line = Spec::tcp((HOST, 40001), (PUBLIC, 21), ACK).with(b"PASV\r\n");
     assert_eq!(send(&gateway, &line).0, Verdict::Punted);
+}
+
+#[test]
+fn an_announced_connection_turns_back_once_with_the_address_of_its_session_and_its_own_port() {
+    let gateway = start();
+    let (dials, dialled) = ((SERVER, 20), (PUBLIC, 45_000));
+    // Another public address than a host behind the first one would be given.
+    let (seen, to) = ((OWN, 20), (HOST, 41_000));
+    let syn = Spec::tcp(dials, dialled, SYN);
+    let session = SessionId::new(9);
+    let expect = |life| {
+        let mut state = gateway.memory.state();
+        let key = ExpectationKey::turning(TCP, dials.0, dialled.0, Port::new(dialled.1));
+        let (port, expires) = (Port::new(to.1), state.now + life);
+        let value = Expectation::turned(to.0, port, seen.0, session, RuleId::new(3), expires);
+        state.expectations.insert(key, value);
+    };
+    expect(0);
+    assert_eq!(send(&gateway, &syn).0, Verdict::Pass, "it has expired");
+    expect(30);
+    for other in [
+        Spec::tcp((HOST, 20), dialled, SYN),
+        Spec::tcp(dials, (PUBLIC, 45_001), SYN),
+        Spec::tcp(dials, dialled, SYN | ACK),
+        Spec::udp(dials, dialled),
+    ] {
+        assert_eq!(send(&gateway, &other).0, Verdict::Pass, "{other:?}");
+    }
+    turns(&gateway, &syn, seen, to);
+    turns(&gateway, &Spec::tcp(to, seen, SYN | ACK), dialled, dials);
+    turns(&gateway, &Spec::tcp(dials, dialled, ACK), seen, to);
+    let state = gateway.memory.state();
+    assert!(state.expectations.is_empty());
+    assert!(state.flows().values().all(|it| it.flow().related_session() == Some(session)));
+    drop(state);
+    // Another connection needs another announcement.
+    assert_eq!(send(&gateway, &Spec::tcp((SERVER, 21), dialled, SYN)).0, Verdict::Pass);
+}
+
+#[test]
+fn who_dials_from_outside_with_an_inside_address_uses_no_announcement_of_the_inside() {
+    let gateway = start();
+    let key = ExpectationKey::turning(TCP, SERVER, PUBLIC, Port::new(45_000));
+    let (rule, expires) = (RuleId::new(3), gateway.memory.state().now + 30);
+    let value =
+        Expectation::turned(HOST, Port::new(41_000), PUBLIC, SessionId::new(9), rule, expires);
+    gateway.memory.state().expectations.insert(key, value);
+    let syn = Spec::tcp((SERVER, 20), (PUBLIC, 45_000), SYN);
+    let mut packet = HostPacket::new(syn.build(), WAN, &gateway.world);
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Outside);
+    assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
+    assert_eq!(gateway.memory.state().expectations.len(), 1);
 }

@@ -149,8 +149,11 @@ pub struct Expectation {
     pub zone: Zone,
     pub src: Address,
     pub dst: End,
-    /// Inside end for a connection from outside; public address for one from inside.
+    /// Inside end for a connection from outside or one that turns back; public address for one that
+    /// leaves.
     pub to: End,
+    /// The public source of one that turns back.
+    pub turned: Option<Address>,
     pub session: u32,
     pub rule: u32,
     pub expires: u32,
@@ -904,7 +907,7 @@ impl Model {
         let plain = if control { Kin::Control } else { Kin::Plain };
 
         let (public, rule, kin) =
-            if let Some(expected) = self.expected(Zone::Inside, protocol, spec.src, dst) {
+            if let Some(expected) = self.expected(Zone::Inside, false, protocol, spec.src, dst) {
                 let address = expected.to.0;
                 let port = match self.keeps_port(protocol, src, dst, address) {
                     true => sport,
@@ -937,21 +940,26 @@ impl Model {
         chosen: Option<u16>,
     ) -> Result<Option<(usize, usize)>, Reason> {
         let is_public = !within(spec.dst, [10, 0, 1, 0], 24);
-        let own = self.one_to_one.iter().find(|host| host.0 == spec.src).map(|host| host.1);
-        let shared = self.public.filter(|_| self.masquerade);
-        let Some(address) = own.or(shared).filter(|_| is_public) else { return Ok(None) };
-        if spec.is_later_fragment() {
+        if !is_public || spec.is_later_fragment() {
             return Ok(None);
         }
         let protocol = spec.protocol();
         let (sport, dport) = ports(&spec.body);
         let (src, dst) = ((spec.src, sport), (spec.dst, dport));
-        let begins = is_only_syn(flags(&spec.body));
-        let expected =
-            if begins { self.expected(Zone::Outside, protocol, address, dst) } else { None };
-        let (to, rule, kin) = if let Some(expected) = expected {
-            (expected.to, expected.rule, Kin::Related(expected.session))
-        } else if let Some(forward) = self.forward(protocol, dst) {
+        if is_only_syn(flags(&spec.body))
+            && let Some(expected) = self.expected(Zone::Inside, true, protocol, spec.src, dst)
+            && let Some(public) = expected.turned
+        {
+            let kin = Kin::Related(expected.session);
+            let leaves = ((public, sport), expected.to);
+            return self
+                .begin(Zone::Inside, protocol, (src, dst), leaves, expected.rule, kin)
+                .map(Some);
+        }
+        let own = self.one_to_one.iter().find(|host| host.0 == spec.src).map(|host| host.1);
+        let shared = self.public.filter(|_| self.masquerade);
+        let Some(address) = own.or(shared) else { return Ok(None) };
+        let (to, rule, kin) = if let Some(forward) = self.forward(protocol, dst) {
             let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
             self.lets_in(&forward, address)?;
             Self::may_begin(spec)?;
@@ -992,7 +1000,7 @@ impl Model {
         let (src, dst) = ((spec.src, sport), (spec.dst, dport));
         if protocol == TCP
             && is_only_syn(flags(&spec.body))
-            && let Some(expected) = self.expected(Zone::Outside, protocol, spec.src, dst)
+            && let Some(expected) = self.expected(Zone::Outside, false, protocol, spec.src, dst)
         {
             let kin = Kin::Related(expected.session);
             let leaves = (src, expected.to);
@@ -1055,14 +1063,15 @@ impl Model {
     fn expected(
         &mut self,
         zone: Zone,
+        turns: bool,
         protocol: u8,
         src: Address,
         dst: End,
     ) -> Option<Expectation> {
-        let at = self
-            .expectations
-            .iter()
-            .position(|e| protocol == TCP && e.zone == zone && e.src == src && e.dst == dst)?;
+        let wanted = (zone, turns, src, dst);
+        let at = self.expectations.iter().position(|it| {
+            protocol == TCP && (it.zone, it.turned.is_some(), it.src, it.dst) == wanted
+        })?;
         let expected = self.expectations.remove(at);
         self.used = self.now < expected.expires;
         self.used.then_some(expected)

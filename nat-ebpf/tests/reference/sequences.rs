@@ -8,7 +8,7 @@ use crate::{
         sums,
     },
     compare::{counted, endpoint, filled, key, link, place, same_tables},
-    gateway::{self, Gateway, LAN, OWN, PUBLIC, REMOTE, SERVER, WAN},
+    gateway::{self, Gateway, HOST, LAN, OWN, PUBLIC, REMOTE, SERVER, WAN},
     model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
 };
 use nat_common::{
@@ -30,6 +30,14 @@ use nat_ebpf::{
 use proptest::{prelude::*, sample::Index};
 use std::collections::{HashMap, HashSet};
 
+/// The way of a connection that is announced.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    Inward,
+    Outward,
+    Turned,
+}
+
 /// What happens next.
 #[derive(Clone, Debug)]
 enum Step {
@@ -39,8 +47,8 @@ enum Step {
     /// An error about a packet of a connection that exists, of either direction.
     Error(Index, Report),
     Wait(u32),
-    /// The agent announces a connection of a session: inbound or outbound.
-    Expect(bool, End, u32),
+    /// The agent announces a connection of a session.
+    Expect(Course, End, u32),
     /// The agent removes a connection that has expired.
     Expire(Index),
     /// The agent marks ports that nobody uses, and releases those that it has marked before.
@@ -56,6 +64,7 @@ enum Step {
 
 fn step() -> BoxedStrategy<Step> {
     let address = prop_oneof![3 => Just(PUBLIC), 1 => Just(OWN)];
+    let course = prop::sample::select(vec![Course::Inward, Course::Outward, Course::Turned]);
     // Less than packets here have, what the routes take, and more than they do.
     let mtu = prop_oneof![1 => Just(100usize), 4 => Just(1500), 1 => Just(1501)];
     prop_oneof![
@@ -66,8 +75,8 @@ fn step() -> BoxedStrategy<Step> {
         6 => (any::<Index>(), generate::report())
             .prop_map(|(index, report)| Step::Error(index, report)),
         1 => prop_oneof![Just(1u32), Just(4), Just(5), Just(300)].prop_map(Step::Wait),
-        2 => (any::<bool>(), address, port(), 0u32..20)
-            .prop_map(|(inbound, address, port, life)| Step::Expect(inbound, (address, port), life)),
+        3 => (course, address, port(), 0u32..20)
+            .prop_map(|(course, address, port, life)| Step::Expect(course, (address, port), life)),
         1 => any::<Index>().prop_map(Step::Expire),
         2 => Just(Step::Sweep),
         2 => (prop::bool::weighted(0.8), mtu)
@@ -307,21 +316,35 @@ fn early_hook(
 }
 
 /// What the agent does when it announces a connection.
-fn expect(gateway: &mut Gateway, inbound: bool, end: End, life: u32) {
+fn expect(gateway: &mut Gateway, course: Course, end: End, life: u32) {
     let Gateway { memory, model, .. } = gateway;
     let mut state = memory.state();
     let expires = state.now + life;
     let (session, rule) = (9, 3);
-    let (zone, src, dst, to) = if inbound {
-        (Zone::Outside, REMOTE, end, (SERVER, 2000))
-    } else {
-        (Zone::Inside, SERVER, (REMOTE, end.1), (end.0, 0))
+    let (zone, src, dst, to) = match course {
+        Course::Inward => (Zone::Outside, REMOTE, end, (SERVER, 2000)),
+        Course::Outward => (Zone::Inside, SERVER, (REMOTE, end.1), (end.0, 0)),
+        Course::Turned => (Zone::Inside, SERVER, end, (HOST, 2000)),
     };
-    let key = ExpectationKey::new(zone, TCP, src, dst.0, Port::new(dst.1));
-    let session_id = SessionId::new(session);
-    let value = if inbound {
-        let public = endpoint(TCP, dst);
-        let owner = PortOwner::new(Owner::Expectation, to.0, Port::new(to.1));
+    let (dport, to_port) = (Port::new(dst.1), Port::new(to.1));
+    let (session_id, rule_id) = (SessionId::new(session), RuleId::new(rule));
+    let inbound = expectation::Expectation::inbound(to.0, to_port, session_id, rule_id, expires);
+    let (key, value, turned) = match course {
+        Course::Inward => (ExpectationKey::new(zone, TCP, src, dst.0, dport), inbound, None),
+        Course::Outward => (
+            ExpectationKey::new(zone, TCP, src, dst.0, dport),
+            expectation::Expectation::outbound(to.0, session_id, rule_id, expires),
+            None,
+        ),
+        // With another public address than the one that the host would be given.
+        Course::Turned => (
+            ExpectationKey::turning(TCP, src, dst.0, dport),
+            expectation::Expectation::turned(to.0, to_port, OWN, session_id, rule_id, expires),
+            Some(OWN),
+        ),
+    };
+    if let Some(public) = key.public() {
+        let owner = PortOwner::new(Owner::Expectation, to.0, to_port);
         if state.ports.contains_key(&public) {
             return;
         }
@@ -333,19 +356,11 @@ fn expect(gateway: &mut Gateway, inbound: bool, end: End, life: u32) {
             inside: to,
             idle: false,
         });
-        expectation::Expectation::inbound(
-            to.0,
-            Port::new(to.1),
-            session_id,
-            RuleId::new(rule),
-            expires,
-        )
-    } else {
-        expectation::Expectation::outbound(to.0, session_id, RuleId::new(rule), expires)
-    };
+    }
     state.expectations.insert(key, value);
-    model.expectations.retain(|other| (other.zone, other.src, other.dst) != (zone, src, dst));
-    model.expectations.push(Expectation { zone, src, dst, to, session, rule, expires });
+    let other = |it: &Expectation| (it.zone, it.turned, it.src, it.dst) != (zone, turned, src, dst);
+    model.expectations.retain(other);
+    model.expectations.push(Expectation { zone, src, dst, to, turned, session, rule, expires });
 }
 
 /// What the agent does with connection number `index`.
@@ -368,7 +383,8 @@ fn sweep(gateway: &mut Gateway) {
         owned.holder == Holder::Forward
             || expected
                 .iter()
-                .any(|it| (it.zone, it.dst) == (Zone::Outside, owned.public) && now < it.expires)
+                .filter(|it| it.zone == Zone::Outside || it.turned.is_some())
+                .any(|it| it.dst == owned.public && now < it.expires)
             || connections.iter().any(|connection| {
                 let source = (connection.from == Zone::Inside).then_some(connection.leaves.0);
                 let dialled = connection.from == Zone::Outside || connection.turns_back();
@@ -463,7 +479,7 @@ fn play(mut gateway: Gateway, steps: &[Step]) {
                 gateway.model.now += seconds;
                 gateway.memory.state().now += seconds;
             }
-            Step::Expect(inbound, end, life) => expect(&mut gateway, *inbound, *end, *life),
+            Step::Expect(course, end, life) => expect(&mut gateway, *course, *end, *life),
             Step::Sweep => sweep(&mut gateway),
             Step::Fill(_) | Step::Close(_) | Step::Reroute => keep_hops(&mut gateway, step),
             Step::Expire(index) => {

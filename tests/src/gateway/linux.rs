@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Rule;
 use crate::{
-    lab::{LAN_DEVICE, Lab, WAN_DEVICE},
+    lab::{LAN_DEVICE, WAN_DEVICE},
     netns::Namespace,
     process,
 };
@@ -24,8 +24,8 @@ pub struct Linux<'lab> {
 }
 
 impl<'lab> Linux<'lab> {
-    pub(super) fn start(lab: &'lab Lab) -> Result<Self> {
-        let gateway = Self { namespace: &lab.gateway, rules: Vec::new(), left: false };
+    pub(super) fn start_in(namespace: &'lab Namespace) -> Result<Self> {
+        let gateway = Self { namespace, rules: Vec::new(), left: false };
         gateway.load()?;
         gateway.namespace.sysctl("net.ipv4.ip_forward", "1")?;
         Ok(gateway)
@@ -90,7 +90,8 @@ fn ruleset(rules: &[Rule]) -> Result<String> {
          tcp dport 21 ct helper set \"ftp\"\n}}\n\
          chain inbound {{ type nat hook prerouting priority dstnat;\n{inbound}}}\n\
          chain outbound {{ type nat hook postrouting priority srcnat;\n{outbound}\
-         oifname {WAN_DEVICE} masquerade\n}}\n\
+         oifname {WAN_DEVICE} masquerade\n\
+         iifname {LAN_DEVICE} oifname {LAN_DEVICE} ct status dnat masquerade\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop;\n\
          ct state established,related accept\niifname {LAN_DEVICE} accept\n\
          ct status dnat accept\n}}\n}}\n"

@@ -10,9 +10,11 @@ use std::{
 use crate::{
     client::{self, DataMode, Direction, Request},
     gateway::{self, Rule},
-    lab::{INSIDE, Lab, OUTSIDE, WAN, WAN_SECOND},
+    lab::{INSIDE, OUTSIDE, WAN, WAN_SECOND},
+    matrix::Site,
     netns::Namespace,
     server::{self, Announce},
+    two_nats::SECOND,
 };
 
 /// What stands between client and server.
@@ -24,6 +26,14 @@ pub enum Reach {
     Forward,
     /// The server is inside and has a public address of its own.
     OneToOne,
+    /// Both are inside, and the client dials the public address of a forward.
+    Hairpin,
+    /// The client is inside one gateway and leaves by masquerade, the server is inside another, behind a
+    /// forward.
+    TwoNats,
+    /// The server is inside and the client outside, and routers stand between them that translate
+    /// nothing.
+    Direct,
 }
 
 /// Which address an inside server puts into its 227.
@@ -52,8 +62,8 @@ impl Setup {
     pub fn rule(&self) -> Option<Rule> {
         let public = self.address();
         match self.reach {
-            Reach::Masquerade => None,
-            Reach::Forward => {
+            Reach::Masquerade | Reach::Direct => None,
+            Reach::Forward | Reach::Hairpin | Reach::TwoNats => {
                 Some(Rule::ForwardFtp { name: "lab-forward".into(), public, to: INSIDE })
             }
             Reach::OneToOne => {
@@ -67,8 +77,10 @@ impl Setup {
     pub const fn address(&self) -> Ipv4Addr {
         match self.reach {
             Reach::Masquerade => OUTSIDE,
-            Reach::Forward => WAN,
+            Reach::Forward | Reach::Hairpin => WAN,
             Reach::OneToOne => WAN_SECOND,
+            Reach::TwoNats => SECOND,
+            Reach::Direct => INSIDE,
         }
     }
 
@@ -83,19 +95,21 @@ impl Setup {
 
     /// Where the server runs.
     #[must_use]
-    pub const fn server_namespace<'lab>(&self, lab: &'lab Lab) -> &'lab Namespace {
+    pub const fn server_namespace<'lab>(&self, site: &Site<'lab>) -> &'lab Namespace {
         match self.reach {
-            Reach::Masquerade => &lab.outside,
-            Reach::Forward | Reach::OneToOne => &lab.inside,
+            Reach::Masquerade => &site.lab.outside,
+            Reach::Forward | Reach::OneToOne | Reach::Hairpin | Reach::Direct => &site.lab.inside,
+            Reach::TwoNats => site.third,
         }
     }
 
     /// Where the client runs.
     #[must_use]
-    pub const fn client_namespace<'lab>(&self, lab: &'lab Lab) -> &'lab Namespace {
+    pub const fn client_namespace<'lab>(&self, site: &Site<'lab>) -> &'lab Namespace {
         match self.reach {
-            Reach::Masquerade => &lab.inside,
-            Reach::Forward | Reach::OneToOne => &lab.outside,
+            Reach::Masquerade | Reach::TwoNats => &site.lab.inside,
+            Reach::Forward | Reach::OneToOne | Reach::Direct => &site.lab.outside,
+            Reach::Hairpin => site.third,
         }
     }
 }
@@ -123,6 +137,7 @@ impl Case {
         let what = match (self.setup.reach, self.setup.stated) {
             (Reach::Masquerade, _) if is_active => return "active, client inside".into(),
             (Reach::Masquerade, _) => return "passive, client inside".into(),
+            (Reach::Direct, _) => return "without a NAT".into(),
             (_, _) if is_active => "active, server inside",
             (_, Stated::Public) => "server states public address",
             (_, Stated::Own) if self.mode == DataMode::Pasv => "server states private address",
@@ -130,7 +145,9 @@ impl Case {
         };
         let by = match self.setup.reach {
             Reach::OneToOne => "one-to-one",
-            Reach::Forward | Reach::Masquerade => "forward",
+            Reach::Hairpin => "hairpin",
+            Reach::TwoNats => "two NATs",
+            Reach::Forward | Reach::Masquerade | Reach::Direct => "forward",
         };
         format!("{what}, {by}")
     }
@@ -176,6 +193,9 @@ pub fn plan(gateway: gateway::Kind, servers: &[server::Kind], filter: &str) -> V
             (Reach::OneToOne, Stated::Own),
             (Reach::OneToOne, Stated::Public),
         ] {
+            if stated == Stated::Public && !server.states_addresses() {
+                continue;
+            }
             let setup = Setup { reach, stated, server };
             cases.extend(transfers(stated).into_iter().map(|(client, mode, direction)| Case {
                 setup,

@@ -7,11 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Case;
+use super::{Case, Site};
 use crate::{
     client::{self, Transfer},
     gateway::{self, Gateway, Mode, Packets},
-    lab::Lab,
     server::Server,
 };
 
@@ -38,15 +37,15 @@ pub struct Row {
 
 /// Makes the transfer of a case and judges it.
 pub(super) fn measure(
-    lab: &Lab,
+    site: &Site<'_>,
     gateway: &Gateway<'_>,
     server: &Server,
     case: &Case,
     folder: &Path,
 ) -> Result<Measured> {
     let before = gateway.packets()?;
-    let namespace = case.setup.client_namespace(lab);
-    let transfer = client::transfer(namespace, &case.request(), server, &lab.payload, folder)?;
+    let (namespace, payload) = (case.setup.client_namespace(site), &site.lab.payload);
+    let transfer = client::transfer(namespace, &case.request(), server, payload, folder)?;
     let after = gateway.packets()?;
     let packets = before.zip(after).map(|(before, after)| after.since(before));
     if let (gateway::Kind::NatCtl(mode), Some(packets)) = (case.gateway, packets) {

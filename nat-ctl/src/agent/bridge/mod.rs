@@ -309,7 +309,7 @@ impl Bridge {
         let flow = control::flow(id, record);
         match command {
             Command::Expect(expectation) => {
-                let key = control::expectation_key(&expectation);
+                let key = control::expectation_key(&flow, &expectation.key);
                 let expires = now.saturating_add(self.expectation);
                 let value = control::expectation(&expectation, id, record, expires);
                 // Without it only the data connection fails; the dialogue can go on.
@@ -448,13 +448,7 @@ impl Tracked {
 }
 
 fn unexpect(kernel: &mut impl Kernel, flow: &alg::ControlFlow, key: &alg::ExpectationKey) {
-    // Whether it is for a connection from inside or from outside is told by who dials.
-    let translation = match flow.dials(key.from) == flow.inside {
-        true => alg::Translation::Outbound(flow.public.ip()),
-        false => alg::Translation::Inbound(key.to),
-    };
-    let key = control::expectation_key(&alg::Expectation { key: *key, translation });
-    if let Err(error) = kernel.unexpect(&key) {
+    if let Err(error) = kernel.unexpect(&control::expectation_key(flow, key)) {
         report::failed(&error);
     }
 }

@@ -58,7 +58,8 @@ impl Ranges {
 fn key(id: SessionId, record: &Session) -> Option<EncryptedKey> {
     let flow = control::flow(id, record);
     let by_rule = flow.inside == alg::Side::Server && record.rule() != RuleId::NONE;
-    by_rule.then(|| EncryptedKey::new(record.rule(), control::octets(flow.client.ip())))
+    let client = flow.seen(alg::Side::Client).ip();
+    by_rule.then(|| EncryptedKey::new(record.rule(), control::octets(client)))
 }
 
 fn write(kernel: &mut impl Kernel, key: &EncryptedKey, session: Option<SessionId>) {

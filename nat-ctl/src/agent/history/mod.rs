@@ -133,6 +133,7 @@ pub(super) mod tests {
             client: at([10, 0, 1, 2], 40000),
             server: at([198, 51, 100, 7], 21),
             public: at([203, 0, 113, 1], 50000),
+            client_public: None,
         }
     }
 

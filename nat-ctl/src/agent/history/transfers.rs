@@ -87,10 +87,14 @@ struct Transfer {
 impl Transfers {
     /// A data connection is announced: for the next transfer, or one that was asked for before.
     pub fn expected(&mut self, flow: &alg::ControlFlow, expectation: &alg::Expectation) {
-        let dials_out = matches!(expectation.translation, Translation::Outbound(_));
-        let mode = match dials_out == (flow.inside == alg::Side::Client) {
-            true => FtpMode::Passive,
-            false => FtpMode::Active,
+        let dials = match expectation.translation {
+            Translation::Inbound(_) => flow.inside.other(),
+            Translation::Outbound(_) => flow.inside,
+            Translation::Turned { dials, .. } => dials,
+        };
+        let mode = match dials {
+            alg::Side::Client => FtpMode::Passive,
+            alg::Side::Server => FtpMode::Active,
         };
         let announced = Announced { to: expectation.key.to, mode };
         let waiting = self.sessions.entry(flow.session).or_default();

@@ -410,14 +410,16 @@ fn control_flow(session: SessionId, key: &Flow6Key, flow: &Flow6) -> alg::Contro
         Zone::Inside => (alg::Side::Client, inside, outside),
         Zone::Outside => (alg::Side::Server, outside, inside),
     };
-    alg::ControlFlow { session: session.number(), inside: side, client, server, public: inside }
+    let (session, inside, public) = (session.number(), side, inside);
+    alg::ControlFlow { session, inside, client, server, public, client_public: None }
 }
 
 /// The key of an expectation in its map: it arrives from the side of who dials.
 fn expectation_key(control: &alg::ControlFlow, key: &alg::ExpectationKey) -> Expectation6Key {
-    let zone = match control.dials(key.from) == control.inside {
-        true => Zone::Inside,
-        false => Zone::Outside,
+    let zone = match control.course(key.from) {
+        alg::Course::Inward => Zone::Outside,
+        // What turns back is of IPv4: nothing else has another address to be dialled by.
+        alg::Course::Outward | alg::Course::Turned => Zone::Inside,
     };
     let port = Port::new(key.to.port());
     Expectation6Key::new(zone, TCP, octets(key.from), octets(key.to.ip()), port)

@@ -10,7 +10,7 @@ use crate::alg::{
     Command, Event,
     announcement::{Announcement, Reading, Stated},
     expect::{Expectation, ExpectationKey, Gateway, PortRequest, Translation},
-    flow::Side,
+    flow::{Course, Side},
     keyword,
     opening::{self, Promise},
     pinhole::{Kind, PinholeId},
@@ -26,10 +26,7 @@ impl Session {
         gateway: &mut dyn Gateway,
         out: &mut Vec<Command>,
     ) -> Option<PinholeId> {
-        let promise = match placed.side == self.flow.inside {
-            true => self.promise.take(),
-            false => None,
-        };
+        let promise = self.stream_mut(placed.side).promise.take();
         let (refusal, stated) = match reading {
             Reading::Nothing => match &promise {
                 Some(_) => (Refusal::CutLine, None),
@@ -47,7 +44,7 @@ impl Session {
             },
         };
         if let Some(promise) = &promise {
-            self.release(promise.port, gateway);
+            self.release(placed.side, promise.port, gateway);
         }
         if refusal != Refusal::ForeignAddress || self.policy.foreign == ForeignAddress::Refuse {
             out.push(refused(placed, refusal));
@@ -85,7 +82,7 @@ impl Session {
         if found.port < 1024 {
             return Err(Refusal::SystemPort);
         }
-        if side != self.flow.inside {
+        if !self.flow.is_inside(side) {
             return gateway.admit(self.flow.client.ip()).map(|()| found.port);
         }
         // It was admitted when its address began.
@@ -94,13 +91,13 @@ impl Session {
             return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
         }
         gateway.admit(self.flow.client.ip())?;
-        let address = self.flow.public.ip();
+        let address = self.flow.seen(side).ip();
         let stated = found.stated.as_ref().is_some_and(|stated| stated.address == address);
         let inside = self.host(side, found);
-        let claimed = self.claim(inside, Some(found.port), stated, gateway);
+        let claimed = self.claim(side, inside, Some(found.port), stated, gateway);
         let public = claimed.ok_or(Refusal::NoPublicPort)?;
         if self.change(placed, found, public).is_some_and(|change| change.at < placed.line.passed) {
-            self.release(public, gateway);
+            self.release(side, public, gateway);
             return Err(Refusal::CutLine);
         }
         Ok(public)
@@ -118,10 +115,14 @@ impl Session {
         let (side, peer) = (placed.side, placed.side.other());
         let own = SocketAddr::new(self.host(side, found), found.port);
         let from = self.flow.address(peer);
-        let address = self.flow.public.ip();
-        let (to, translation) = match side == self.flow.inside {
-            true => (SocketAddr::new(address, public), Translation::Inbound(own)),
-            false => (own, Translation::Outbound(address)),
+        let claimed = SocketAddr::new(self.flow.seen(side).ip(), public);
+        let (to, translation) = match self.flow.course(from) {
+            Course::Inward => (claimed, Translation::Inbound(own)),
+            Course::Outward => (own, Translation::Outbound(self.flow.seen(peer).ip())),
+            Course::Turned => {
+                let public = self.flow.seen(peer).ip();
+                (claimed, Translation::Turned { dials: peer, to: own, public })
+            }
         };
         let key = ExpectationKey { from, to };
         let bound = side == Side::Server && self.dialogue.transfer_waits();
@@ -132,8 +133,7 @@ impl Session {
             out.push(Command::Expect(Expectation { key, translation }));
         }
         self.dialogue.announced(found.form);
-        if side == self.flow.inside
-            && promise.is_none()
+        if promise.is_none()
             && let Some(change) = self.change(placed, found, public)
         {
             out.extend(self.apply(placed, change));
@@ -144,14 +144,15 @@ impl Session {
     /// Puts the public address in the place of an inside one that will not be served. Whether it
     /// was one, and could be replaced.
     fn hide(&mut self, placed: &Placed<'_>, stated: &Stated, gateway: &mut dyn Gateway) -> bool {
-        let inside = self.flow.address(self.flow.inside);
-        if placed.side != self.flow.inside
-            || stated.address != inside && !gateway.is_inside(stated.address)
-            || stated.address == self.flow.public.ip()
+        let own = self.flow.address(placed.side);
+        let public = self.flow.seen(placed.side).ip();
+        if !self.flow.is_inside(placed.side)
+            || stated.address != own && !gateway.is_inside(stated.address)
+            || stated.address == public
         {
             return false;
         }
-        let text = stated.separator.write(self.flow.public.ip());
+        let text = stated.separator.write(public);
         let change = Change::between(&placed.line.text, stated.span.start, stated.span.end, text);
         change.is_some_and(|change| {
             change.at >= placed.line.passed && self.apply(placed, change).is_some()
@@ -165,9 +166,9 @@ impl Session {
         found: &Announcement,
         public: u16,
     ) -> Option<Change> {
-        let address = self.flow.public.ip();
+        let address = self.flow.seen(placed.side).ip();
         let same = found.stated.as_ref().is_none_or(|stated| stated.address == address);
-        if placed.side != self.flow.inside || same && found.port == public {
+        if !self.flow.is_inside(placed.side) || same && found.port == public {
             return None;
         }
         let line = placed.line;
@@ -200,15 +201,16 @@ impl Session {
 
     pub(super) fn claim(
         &self,
+        side: Side,
         inside: IpAddr,
         port: Option<u16>,
         stated: bool,
         gateway: &mut dyn Gateway,
     ) -> Option<u16> {
-        if !self.flow.is_translated() {
+        if !self.flow.is_translated(side) {
             return port;
         }
-        let (session, public) = (self.flow.session, self.flow.public.ip());
+        let (session, public) = (self.flow.session, self.flow.seen(side).ip());
         let request = PortRequest { session, public, inside, port, stated };
         gateway.claim(&request).filter(|port| *port >= 1024)
     }
@@ -220,9 +222,9 @@ impl Session {
         other.unwrap_or(self.flow.address(side))
     }
 
-    pub(super) fn release(&self, port: u16, gateway: &mut dyn Gateway) {
-        if port != 0 && self.flow.is_translated() {
-            gateway.release(SocketAddr::new(self.flow.public.ip(), port));
+    pub(super) fn release(&self, side: Side, port: u16, gateway: &mut dyn Gateway) {
+        if port != 0 && self.flow.is_translated(side) {
+            gateway.release(SocketAddr::new(self.flow.seen(side).ip(), port));
         }
     }
 }

@@ -19,14 +19,12 @@ use crate::alg::{
 impl Session {
     /// Bytes of an argument whose new text has left already do not leave.
     pub(super) fn swallow(&mut self, side: Side, bytes: &[u8]) {
-        if side != self.flow.inside {
-            return;
-        }
-        let Some(promise) = self.promise.as_mut().filter(|promise| promise.grows) else { return };
+        let stream = self.stream_mut(side);
+        let Some(promise) = stream.promise.as_mut().filter(|promise| promise.grows) else { return };
         let swallowed = promise.swallows(bytes);
         promise.grows = swallowed == bytes.len();
-        if self.stream_mut(side).extend_edit(swallowed).is_err()
-            && let Some(promise) = &mut self.promise
+        if stream.extend_edit(swallowed).is_err()
+            && let Some(promise) = &mut stream.promise
         {
             promise.grows = false;
         }
@@ -45,7 +43,7 @@ impl Session {
             Side::Client => announcement::of_command(text),
             Side::Server => announcement::of_reply(text),
         };
-        if reading != Reading::Nothing && self.promise.is_none() {
+        if reading != Reading::Nothing && self.stream(placed.side).promise.is_none() {
             self.need_room(placed.side)?;
         }
         let before = out.len();
@@ -147,14 +145,14 @@ impl Session {
             return Err(Halt::Reset);
         }
         let Placed { side, line, start } = *placed;
-        let is_hidden = side == self.flow.inside && self.flow.is_translated();
-        if !is_hidden || self.promise.is_some() || line.truncated {
+        let is_hidden = self.flow.is_inside(side) && self.flow.is_translated(side);
+        if !is_hidden || self.stream(side).promise.is_some() || line.truncated {
             return Ok(());
         }
         if side == Side::Server && self.dialogue.is_inside_other(keyword::reply(&line.text)) {
             return Ok(());
         }
-        let public = self.flow.public.ip();
+        let public = self.flow.seen(side).ip();
         let own = self.own(side);
         let Some(opening) = opening::find(side, &line.text, &own) else { return Ok(()) };
         if opening.at < line.passed {
@@ -164,7 +162,8 @@ impl Session {
         let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none()
             && gateway.admit(self.flow.client.ip()).is_ok();
         let inside = self.flow.address(side);
-        let claimed = permitted.then(|| self.claim(inside, opening.port, false, gateway)).flatten();
+        let claim = || self.claim(side, inside, opening.port, false, gateway);
+        let claimed = permitted.then(claim).flatten();
         if opening.form == Form::Epsv && claimed.is_none() {
             return Ok(());
         }
@@ -180,14 +179,14 @@ impl Session {
         let text = opening.text(public, announced);
         let start = start.wrapping_add(span.start as u32);
         match self.stream_mut(side).edit(start, span.len(), text) {
-            Ok(()) => self.promise = Some(promise),
-            Err(_) => self.release(promise.port, gateway),
+            Ok(()) => self.stream_mut(side).promise = Some(promise),
+            Err(_) => self.release(side, promise.port, gateway),
         }
         Ok(())
     }
 
     pub(super) fn need_room(&mut self, side: Side) -> Result<(), Halt> {
-        if side != self.flow.inside || self.stream_mut(side).has_room() {
+        if !self.flow.is_inside(side) || self.stream_mut(side).has_room() {
             Ok(())
         } else {
             Err(Halt::NoRoom)

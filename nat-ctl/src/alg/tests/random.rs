@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{super::*, FIRST, Lab};
+use super::{super::*, FIRST, Lab, flow, hairpin};
 
 /// Pieces of dialogue that lead to interesting places, and bytes that lead anywhere.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
@@ -57,11 +57,11 @@ proptest! {
     /// fits, and a successor agrees.
     #[test]
     fn any_dialogue_keeps_the_invariants(
-        inside in prop::sample::select(vec![Side::Client, Side::Server]),
+        flow in prop::sample::select(vec![flow(Side::Client), flow(Side::Server), hairpin::flow()]),
         steps in prop::collection::vec((any::<bool>(), piece(), 0u32..40), 1..60),
         image_at in 0usize..60,
     ) {
-        let mut lab = Lab::new(inside);
+        let mut lab = Lab::with(Session::joined(flow, Arc::default()));
         let mut streams: [Vec<u8>; 2] = Default::default();
         let mut left: [Vec<u8>; 2] = Default::default();
         let mut open = BTreeSet::new();

@@ -3,10 +3,10 @@
 //! Invariant: pure: no map, no clock. Every answer errs on the side of keeping.
 
 use nat_common::{
-    expectation::{Expectation, ExpectationKey},
-    flow::{ICMP, TCP, Zone},
+    expectation::Expectation,
+    flow::{ICMP, TCP},
     lifetime::Timeouts,
-    port::{Endpoint, Owner, PortOwner},
+    port::{Owner, PortOwner},
     session::Session,
 };
 
@@ -81,14 +81,6 @@ pub fn port(owner: &PortOwner, used: bool, socket: impl FnOnce() -> bool) -> Ver
                 (false, true) => Verdict::Release,
             }
         }
-    }
-}
-
-/// The public port that an expectation keeps claimed: the one that is dialled from outside.
-pub fn announced(key: &ExpectationKey) -> Option<Endpoint> {
-    match key.zone() {
-        Zone::Outside => Some(Endpoint::new(key.protocol(), key.dst(), key.dport())),
-        Zone::Inside => None,
     }
 }
 

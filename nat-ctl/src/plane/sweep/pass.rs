@@ -141,7 +141,7 @@ impl Pass {
                 over.push((key, found));
             } else {
                 left = true;
-                announced.extend(decide::announced(&key).map(|endpoint| (endpoint, found)));
+                announced.extend(key.public().map(|endpoint| (endpoint, found)));
             }
         }
         for (endpoint, found) in announced {
