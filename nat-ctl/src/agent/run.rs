@@ -37,7 +37,7 @@ use super::{
 use crate::{
     api::{Call, Server},
     options::RunOptions,
-    output::InterfaceMode,
+    output::{InterfaceMode, OverloadView},
     plane::{Plane, Report, clock},
 };
 
@@ -213,6 +213,14 @@ impl Agent {
         match self.world.plane.sweep_step(now) {
             Ok(report) => {
                 if let Some(report) = report {
+                    if self.overload.make_room(report.hurried, now.seconds()) {
+                        tracing::warn!(
+                            "overload: {}: the flow table is nearly full, and flows that nobody \
+                             answers end early; `nat-ctl hosts list` and `nat-ctl flows list \
+                             --state unreplied` show whose they are",
+                            OverloadView::PRESSURE
+                        );
+                    }
                     self.end_sessions(report);
                 }
             }

@@ -123,11 +123,11 @@ impl Pass {
             && self.sessions.is_empty();
         self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
-        let Met { lines, expired, mut data, .. } = met;
+        let Met { lines, expired, hurried, mut data, .. } = met;
         data.extend(six.data);
         let unused = unused + announced.unused;
         let (flows, expired) = (lines.div_ceil(2) + six.left, expired + six.expired);
-        Ok(Report { flows, expired, unused, ended, data })
+        Ok(Report { flows, expired, hurried, unused, ended, data })
     }
 
     /// Whether any is left, and how many were over.
