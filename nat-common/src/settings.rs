@@ -35,7 +35,10 @@ pub struct Settings {
     /// Seconds of the monotonic clock at the agent's last beat; 0 after an orderly end.
     pub heartbeat: u32,
     /// Whether inside hosts are masqueraded at all: 1 or 0.
-    pub masquerade: u16,
+    pub masquerade: u8,
+    /// Whether networks are exempt from NAT: 1 or 0. They are in the map `allowed`, as those of the filter
+    /// [`crate::rule::AllowedKey::EXEMPT`].
+    pub exempt: u8,
     /// Whether interfaces that are not ours were routed before the gateway came: 1 or 0. Where they
     /// were not, forwarding is on for the gateway's sake only, and nothing of theirs passes a WAN.
     pub routes_others: u16,

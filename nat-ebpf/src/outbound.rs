@@ -141,7 +141,7 @@ struct Plan {
 
 #[derive(Clone, Copy)]
 enum PublicPort {
-    /// Its own: nobody else uses the address.
+    /// Its own: nobody else uses the address, or it is the host's.
     Own,
     /// Its own where nobody else has it: an FTP server that dials out from port 20.
     OwnIfFree,
@@ -151,7 +151,8 @@ enum PublicPort {
     Shared(u32),
 }
 
-/// Announced by an FTP session, from a host with an address of its own, or masqueraded.
+/// Announced by an FTP session, to where nothing is translated, from a host with an address of its own,
+/// or masqueraded.
 #[inline(always)]
 fn plan<T: Tables>(
     tables: &mut T,
@@ -172,6 +173,10 @@ fn plan<T: Tables>(
             rule: expectation.rule(),
             kin: Kin::Related(expectation.session()),
         });
+    }
+    if tables.is_exempt(key.dst()) {
+        let (address, port, rule) = (key.src(), PublicPort::Own, RuleId::NONE);
+        return Ok(Plan { address, port, rule, kin: Kin::Plain });
     }
     let settings = tables.settings();
     let kin = if headers.kind == Transport::Tcp && settings.is_control_port(key.dport()) {

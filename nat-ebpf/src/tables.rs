@@ -19,7 +19,7 @@ use nat_common::{
     port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     record::Use,
-    rule::{Forward, OneToOne, RuleId},
+    rule::{AllowedKey, Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
@@ -218,6 +218,11 @@ pub trait Tables {
     fn forward(&self, public: &Endpoint) -> Option<Forward>;
     /// Whether a filter lets a remote address in.
     fn allowed(&self, filter: u32, remote: [u8; 4]) -> bool;
+    /// Whether packets to and from a remote address are not translated.
+    #[inline(always)]
+    fn is_exempt(&self, remote: [u8; 4]) -> bool {
+        self.settings().exempt != 0 && self.allowed(AllowedKey::EXEMPT, remote)
+    }
     /// The encrypted control session that a client holds through a rule.
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId>;
     /// The public address of an inside host that has one of its own.

@@ -12,7 +12,7 @@ use std::{
 use nat_common::settings::{self, CONTROL_PORTS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::alg::pinhole::PINHOLES;
+use crate::{alg::pinhole::PINHOLES, rules::Cidr};
 
 /// Other addresses of a server: each takes an expectation for each PORT.
 const DATA_ADDRESSES: usize = 4;
@@ -199,6 +199,17 @@ pub(super) fn denied_commands<'de, D: Deserializer<'de>>(
     match words.iter().find(|word| !is_command(word)) {
         Some(word) => Err(D::Error::custom(format_args!("'{word}' is no command of FTP"))),
         None => Ok(words.iter().map(|word| word.to_ascii_uppercase()).collect()),
+    }
+}
+
+/// Networks that are exempt from NAT.
+pub(super) fn exempt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    let networks = Vec::<Cidr>::deserialize(deserializer)?;
+    match networks.iter().find(|network| network.network().is_ipv6()) {
+        Some(six) => Err(D::Error::custom(format_args!(
+            "exempt '{six}': nothing of IPv6 is translated, so nothing is exempt from that"
+        ))),
+        None => Ok(networks),
     }
 }
 

@@ -80,6 +80,17 @@ expectations = 65536
 }
 
 #[test]
+fn networks_of_ipv4_may_be_exempt_from_nat() {
+    let config = parse("[masquerade]\nexempt = [\"10.8.0.0/16\", \"192.0.2.7\"]\n");
+    let said: Vec<String> = config.masquerade.exempt.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["10.8.0.0/16", "192.0.2.7/32"]);
+    assert_eq!(Config::parse(&config.text().expect("text")).expect("a sound file"), config);
+    let (line, _, why) = mistake("[masquerade]\nexempt = [\"2001:db8::/32\"]\n");
+    assert_eq!(line, 2);
+    assert!(why.contains("nothing of IPv6 is translated"), "{why}");
+}
+
+#[test]
 fn the_dashboards_names_are_understood() {
     let ours = parse(
         r#"

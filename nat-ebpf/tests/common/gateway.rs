@@ -113,6 +113,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
     state.settings = Settings {
         heartbeat: START,
         masquerade: masquerade.into(),
+        exempt: 0,
         routes_others: 1,
         epoch: EPOCH,
         mapping: Mapping::EndpointIndependent as u16,

@@ -4,6 +4,7 @@ pub use crate::common::gateway::*;
 use crate::model::{self, Forward, Holder, Model, Owned, Place};
 use nat_common::{
     flow::{TCP, UDP},
+    rule::AllowedKey,
     settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::host::{Limits, Memory, World};
@@ -59,6 +60,7 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         forwards,
         filters: FILTERS.to_vec(),
         one_to_one: vec![(ONE_TO_ONE, OWN, 5)],
+        exempt: vec![],
         expectations: Vec::new(),
         connections: Vec::new(),
         owned,
@@ -86,6 +88,14 @@ impl Gateway {
         }
         self.memory.state().settings.mss_fits = Settings::mss_of(mtu as u32);
         self.model.inside_mtu = mtu;
+    }
+
+    /// Nothing is translated to and from this network.
+    pub fn exempt(&mut self, network: [u8; 4], bits: u32) {
+        let mut state = self.memory.state();
+        state.settings.exempt = 1;
+        state.allowed.push((AllowedKey::EXEMPT, network, bits));
+        self.model.exempt.push((network, bits));
     }
 
     /// The same with another behaviour.

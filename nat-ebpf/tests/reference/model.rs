@@ -183,6 +183,8 @@ pub struct Model {
     pub forwards: Vec<Forward>,
     pub filters: Vec<(u32, Address, u32)>,
     pub one_to_one: Vec<(Address, Address, u32)>,
+    /// Networks to and from which nothing is translated.
+    pub exempt: Vec<(Address, u32)>,
     pub expectations: Vec<Expectation>,
     pub connections: Vec<Connection>,
     pub owned: Vec<Owned>,
@@ -476,6 +478,10 @@ impl Model {
             (Zone::Inside, _) if self.is_alive() => Ok(Expected::Punt),
             (Zone::Inside, _) => Err(FragmentAlone),
             (Zone::Outside, Place::Wan | Place::Elsewhere) => Ok(Expected::Pass),
+            (Zone::Outside, Place::Inside) if self.is_exempt(spec.src) && self.is_alive() => {
+                Ok(Expected::Punt)
+            }
+            (Zone::Outside, Place::Inside) if self.is_exempt(spec.src) => Err(FragmentAlone),
             (Zone::Outside, Place::Inside | Place::Nowhere | Place::TooBig) => Err(Unsolicited),
         }
     }
@@ -911,6 +917,8 @@ impl Model {
                     false => self.public_port(protocol, src, dst, address, chosen)?,
                 };
                 ((address, port), expected.rule, Kin::Related(expected.session))
+            } else if self.is_exempt(spec.dst) {
+                (src, 0, Kin::Plain)
             } else if let Some(host) = self.one_to_one.iter().find(|host| host.0 == spec.src) {
                 ((host.1, sport), host.2, plain)
             } else if !self.masquerade {
@@ -1034,9 +1042,17 @@ impl Model {
                 }
                 _ => Ok(None),
             },
+            Place::Inside if self.is_exempt(spec.src) => {
+                Self::may_begin(spec)?;
+                self.begin(Zone::Outside, protocol, (src, dst), (src, dst), 0, Kin::Plain).map(Some)
+            }
             Place::Inside | Place::Nowhere | Place::TooBig => Err(Unsolicited),
             Place::Wan | Place::Elsewhere => Ok(None),
         }
+    }
+
+    fn is_exempt(&self, remote: Address) -> bool {
+        self.exempt.iter().any(|(network, bits)| within(remote, *network, *bits))
     }
 
     /// The forward for a public end: exact before protocol before address.

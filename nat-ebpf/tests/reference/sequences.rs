@@ -527,6 +527,16 @@ proptest! {
     }
 
     #[test]
+    fn to_and_from_exempt_networks_nothing_is_translated_and_everything_else_is(
+        steps in prop::collection::vec(step(), 1..60),
+        masquerade in any::<bool>(),
+    ) {
+        let mut gateway = gateway::gateway(64, masquerade, Some(PUBLIC));
+        gateway.exempt([198, 51, 100, 0], 30);
+        play(gateway, &steps);
+    }
+
+    #[test]
     fn without_masquerade_or_without_address_only_rules_let_out(
         steps in prop::collection::vec(step(), 1..30),
         masquerade in any::<bool>(),

@@ -77,6 +77,12 @@ impl Story<'_> {
         let rule = told.rule.as_deref();
         let by = match (is_known, rule, self.key.zone()) {
             (true, Some(rule), _) => format!("it came in by rule '{rule}'"),
+            (true, None, _) if leaves_as_it_is(&self.key, flow) => {
+                "nothing of it is translated: its remote network is exempt".to_owned()
+            }
+            (false, None, _) if leaves_as_it_is(&self.key, flow) => {
+                "its remote network is exempt from NAT: it begins a flow".to_owned()
+            }
             (true, None, _) => "no rule made it: it is masqueraded, or was announced".to_owned(),
             (false, Some(rule), Zone::Outside) => {
                 let public = self.leads();
@@ -130,6 +136,9 @@ impl Story<'_> {
                 )
             }
             (false, Some(rule)) => format!("a change of rule '{rule}'"),
+            (false, None) if leaves_as_it_is(&self.key, flow) => {
+                "[masquerade] exempt of the configuration".to_owned()
+            }
             (false, None) if self.key.zone() == Zone::Inside => {
                 "a one-to-one rule for the host; [masquerade] of the configuration".to_owned()
             }
@@ -228,6 +237,12 @@ impl Story<'_> {
                 && (hosts(session.original()) || hosts(session.reply()))
         })
     }
+}
+
+/// Whether nothing of the packets with this key is translated.
+fn leaves_as_it_is(key: &FlowKey, flow: &Flow) -> bool {
+    let rewrite = flow.rewrite();
+    (rewrite.src(), rewrite.dst()) == (key.src(), key.dst())
 }
 
 /// What every packet that is dropped for it is told.
