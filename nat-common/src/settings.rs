@@ -24,6 +24,8 @@ pub enum Filtering {
     AddressAndPortDependent = 0,
     /// Anybody.
     EndpointIndependent = 1,
+    /// Remote addresses that it has sent to, from any port.
+    AddressDependent = 2,
 }
 
 /// Settings of the data plane.
@@ -104,6 +106,12 @@ impl Settings {
     #[inline(always)]
     pub const fn lets_anybody_in(&self) -> bool {
         self.filtering == Filtering::EndpointIndependent as u16
+    }
+
+    /// Whether remote addresses may send to it from any port that it has sent to.
+    #[inline(always)]
+    pub const fn filters_by_address(&self) -> bool {
+        self.filtering == Filtering::AddressDependent as u16
     }
 
     /// Whether the agent was at work within the last [`crate::layout::HEARTBEAT_STALE`] seconds.

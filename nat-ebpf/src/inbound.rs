@@ -1,5 +1,4 @@
-//! New flows from outside: expected ones, those that a forward or endpoint-independent filtering lets
-//! in, those of networks that are exempt from NAT, and the gateway's own.
+//! New flows from outside: expected ones, those that a forward or filtering by less than port lets in, those of networks that are exempt from NAT, and the gateway's own.
 
 use crate::{
     headers::{Headers, Transport},
@@ -138,7 +137,7 @@ pub fn enter<T: Tables>(
     })
 }
 
-/// Enters by the mapping of an inside endpoint, where anybody may (RFC 4787 section 5). Ports that are
+/// Enters by the mapping of an inside endpoint, where its sender may (RFC 4787 section 5). Ports that are
 /// shared lead to nobody but by their flows.
 #[inline(always)]
 fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option<Entry> {
@@ -153,7 +152,10 @@ fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option
         | Transport::FirstFragment
         | Transport::LaterFragment => false,
     };
-    if !begins || !tables.settings().lets_anybody_in() {
+    let settings = tables.settings();
+    let lets_in = settings.lets_anybody_in()
+        || settings.filters_by_address() && tables.is_contact(&key.destination(), key.src());
+    if !begins || !lets_in {
         return None;
     }
     let number = tables.address_number(key.dst())?;

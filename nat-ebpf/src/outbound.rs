@@ -80,6 +80,11 @@ fn leave<T: Tables>(
 ) -> Result<Admission, Reason> {
     let plan = plan(tables, headers, key, wan, now)?;
     let (mut port, number) = choose(tables, key, &plan)?;
+    // A port that others share lets nobody in.
+    let mut own = match plan.port {
+        PublicPort::Mapped(_) if tables.settings().filters_by_address() => port,
+        _ => None,
+    };
     // A host with an address of its own leaves by the uplink of that, which its first packet finds.
     let uplink = tables.uplink(plan.address);
     let epoch = if uplink == 0 || uplink == hop.ifindex { epoch } else { None };
@@ -88,14 +93,20 @@ fn leave<T: Tables>(
         if let Some(port) = port {
             let rewrite = Rewrite::source(key, plan.address, port);
             match pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now) {
-                Ok(()) => return Ok(Admission::Flow),
+                Ok(()) => {
+                    if let Some(port) = own {
+                        let public = Endpoint::new(key.protocol(), plan.address, port);
+                        tables.note_contact(&public, key.dst(), now);
+                    }
+                    return Ok(Admission::Flow);
+                }
                 // Another inside endpoint has the answers of that remote end.
                 Err(Reason::TupleTaken) if number.is_some() => {}
                 Err(reason) => return Err(reason),
             }
         }
         let number = number.ok_or(Reason::TupleTaken)?;
-        port = Some(tables.shared_port(key, plan.address, number)?);
+        (port, own) = (Some(tables.shared_port(key, plan.address, number)?), None);
     }
     // Another CPU has taken it meanwhile, and the one after it.
     Err(Reason::FlowBusy)

@@ -223,6 +223,10 @@ pub trait Tables {
     fn is_exempt(&self, remote: [u8; 4]) -> bool {
         self.settings().exempt != 0 && self.allowed(AllowedKey::EXEMPT, remote)
     }
+    /// Notes that whoever is seen as `public` has sent to `remote`.
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32);
+    /// Whether it has.
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool;
     /// The encrypted control session that a client holds through a rule.
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId>;
     /// The public address of an inside host that has one of its own.

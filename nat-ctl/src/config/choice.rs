@@ -1,7 +1,6 @@
 //! The choices of the file that are words.
 //!
-//! Invariant: a word that stands for something this version does not do is refused with "not
-//! supported yet", never taken for something else.
+//! Invariant: a word that is no choice is refused, never taken for something else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +34,8 @@ pub enum Mapping {
 pub enum Filtering {
     /// The very address and port that were sent to (RFC 4787, 5).
     AddressAndPortDependent,
+    /// The very address that was sent to, from any port.
+    AddressDependent,
     /// Anybody.
     EndpointIndependent,
 }
@@ -79,14 +80,11 @@ impl<'de> Deserialize<'de> for Filtering {
         let word = String::deserialize(deserializer)?;
         match word.as_str() {
             "address-and-port-dependent" => Ok(Self::AddressAndPortDependent),
+            "address-dependent" => Ok(Self::AddressDependent),
             "endpoint-independent" => Ok(Self::EndpointIndependent),
-            "address-dependent" => Err(D::Error::custom(
-                "filtering 'address-dependent' is not supported yet: take \
-                 'address-and-port-dependent' or 'endpoint-independent'",
-            )),
             _ => Err(D::Error::custom(format_args!(
-                "filtering '{word}' is not a choice: 'address-and-port-dependent' or \
-                 'endpoint-independent'"
+                "filtering '{word}' is not a choice: 'address-and-port-dependent', \
+                 'address-dependent' or 'endpoint-independent'"
             ))),
         }
     }
@@ -157,6 +155,7 @@ impl From<Filtering> for u16 {
             Filtering::AddressAndPortDependent => {
                 settings::Filtering::AddressAndPortDependent as Self
             }
+            Filtering::AddressDependent => settings::Filtering::AddressDependent as Self,
             Filtering::EndpointIndependent => settings::Filtering::EndpointIndependent as Self,
         }
     }

@@ -338,11 +338,12 @@ impl Config {
             return Err(Mistake::at(text, "denied_commands", why));
         }
         let Masquerade { mapping, filtering, .. } = &config.masquerade;
-        if let (Mapping::AddressAndPortDependent, Filtering::EndpointIndependent) =
-            (mapping, filtering)
+        if *mapping == Mapping::AddressAndPortDependent
+            && *filtering != Filtering::AddressAndPortDependent
         {
-            let why = "filtering 'endpoint-independent' needs mapping 'endpoint-independent': a \
-                       port that is shared by remote end leads nobody else in";
+            let why = "filtering by less than address and port needs mapping \
+                       'endpoint-independent': a port that is shared by remote end leads nobody \
+                       else in";
             return Err(Mistake::at(text, "filtering", why));
         }
         Ok(config)

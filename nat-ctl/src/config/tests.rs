@@ -150,10 +150,7 @@ fn a_mistake_is_shown_with_its_place() {
 }
 
 #[test]
-fn what_the_gateway_does_not_do_yet_is_refused() {
-    let (line, _, why) = mistake("[masquerade]\nfiltering = \"address-dependent\"\n");
-    assert!(why.contains("not supported yet"), "{why}");
-    assert_eq!(line, 2);
+fn what_is_no_choice_is_refused() {
     let (_, _, why) = mistake("[masquerade]\nmapping = \"sideways\"\n");
     assert!(why.contains("not a choice"), "{why}");
 }
@@ -169,12 +166,16 @@ fn mapping_and_filtering_are_chosen_by_their_words() {
     let chosen = parse("[masquerade]\nfiltering = \"endpoint-independent\"\n");
     assert_eq!(chosen.masquerade.mapping, Mapping::EndpointIndependent);
     assert_eq!(chosen.masquerade.filtering, Filtering::EndpointIndependent);
+    let chosen = parse("[masquerade]\nfiltering = \"address-dependent\"\n");
+    assert_eq!(chosen.masquerade.filtering, Filtering::AddressDependent);
     let (_, _, why) = mistake("[masquerade]\nfiltering = \"sideways\"\n");
     assert!(why.contains("not a choice"), "{why}");
-    let both = "[masquerade]\nmapping = \"address-and-port-dependent\"\n\
-                filtering = \"endpoint-independent\"\n";
-    let (line, _, why) = mistake(both);
-    assert!(line == 3 && why.contains("needs mapping"), "{line}: {why}");
+    for filtering in ["endpoint-independent", "address-dependent"] {
+        let (line, _, why) = mistake(&format!(
+            "[masquerade]\nmapping = \"address-and-port-dependent\"\nfiltering = \"{filtering}\"\n"
+        ));
+        assert!(line == 3 && why.contains("needs mapping"), "{line}: {why}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use nat_common::{
+    contact::{self, Contact},
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
     flow_table::STRIPES,
@@ -130,6 +131,10 @@ pub static FORWARDS: HashMap<Endpoint, Forward, 131072, ON_DEMAND> = HashMap::ne
 /// Remote networks that filters of rules let in.
 #[btf_map(name = "allowed")]
 pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
+/// Remote addresses that inside endpoints have sent to, where filtering goes by them.
+#[btf_map(name = "contacts")]
+pub static CONTACTS: HashMap<Contact, u32, { contact::CONTACTS as usize }, ON_DEMAND> =
+    HashMap::new();
 /// Clients that hold an encrypted control session through a rule: to them its passive range is open.
 #[btf_map(name = "encrypted")]
 pub static ENCRYPTED: HashMap<EncryptedKey, SessionId, SESSIONS, ON_DEMAND> = HashMap::new();

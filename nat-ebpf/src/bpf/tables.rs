@@ -276,6 +276,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32) {
+        global::nat_note_contact(public.word(), u32::from_ne_bytes(remote), now);
+    }
+
+    #[inline(always)]
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool {
+        global::nat_is_contact(public.word(), u32::from_ne_bytes(remote)) != 0
+    }
+
+    #[inline(always)]
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {
         // SAFETY: copied at once, four bytes.
         unsafe { maps::ENCRYPTED.get(EncryptedKey::new(rule, client)) }.copied()

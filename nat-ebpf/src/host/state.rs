@@ -3,6 +3,7 @@
 use super::tables::STRIPES;
 use crate::{public_port::PROBES, tables::Refused};
 use nat_common::{
+    contact::Contact,
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
@@ -100,6 +101,8 @@ pub struct State {
     pub forwards: HashMap<Endpoint, Forward>,
     /// Remote networks by number of the filter: network and bits of its prefix.
     pub allowed: Vec<(u32, [u8; 4], u32)>,
+    /// Remote addresses that inside endpoints have sent to, where filtering goes by them.
+    pub contacts: HashMap<Contact, u32>,
     /// Clients that hold an encrypted control session through a rule.
     pub encrypted: HashMap<EncryptedKey, SessionId>,
     /// Public address of inside hosts.

@@ -11,6 +11,7 @@ use crate::{
     tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
@@ -330,6 +331,15 @@ impl<'a> Tables for HostTables<'a> {
             let differ = u32::from_be_bytes(remote) ^ u32::from_be_bytes(*network);
             *number == filter && differ.checked_shr(32 - bits).unwrap_or(0) == 0
         })
+    }
+
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32) {
+        let contact = Contact::new(*public, remote);
+        self.at(Operation::WritePort).contacts.insert(contact, now);
+    }
+
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool {
+        self.at(Operation::Port).contacts.contains_key(&Contact::new(*public, remote))
     }
 
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {

@@ -44,6 +44,8 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         masquerade,
         by_remote_end: false,
         anybody: false,
+        by_address: false,
+        contacts: vec![],
         public,
         pool: POOL.to_vec(),
         control_ports: vec![21, 2121],
@@ -105,6 +107,7 @@ impl Gateway {
         drop(state);
         self.model.by_remote_end = mapping == Mapping::AddressAndPortDependent;
         self.model.anybody = filtering == Filtering::EndpointIndependent;
+        self.model.by_address = filtering == Filtering::AddressDependent;
         self
     }
 }

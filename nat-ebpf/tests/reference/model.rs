@@ -175,6 +175,10 @@ pub struct Model {
     pub by_remote_end: bool,
     /// Anybody may send to a port that an inside end has.
     pub anybody: bool,
+    /// Remote addresses may that the inside end has sent to.
+    pub by_address: bool,
+    /// Public ends, and where the inside has sent to as those.
+    pub contacts: Vec<(u8, End, Address)>,
     pub public: Option<Address>,
     pub pool: Vec<u16>,
     pub control_ports: Vec<u16>,
@@ -935,6 +939,15 @@ impl Model {
         };
         let begun = self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin)?;
         self.connections[begun.0].led[0] = led;
+        let has = |o: &Owned| {
+            (o.protocol, o.public, o.inside) == (protocol, public, src)
+                && o.holder == Holder::Masquerade
+        };
+        let contact = (protocol, public, dst.0);
+        let is_masqueraded = !matches!(kin, Kin::Related(_)) && self.owned.iter().any(has);
+        if self.by_address && is_masqueraded && !self.contacts.contains(&contact) {
+            self.contacts.push(contact);
+        }
         Ok(Some(begun))
     }
 
@@ -1023,7 +1036,8 @@ impl Model {
             Body::Udp { .. } => true,
             Body::Icmp { .. } | Body::Other { .. } => false,
         };
-        let may_enter = self.anybody && opens;
+        let known = self.contacts.contains(&(protocol, dst, spec.src));
+        let may_enter = opens && (self.anybody || self.by_address && known);
         let is_owner = |o: &&mut Owned| {
             (o.protocol, o.public) == (protocol, dst) && o.holder == Holder::Masquerade
         };

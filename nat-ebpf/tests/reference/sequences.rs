@@ -12,6 +12,7 @@ use crate::{
     model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{self, ExpectationKey},
     flow::{FlowKey, Zone},
@@ -386,6 +387,17 @@ fn sweep(gateway: &mut Gateway) {
         let owned = model.owned.iter().find(|o| endpoint(o.protocol, o.public) == *public);
         owned.map(|owned| owned.idle)
     };
+    // What has no connection from inside is no contact any more.
+    let dials = |contact: &(u8, End, [u8; 4])| {
+        connections.iter().any(|it| {
+            (it.from, it.protocol, it.leaves.0, it.leaves.1.0)
+                == (Zone::Inside, contact.0, contact.1, contact.2)
+        })
+    };
+    model.contacts.retain(dials);
+    let left = model.contacts.iter().map(|it| Contact::new(endpoint(it.0, it.1), it.2));
+    let left: HashSet<Contact> = left.collect();
+    state.contacts.retain(|contact, _| left.contains(contact));
     state.ports.retain(|public, _| idle(public).is_some());
     for (public, owner) in &mut state.ports {
         *owner = owner.idle(idle(public) == Some(true));
@@ -497,10 +509,12 @@ proptest! {
     fn every_choice_of_mapping_and_filtering_is_what_the_model_says(
         steps in prop::collection::vec(step(), 1..60),
         by_remote_end in any::<bool>(),
+        by_address in any::<bool>(),
     ) {
-        let (mapping, filtering) = match by_remote_end {
-            true => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
-            false => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
+        let (mapping, filtering) = match (by_remote_end, by_address) {
+            (true, _) => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
+            (false, true) => (Mapping::EndpointIndependent, Filtering::AddressDependent),
+            (false, false) => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
         };
         play(gateway::gateway(64, true, Some(PUBLIC)).behaving(mapping, filtering), &steps);
     }

@@ -97,8 +97,8 @@ impl Story<'_> {
                 format!("rule '{rule}' gives the host its public address: it begins a flow")
             }
             (false, None, Zone::Outside) => {
-                "its destination is the public port of an inside endpoint, and filtering lets anybody \
-                 in: it begins a flow"
+                "its destination is the public port of an inside endpoint, and filtering lets its \
+                 sender in: it begins a flow"
                     .to_owned()
             }
             (false, None, Zone::Inside) => "masquerade takes it: it begins a flow".to_owned(),

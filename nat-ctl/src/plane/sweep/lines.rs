@@ -16,7 +16,7 @@ use nat_common::{
     tcp,
 };
 
-use super::{decide, marks::Marks, pressure::Pressure, tally::Tally};
+use super::{contacts::Contacts, decide, marks::Marks, pressure::Pressure, tally::Tally};
 use crate::plane::{
     clock::Now,
     flow_memory::FlowMemory,
@@ -42,6 +42,8 @@ pub struct Walk {
     expired: u64,
     hurried: u64,
     pressure: Pressure,
+    /// Contacts of flows that were met.
+    contacts: Contacts,
     /// Places of sessions whose control connections were met.
     sessions: BTreeSet<u32>,
     /// Lines of data connections that were met.
@@ -72,6 +74,8 @@ pub struct Met {
     pub expired: u64,
     /// Flows that nobody had answered, and that had to make room.
     pub hurried: u64,
+    /// Contacts of flows that were met.
+    pub contacts: Contacts,
     /// Places of sessions whose control connections were met.
     pub sessions: BTreeSet<u32>,
     /// Lines of data connections that were met.
@@ -82,6 +86,11 @@ impl Walk {
     /// Whether the next slice begins a walk.
     pub fn begins(&self) -> bool {
         self.next == 0
+    }
+
+    /// Before the first slice of a walk: what it is to meet beside flows.
+    pub fn begin(&mut self, contacts: Contacts) {
+        self.contacts = contacts;
     }
 
     /// One slice; gives what was met with the last one.
@@ -124,7 +133,8 @@ impl Walk {
         self.pressure.settle(used, places);
         let hurried = std::mem::take(&mut self.hurried);
         let (sessions, data) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.data));
-        Met { lines: used, expired, hurried, sessions, data }
+        let contacts = std::mem::take(&mut self.contacts);
+        Met { lines: used, expired, hurried, contacts, sessions, data }
     }
 
     fn line(
@@ -159,6 +169,7 @@ impl Walk {
         self.used.1 += 1;
         tally.add(&record);
         marks.add(&record.public());
+        self.contacts.add(&record);
         if let Some(place) = record.flow().control_session().and_then(|session| session.index()) {
             self.sessions.insert(place);
         }

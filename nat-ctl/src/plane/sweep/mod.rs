@@ -9,13 +9,14 @@
 //!                           with the last slice: expectations, ports, sessions (pass.rs) --Report-->
 //!                           (decide.rs says what; marks.rs: which ports were seen in use;
 //!                            tally.rs: whose flows;
-//!                            pressure.rs: who has to make room)
+//!                            pressure.rs: who has to make room; contacts.rs: who may send back)
 //! ```
 //!
 //! A thread of its own reads the tables, so that a million flows do not hold up the event loop. A
 //! step is a few milliseconds long, whatever is in the table; a whole table has a few steps, the
 //! fewer the fuller it is; and while there is nothing to sweep, no line is read.
 
+mod contacts;
 pub mod decide;
 mod lines;
 mod marks;
