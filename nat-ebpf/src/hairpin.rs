@@ -10,7 +10,7 @@
 //! ```
 
 use crate::{
-    headers::Headers,
+    headers::{Headers, Transport},
     inbound::{self, Entry},
     packet::Packet,
     pair::{self, Kin},
@@ -51,6 +51,10 @@ pub fn admit<P: Packet, T: Tables>(
         key.dport(),
     );
     let Some(entry) = entry(tables, headers, &outer, now)? else { return Ok(Admission::Stack) };
+    // Without ports hosts behind one address cannot be told apart.
+    if headers.kind == Transport::Other && identity.number.is_some() {
+        return Err(Reason::Protocol);
+    }
     tables.open_host(key.src())?;
     let made = turn(tables, key, &identity, &entry, now);
     if made.is_err() {

@@ -201,6 +201,10 @@ fn plan<T: Tables>(
     if settings.masquerade == 0 {
         return Err(Reason::NotMasqueraded);
     }
+    // Without ports hosts behind one address cannot be told apart.
+    if headers.kind == Transport::Other {
+        return Err(Reason::Protocol);
+    }
     let (address, number) = wan.public().ok_or(Reason::NoPublicAddress)?;
     let port = match settings.maps_by_remote_end() {
         true => PublicPort::Shared(number),

@@ -372,7 +372,7 @@ pub struct OneToOneView {
 /// One `--inbound`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundView {
-    /// `any`, `tcp`, `udp` or `icmp`.
+    /// `any`, or one as in flows.
     pub protocol: InboundProtocol,
     /// Ports; null: all of the protocol.
     pub ports: Option<PortsView>,

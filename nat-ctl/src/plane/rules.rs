@@ -239,7 +239,7 @@ mod tests {
     fn entry(port: Option<u16>, allow: &[&str]) -> ForwardEntry {
         ForwardEntry {
             public: Ipv4Addr::new(203, 0, 113, 1),
-            protocol: Some(Protocol::Tcp),
+            protocol: Some(Protocol::Tcp.into()),
             port,
             to: Ipv4Addr::new(10, 0, 0, 5),
             to_port: port,

@@ -4,7 +4,6 @@ pub use crate::common::gateway::*;
 use crate::model::{self, Forward, Holder, Model, Owned, Place};
 use nat_common::{
     flow::{TCP, UDP},
-    rule::AllowedKey,
     settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::host::{Limits, Memory, World};
@@ -92,12 +91,11 @@ impl Gateway {
         self.model.inside_mtu = mtu;
     }
 
-    /// Nothing is translated to and from this network.
-    pub fn exempt(&mut self, network: [u8; 4], bits: u32) {
-        let mut state = self.memory.state();
-        state.settings.exempt = 1;
-        state.allowed.push((AllowedKey::EXEMPT, network, bits));
-        self.model.exempt.push((network, bits));
+    /// Nothing is translated to and from [`EXEMPT`].
+    pub fn exempting(mut self) -> Self {
+        self.memory.state().settings.exempt = 1;
+        self.model.exempt.push(EXEMPT);
+        self
     }
 
     /// The same with another behaviour.

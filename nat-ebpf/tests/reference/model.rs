@@ -6,7 +6,7 @@
 //! here too, and a connection names them by the order in which they came up.
 
 use crate::common::frame::{
-    ACK, Body, DONT, ECHO, FIN, ICMP, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
+    ACK, Body, DONT, ECHO, FIN, ICMP, MORE, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
 };
 use nat_common::{
     flow::Zone,
@@ -285,7 +285,8 @@ impl Quoted {
             (TCP | UDP, _) => (word(segment)?, word(segment + 2)?),
             (ICMP, ECHO) => (word(segment + 4)?, 0),
             (ICMP, 0) => (0, word(segment + 4)?),
-            _ => return None,
+            (ICMP, _) => return None,
+            _ => (0, 0),
         };
         Some(Self { protocol, src: (address(12), sport), dst: (address(16), dport), segment })
     }
@@ -295,6 +296,9 @@ impl Quoted {
         quote[12..16].copy_from_slice(&src.0);
         quote[16..20].copy_from_slice(&dst.0);
         let segment = &mut quote[self.segment..];
+        if !matches!(self.protocol, TCP | UDP | ICMP) {
+            return;
+        }
         if self.protocol == ICMP {
             let identifier = if segment[0] == ECHO { src.1 } else { dst.1 };
             segment[4..6].copy_from_slice(&identifier.to_be_bytes());
@@ -382,7 +386,9 @@ impl Model {
             Err(Some(refused)) => return Err(refused),
             Err(None) if zone == Zone::Inside => {
                 let fits = spec.length() <= 1500 || self.place(dst.0) != Place::Wan;
-                let may = spec.fragment & DONT == 0 && spec.ttl > 1 && self.is_alive();
+                // A piece of a protocol without ports is no fragment here, but one all the same.
+                let is_whole = spec.fragment & (MORE | 0x1fff) == 0;
+                let may = spec.fragment & DONT == 0 && is_whole && spec.ttl > 1 && self.is_alive();
                 if fits || !may || connection.kin == Kin::Control {
                     return Ok(Expected::Pass);
                 }
@@ -756,7 +762,7 @@ impl Model {
         if spec.is_later_fragment() {
             return None;
         }
-        if let Body::Other { .. } | Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body {
+        if let Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body {
             return None;
         }
         let (sport, dport) = ports(&spec.body);
@@ -885,7 +891,9 @@ impl Model {
             Body::Tcp { .. } => Err(NoSyn),
             Body::Udp { .. } | Body::Icmp { kind: ECHO, .. } => Ok(()),
             Body::Icmp { .. } => Err(IcmpType),
-            Body::Other { .. } => Err(Protocol),
+            // DCCP, AH, UDP-Lite.
+            Body::Other { protocol: 33 | 51 | 136 } => Err(Protocol),
+            Body::Other { .. } => Ok(()),
         }
     }
 
@@ -927,6 +935,8 @@ impl Model {
                 ((host.1, sport), host.2, plain)
             } else if !self.masquerade {
                 return Err(NotMasqueraded);
+            } else if let Body::Other { .. } = spec.body {
+                return Err(Protocol);
             } else {
                 let address = self.public.ok_or(NoPublicAddress)?;
                 let port = self.public_port(protocol, src, dst, address, chosen)?;
@@ -990,6 +1000,7 @@ impl Model {
         };
         let public = match own {
             Some(own) => (own, sport),
+            None if matches!(spec.body, Body::Other { .. }) => return Err(Protocol),
             None => (address, self.mapping(protocol, src, address, chosen)?),
         };
         if (to, public) == (src, dst) {

@@ -16,7 +16,7 @@ use nat_ebpf::host::{State, Verdict};
 
 use crate::alg;
 use crate::plane::route::Way;
-use crate::rules::Protocol;
+use crate::rules::{FlowProtocol, Protocol};
 
 /// What there is to tell from.
 pub struct Story<'a> {
@@ -254,10 +254,10 @@ pub fn by_reason(reason: Reason, told: &mut Told) {
 /// `tcp 203.0.113.1:21`, `all of tcp on 203.0.113.1`.
 fn place(key: &Endpoint) -> String {
     let address = Ipv4Addr::from(key.address());
-    match (Protocol::from_number(key.protocol()), key.port().number()) {
-        (Some(protocol), 0) => format!("all of {protocol} on {address}"),
-        (Some(protocol), port) => format!("{protocol} {address}:{port}"),
-        (None, _) => format!("all of {address}"),
+    match (key.protocol(), key.port().number()) {
+        (0, _) => format!("all of {address}"),
+        (number, 0) => format!("all of {} on {address}", FlowProtocol::from_number(number)),
+        (number, port) => format!("{} {address}:{port}", FlowProtocol::from_number(number)),
     }
 }
 
