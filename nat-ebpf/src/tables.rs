@@ -292,6 +292,10 @@ pub trait Tables {
     where
         Self: Sized;
 
+    /// Whether the sender of a packet that was refused at `now` may be told so; `takes` is 1 for who tells
+    /// it, and 0 for who asks.
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool;
+
     /// Counts an event.
     fn count(&mut self, counter: Counter);
     /// Counts a drop.

@@ -88,7 +88,10 @@ fn networks_that_are_exempt_are_reached_and_reach_untranslated_and_all_else_is_t
         .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
     let packet = ["explain", "--protocol", "udp", "10.0.1.2:5000", "10.8.0.1:53"];
     let told = gateway.json(&packet).expect("an explanation");
-    assert_eq!((&told["leaves"]["src"], &told["leaves"]["sport"]), (&"10.0.1.2".into(), &5000.into()));
+    assert_eq!(
+        (&told["leaves"]["src"], &told["leaves"]["sport"]),
+        (&"10.0.1.2".into(), &5000.into())
+    );
     assert!(told["because"].to_string().contains("exempt from NAT"), "{told}");
     gateway.stop().expect("an end");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    io::ErrorKind,
     net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -73,7 +74,11 @@ fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
         let before = gateway.dropped("ports-exhausted").expect("counters");
         assert_eq!(before, 0, "{mode}");
         for (at, host) in [(0u16, 3usize), (1, 0)] {
-            hosts[host].send_to(b"one too many", (OUTSIDE, 7000 + at)).expect("a datagram");
+            hosts[host].connect((OUTSIDE, 7000 + at)).expect("a destination");
+            hosts[host].send(b"one too many").expect("a datagram");
+            // The kernel takes "administratively prohibited" for this (icmp_err_convert).
+            let told = hosts[host].recv(&mut [0; 20]).expect_err("an error");
+            assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{mode}: {told}");
         }
         wait::until_true(LIMIT, "two refusals", || Ok(gateway.dropped("ports-exhausted")? == 2))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
@@ -190,9 +195,7 @@ fn a_flood_fills_the_table_and_what_nobody_answers_makes_room_for_new_flows() {
         on.store(false, Ordering::Relaxed);
         (full, later, state)
     });
-    full.and(later)
-        .and(state)
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    full.and(later).and(state).unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
     let flows = gateway.json(&["flows", "count", "--state", "replied"]).expect("flows");
     let answered = (known.len() + new.len()) as u64;
     assert_eq!(flows["count"].as_u64(), Some(answered), "what was answered goes on: {flows}");

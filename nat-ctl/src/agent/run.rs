@@ -27,6 +27,7 @@ use super::{
     gateway::{Agent, expectation_seconds, policy},
     gone, log, notify,
     overload::Overload,
+    prohibited,
     punts::Punts,
     report,
     scrape::{self, Scrape},
@@ -171,6 +172,11 @@ impl Agent {
                 let now = clock::moment();
                 self.six.on_punt(&mut self.world, zone, packet, now);
                 self.six.tell(self.bridge.history(), now);
+            }
+            Punt::Refused => {
+                // One that cannot be sent was not promised: who rushes loses most of them anyway.
+                let message = prohibited::about(packet);
+                let _ = message.map(|message| self.world.sender.send(&message, None));
             }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);

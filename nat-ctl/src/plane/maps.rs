@@ -9,6 +9,7 @@ use aya::maps::{
     Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::FlowKey,

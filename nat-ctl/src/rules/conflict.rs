@@ -8,7 +8,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{FlowProtocol, Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Resolve};
+use super::{
+    FlowProtocol, Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Resolve,
+};
 
 /// Why the rules can't both be in force, in words that follow "conflicts with rule X:".
 pub(super) fn between(new: &Rule, old: &Rule, resolve: Resolve<'_>) -> Option<String> {
@@ -69,8 +71,9 @@ fn forward_and_host(forward: &Forward, host: &OneToOne, resolve: Resolve<'_>) ->
             return Some(format!("it lets tcp {address}:{range} in for everybody"));
         }
         let protocol = open?;
-        let same =
-            |(other, ports): (Protocol, _)| (protocol == other.into()).then(|| same_ports(ports, inbound.ports()))?;
+        let same = |(other, ports): (Protocol, _)| {
+            (protocol == other.into()).then(|| same_ports(ports, inbound.ports()))?
+        };
         let ports = keys(forward).find_map(same)?;
         Some(format!("both let {protocol} {address}{ports} in"))
     })

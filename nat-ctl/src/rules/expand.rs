@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Cidr, FTP_CONTROL_PORT, FlowProtocol, Forward, OneToOne, Protocol, Rule, RuleError, RuleId, RuleName,
+    Cidr, FTP_CONTROL_PORT, FlowProtocol, Forward, OneToOne, Protocol, Rule, RuleError, RuleId,
+    RuleName,
     conflict::{Key, address},
     set::{Numbers, Resolve},
 };

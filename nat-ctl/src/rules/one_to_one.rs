@@ -8,8 +8,8 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alg, Cidr, FTP_CONTROL_PORT, FlowProtocol, InboundProtocol, PortRange, Protocol, RuleError, RuleName, Uplink,
-    address::deserialize_host, text::serde_by_text,
+    Alg, Cidr, FTP_CONTROL_PORT, FlowProtocol, InboundProtocol, PortRange, Protocol, RuleError,
+    RuleName, Uplink, address::deserialize_host, text::serde_by_text,
 };
 
 /// A one-to-one rule that holds together; made by [`OneToOneDraft::finish`].

@@ -98,7 +98,7 @@ fn what_is_no_rule_is_refused_in_one_line() {
     for text in [
         "icmp:8",
         "any:80",
-        "sctp",
+        "sctp:80",
         "tcp:",
         "tcp@",
         "tcp:80@nowhere",
@@ -488,7 +488,8 @@ fn ports() -> impl Strategy<Value = String> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let protocol = prop::sample::select(vec!["tcp", "udp", "tcp+udp"]);
-    let inbound = prop::sample::select(vec!["any", "icmp", "tcp", "tcp:20-22", "udp:21", "gre", "99"]);
+    let inbound =
+        prop::sample::select(vec!["any", "icmp", "tcp", "tcp:20-22", "udp:21", "gre", "99"]);
     let name = "[a-f]{1,2}";
     prop_oneof![
         (name, protocol, 1_u8..4, ports(), 1_u8..4).prop_map(|(name, protocol, a, ports, b)| {

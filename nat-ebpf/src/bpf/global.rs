@@ -15,6 +15,7 @@ use crate::{
 use core::ptr;
 use nat_common::{
     checksum::Sum,
+    contact::Contact,
     flow::FlowKey,
     flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _},
     fragment, harmless,

@@ -54,6 +54,16 @@ pub struct Stripe {
     pub reach: u64,
 }
 
+/// Refusals that were told of.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Told {
+    /// In this second of the clock.
+    pub second: u32,
+    /// So many.
+    pub count: u32,
+}
+
 /// The same as in the map `geometry`, set at load: a constant to the verifier and the JIT.
 #[unsafe(no_mangle)]
 pub static GEOMETRY: Geometry = Geometry::new([0; 2], 65536);
@@ -185,6 +195,9 @@ pub static PUNTS: RingBuf<(), { layout::RING as usize }> = RingBuf::new();
 /// Where a record of the ring buffer is put together.
 #[btf_map(name = "punt_scratch")]
 pub static PUNT_SCRATCH: PerCpuArray<[u8; PUNT], 1> = PerCpuArray::new();
+/// How many refusals were told of in a second.
+#[btf_map(name = "told")]
+pub static TOLD: PerCpuArray<Told, 1> = PerCpuArray::new();
 /// A line that may be harmless.
 #[btf_map(name = "line_scratch")]
 pub static LINE_SCRATCH: PerCpuArray<[u8; harmless::LONGEST], 1> = PerCpuArray::new();

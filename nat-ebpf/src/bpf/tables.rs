@@ -2,10 +2,13 @@
 
 use super::{
     flows::{self, FlowSlot},
-    global, hops, maps, memory, ports,
+    global, hops,
+    maps::{self, Told},
+    memory, ports,
 };
 use crate::{
     packet::NextHop,
+    refusal,
     tables::{KnownHop, Refused, Shifted, Tables, Turn},
 };
 use aya_ebpf::{
@@ -419,6 +422,18 @@ impl Tables for Maps {
         // SAFETY: the callback gets the body back, and its type is the one given here; both live
         // during the call.
         unsafe { bpf_loop(turns, callback::<B> as *mut c_void, ptr::from_mut(body).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool {
+        let Some(told) = maps::TOLD.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own value.
+        let told = unsafe { &mut *told };
+        if told.second != now {
+            *told = Told { second: now, count: 0 };
+        }
+        told.count += takes;
+        told.count < refusal::TOLD + takes
     }
 
     #[inline(always)]

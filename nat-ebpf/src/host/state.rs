@@ -75,6 +75,8 @@ pub struct State {
     pub now: u32,
     /// What places and lots are drawn with, as in [`nat_common::layout::Geometry`].
     pub seeds: [u64; 2],
+    /// How many refusals were told of in a second, and in which.
+    pub told: (u32, u32),
     /// Next random numbers; when none are left they follow from a count.
     pub random: VecDeque<u32>,
     /// What the agent has set.

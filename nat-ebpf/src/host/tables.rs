@@ -8,6 +8,7 @@
 use super::state::{Limits, State};
 use crate::{
     packet::NextHop,
+    refusal,
     tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
 };
 use nat_common::{
@@ -455,6 +456,15 @@ impl<'a> Tables for HostTables<'a> {
                 break;
             }
         }
+    }
+
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool {
+        let mut state = self.still();
+        if state.told.0 != now {
+            state.told = (now, 0);
+        }
+        state.told.1 += takes;
+        state.told.1 < refusal::TOLD + takes
     }
 
     fn count(&mut self, counter: Counter) {

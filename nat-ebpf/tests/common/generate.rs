@@ -2,7 +2,8 @@
 
 use super::{
     frame::{
-        ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, ICMP, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP, WINDOW,
+        ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, ICMP, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP,
+        WINDOW,
     },
     gateway::{self, FAR, HOST, NOWHERE, ONE_TO_ONE, OWN, PUBLIC, REMOTE, SERVER},
 };

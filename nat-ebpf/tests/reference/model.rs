@@ -333,7 +333,7 @@ impl Model {
         }
     }
 
-    fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.heartbeat != 0 && self.now - self.heartbeat <= 4
     }
 

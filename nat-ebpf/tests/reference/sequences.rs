@@ -9,7 +9,7 @@ use crate::{
     },
     compare::{counted, endpoint, filled, key, link, place, same_tables},
     gateway::{self, Gateway, LAN, OWN, PUBLIC, REMOTE, SERVER, WAN},
-    model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
+    model::{End, Expectation, Expected, Filled, Holder, Owned, Place, Way},
 };
 use nat_common::{
     contact::Contact,
@@ -19,6 +19,7 @@ use nat_common::{
     hop::{self, Hop, HopReference, Link},
     port::{Endpoint, Owner, Port, PortOwner},
     punt::Punt,
+    reason::Reason,
     record::FlowRecord,
     rule::RuleId,
     session::{Session, SessionId},
@@ -178,7 +179,18 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
             assert_eq!(*bytes, packet.frame[ETHERNET..ETHERNET + spec.length()]);
             assert_eq!((header.kind(), header.ifindex()), (Punt::Long(1500), WAN));
         }
-        (Expected::Drop(wanted), Verdict::Drop(reason)) => assert_eq!(*wanted, reason),
+        (Expected::Drop(wanted), Verdict::Drop(reason)) => {
+            assert_eq!(*wanted, reason);
+            // Who had no room for a flow to the outside is told so.
+            let refused = matches!(reason, Reason::TableFull | Reason::PortsExhausted);
+            let leaves = zone == Zone::Inside && gateway.model.place(spec.dst) == Place::Wan;
+            let told = refused && leaves && gateway.model.is_alive();
+            assert_eq!(packet.punted.len(), usize::from(told));
+            for (header, bytes) in &packet.punted {
+                assert_eq!((header.kind(), header.ifindex()), (Punt::Refused, LAN));
+                assert_eq!(*bytes, frame[ETHERNET..frame.len().min(ETHERNET + 128)]);
+            }
+        }
         (Expected::Punt, Verdict::Punted) => {
             assert_eq!(packet.frame, frame);
             let [(header, bytes)] = &packet.punted[..] else { panic!("one record is punted") };

@@ -91,7 +91,9 @@ impl Story<'_> {
             (false, Some(rule), Zone::Inside) if self.key.turns_back(flow.rewrite()) => {
                 let public = self.leads();
                 let address = Ipv4Addr::from(flow.rewrite().src());
-                format!("rule '{rule}'{public}, and inside hosts dial it as {address}: it begins a flow")
+                format!(
+                    "rule '{rule}'{public}, and inside hosts dial it as {address}: it begins a flow"
+                )
             }
             (false, Some(rule), Zone::Inside) => {
                 format!("rule '{rule}' gives the host its public address: it begins a flow")

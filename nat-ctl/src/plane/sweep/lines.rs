@@ -373,7 +373,11 @@ mod tests {
         ] {
             let (there, back) = masqueraded(protocol, 0);
             let lines = [used(there, 10, original), used(back, 10, reply)];
-            assert_eq!(lines.iter().any(is_unanswered), unanswered, "{protocol} {original} {reply}");
+            assert_eq!(
+                lines.iter().any(is_unanswered),
+                unanswered,
+                "{protocol} {original} {reply}"
+            );
         }
     }
 
