@@ -7,10 +7,44 @@ use crate::{
     record::{ACTION, FlowRecord, KEY, KEY_MASK, PACKETS_LOW, REACH, STATE, State, WORDS},
 };
 
+/// What the near home of a key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near<P> {
+    /// Here it is.
+    Found(Found<P>),
+    /// It may lie at another home.
+    Spilled,
+    /// There is none.
+    None,
+}
+
 /// The line that has `key`, live or ending.
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
-    for choice in 0..CHOICES {
+    match find_near(memory, key) {
+        Near::Found(found) => Some(found),
+        Near::Spilled => find_far(memory, key),
+        Near::None => None,
+    }
+}
+
+/// The same at its first home: what nearly every packet needs while flows are few.
+#[inline(always)]
+pub fn find_near<M: Memory>(memory: &M, key: &Hashed) -> Near<M::Place> {
+    let home = key.home(memory, 0);
+    let Some(place) = memory.place(home) else { return Near::None };
+    let reach = memory.load(place, REACH);
+    match probe(memory, key, home, reach) {
+        Some(found) => Near::Found(found),
+        None if reach & SPILLED != 0 => Near::Spilled,
+        None => Near::None,
+    }
+}
+
+/// The same at its other homes.
+#[inline(always)]
+pub fn find_far<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
+    for choice in 1..CHOICES {
         let home = key.home(memory, choice);
         let reach = memory.load(memory.place(home)?, REACH);
         if let Some(found) = probe(memory, key, home, reach) {

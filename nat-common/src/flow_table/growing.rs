@@ -72,5 +72,5 @@ pub fn remove_both<B: Memory, N: Memory>(before: &B, now: &N, key: &Hashed) -> b
 /// line that moves finds a place.
 #[inline(always)]
 pub const fn allowance(homes: u32, homes_before: u32) -> u64 {
-    (homes as u64 * 3 / 5).saturating_sub(homes_before as u64)
+    (homes as u64 * 2 / 3).saturating_sub(homes_before as u64)
 }

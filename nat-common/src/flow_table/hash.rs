@@ -57,7 +57,7 @@ impl Hashed {
     }
 
     /// The home by its choice, below [`CHOICES`]: the first is a near one, the others are not. Two take
-    /// one half of the hash each, the third what a multiplication makes of the whole.
+    /// one half of the hash each, the others one half each of what a multiplication makes of it.
     #[inline(always)]
     pub fn home<M: Memory>(&self, memory: &M, choice: u32) -> u32 {
         debug_assert!(choice < CHOICES);
@@ -66,7 +66,8 @@ impl Hashed {
         match choice {
             0 => share(self.hash & 0xffff_ffff, near),
             1 => near.wrapping_add(share(self.hash >> 32, far)),
-            _ => near.wrapping_add(share(self.hash.wrapping_mul(GOLDEN) >> 32, far)),
+            2 => near.wrapping_add(share(self.hash.wrapping_mul(GOLDEN) >> 32, far)),
+            _ => near.wrapping_add(share(self.hash.wrapping_mul(GOLDEN) & 0xffff_ffff, far)),
         }
     }
 

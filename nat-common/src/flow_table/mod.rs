@@ -1,10 +1,10 @@
 //! The map `flows`: where the lines of flows lie, and how packets and the agent take, use and end
 //! them without a lock that anybody waits for.
 //!
-//! A key has three homes. Its line lies at one of the first places of its first home, or if those are
-//! taken at one of the [`WINDOW`] places of its second, or of its third. Which of them have lines of a
-//! home says the *reach* in the record at that home, so that a search reads the home and, nearly
-//! always, the line itself. Lines never move.
+//! A key has four homes. Its line lies at one of the first places of its first home, or if those are
+//! taken at one of the [`WINDOW`] places of its second, or of its third, or of its fourth. Which of them
+//! have lines of a home says the *reach* in the record at that home, so that a search reads the home and,
+//! nearly always, the line itself. Lines never move.
 //!
 //! ```text
 //!   home 17 --reach 0b101--> places 17 and 20 have lines of keys whose home is 17
@@ -48,7 +48,7 @@ mod touch;
 use crate::record::State;
 
 pub use end::{end, end_pair, finish, put_back, remove};
-pub use find::{find, load_flow};
+pub use find::{Near, find, find_far, find_near, load_flow};
 pub use growing::{Lies, allowance, find_before, is_new, remove_both};
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};
@@ -60,7 +60,7 @@ pub const WINDOW: u32 = 15;
 /// How far the last place of a window is from its home.
 pub const SPAN: u32 = distance(WINDOW - 1);
 /// Homes of a key.
-pub const CHOICES: u32 = 3;
+pub const CHOICES: u32 = 4;
 /// Homes that are the first of a key: with 64 bytes a place 8 MB, in which 50,000 flows fill three of
 /// four places.
 pub const NEAR: u32 = 1 << 17;
@@ -75,11 +75,10 @@ pub const LOCK_TRIES: u32 = 64;
 /// Tries to note the use of a line.
 const TOUCH_TRIES: u32 = 4;
 
-/// Places of a table for this many lines; three of five are taken then. Where two of three are, one
-/// insert of 700,000 finds no place in a table that fills, and one of 40,000 in one that is kept so
-/// full; at three of five none, and one of a million.
+/// Places of a table for this many lines; two of three are taken then. A table of three million places
+/// that fills up to there refuses none, and one that is kept so full one insert of eight million.
 pub const fn places(lines: u32) -> u32 {
-    lines.saturating_add((lines / 3 + 1).saturating_mul(2)).saturating_add(SPAN)
+    lines.saturating_add(lines / 2 + 1).saturating_add(SPAN)
 }
 
 /// Homes of a table with this many places: every window lies in it.

@@ -7,7 +7,7 @@ use super::{
 use crate::tables::{Refused, Slot};
 use nat_common::{
     flow::{Flow, FlowKey},
-    flow_table::{self, Hashed, Memory},
+    flow_table::{self, Hashed, Memory, Near},
     hop::HopReference,
     record::{FlowRecord, State, Use},
     tcp_window::Receiving,
@@ -70,16 +70,21 @@ pub fn find_in_place(key: &FlowKey) -> Option<FlowSlot> {
     }
 }
 
-/// The same without a call, for the lookup that nearly every packet has.
+/// The same without a call where the line lies near, for the lookup that nearly every packet has.
 #[inline(always)]
 pub fn find_inline(key: &FlowKey) -> Option<FlowSlot> {
-    match flow_table::find(&NOW, &Hashed::new(&NOW, key)) {
-        Some(found) => Some(FlowSlot(found.place, found.state)),
-        None if memory::is_growing() => {
-            let [first, second] = key.words();
-            slot(global::nat_move(first, second))
-        }
-        None => None,
+    let near = flow_table::find_near(&NOW, &Hashed::new(&NOW, key));
+    if let Near::Found(found) = near {
+        return Some(FlowSlot(found.place, found.state));
+    }
+    let [first, second] = key.words();
+    let far = match near {
+        Near::Spilled => global::nat_find_far(first, second),
+        _ => global::NONE,
+    };
+    match far {
+        global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
+        far => slot(far),
     }
 }
 
@@ -118,7 +123,15 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), Refused> {
 #[inline(always)]
 pub fn remove(key: &FlowKey) {
     let [first, second] = key.words();
-    global::nat_remove(first, second);
+    if memory::is_growing() {
+        global::nat_remove_both(first, second);
+        return;
+    }
+    // From here and not from there, as in `find`.
+    let found = global::nat_find(first, second);
+    if found < global::NOTHING {
+        global::nat_remove(found);
+    }
 }
 
 /// The slot that a global function gave: its index, above it the version, and in which table it is.

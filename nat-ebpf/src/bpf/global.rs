@@ -17,7 +17,7 @@ use nat_common::{
     checksum::Sum,
     contact::Contact,
     flow::FlowKey,
-    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _},
+    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _, Near},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
@@ -54,8 +54,18 @@ pub const AT_LIMIT: u64 = NOTHING + 4;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
-    let key = hashed(first, second);
-    flow_table::find(&NOW, &key).map_or(NONE, answer)
+    match flow_table::find_near(&NOW, &hashed(first, second)) {
+        Near::Found(found) => answer(found),
+        Near::Spilled => nat_find_far(first, second),
+        Near::None => NONE,
+    }
+}
+
+/// The same among those that do not lie near.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_find_far(first: u64, second: u64) -> u64 {
+    flow_table::find_far(&NOW, &hashed(first, second)).map_or(NONE, answer)
 }
 
 /// The record in the table before, where it stays; answers as [`nat_move`].
@@ -105,17 +115,17 @@ pub extern "C" fn nat_is_new(first: u64, second: u64) -> u64 {
     }
 }
 
-/// Removes the record for the key of these two words, in whichever table it lies.
+/// Removes the record for the key of these two words, in whichever table it lies while one grows.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_remove(first: u64, second: u64) -> u64 {
-    if memory::is_growing() {
-        return flow_table::remove_both(&BEFORE, &NOW, &hashed(first, second)) as u64;
-    }
-    let found = nat_find(first, second);
-    if found >= NOTHING {
-        return 0;
-    }
+pub extern "C" fn nat_remove_both(first: u64, second: u64) -> u64 {
+    flow_table::remove_both(&BEFORE, &NOW, &hashed(first, second)) as u64
+}
+
+/// Removes the record that [`nat_find`] has found, if it is still of that flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_remove(found: u64) -> u64 {
     let index = found as u32;
     let Some(place) = NOW.place(index) else { return 0 };
     let state = State::from_word(NOW.load(place, STATE));

@@ -46,13 +46,13 @@ impl Table {
         Self { memory: HostMemory::new(SPAN + 4, SEEDS), mistake }
     }
 
-    /// Keys with these homes, the second, counted from the first one that is not near, also the third;
+    /// Keys with these homes, the second, counted from the first one that is not near, also the others;
     /// always the same ones.
     pub fn keys(&self, homes: [u32; 2]) -> impl Iterator<Item = FlowKey> {
         (0..u32::MAX).map(key).filter(move |key| {
             let hashed = Hashed::new(&self.memory, key);
-            [0, 1, 2].map(|choice| hashed.home(&self.memory, choice))
-                == [homes[0], 2 + homes[1], 2 + homes[1]]
+            [0, 1, 2, 3].map(|choice| hashed.home(&self.memory, choice))
+                == [homes[0], 2 + homes[1], 2 + homes[1], 2 + homes[1]]
         })
     }
 

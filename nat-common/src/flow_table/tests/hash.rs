@@ -99,10 +99,14 @@ fn homes_and_stripes_of_like_keys_are_spread_as_by_chance() {
                 ("first home", homes(0)),
                 ("second home", homes(1)),
                 ("third home", homes(2)),
+                ("fourth home", homes(3)),
                 ("stripe", stripes),
                 ("first and second", pairs(0, 1)),
                 ("first and third", pairs(0, 2)),
+                ("first and fourth", pairs(0, 3)),
                 ("second and third", pairs(1, 2)),
+                ("second and fourth", pairs(1, 3)),
+                ("third and fourth", pairs(2, 3)),
             ] {
                 assert!(excess < 5.0, "{of} of {name} with {seeds:x?}: {excess:.1} sigma");
             }

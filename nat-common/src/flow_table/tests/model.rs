@@ -230,7 +230,7 @@ fn an_insert_gives_up_on_a_lock_that_is_not_given_back() {
 }
 
 #[test]
-fn a_table_made_for_some_lines_has_places_for_two_thirds_more() {
-    assert_eq!((places(0), places(1), places(999)), (SPAN + 2, SPAN + 3, SPAN + 1667));
-    assert_eq!((homes(places(999)), homes(SPAN - 1), places(u32::MAX)), (1667, 0, u32::MAX));
+fn a_table_made_for_some_lines_has_places_for_half_as_many_more() {
+    assert_eq!((places(0), places(1), places(999)), (SPAN + 1, SPAN + 2, SPAN + 1499));
+    assert_eq!((homes(places(999)), homes(SPAN - 1), places(u32::MAX)), (1499, 0, u32::MAX));
 }

@@ -137,8 +137,8 @@ fn with<T>(
 fn keys(memory: &HostMemory, homes: [u32; 2]) -> impl Iterator<Item = FlowKey> {
     (0..u32::MAX).map(key).filter(move |key| {
         let hashed = Hashed::new(memory, key);
-        [0, 1, 2].map(|choice| hashed.home(memory, choice))
-            == [homes[0], 2 + homes[1], 2 + homes[1]]
+        [0, 1, 2, 3].map(|choice| hashed.home(memory, choice))
+            == [homes[0], 2 + homes[1], 2 + homes[1], 2 + homes[1]]
     })
 }
 

@@ -12,9 +12,9 @@ const FACTOR: u32 = 16;
 /// Per cent of the room that may be taken before the table grows.
 const FILLED: u64 = 40;
 
-/// Flows that a table of so many homes has room for: two lines each, and three of five places taken.
+/// Flows that a table of so many homes has room for: two lines each, and two of three places taken.
 pub const fn room(homes: u32) -> u32 {
-    (homes as u64 * 3 / 10) as u32
+    homes / 3
 }
 
 /// Flows that a fresh table has room for, with this limit and where nothing else is asked for. A larger

@@ -342,7 +342,7 @@ mod tests {
     fn unanswered_flows_make_room_in_a_table_that_is_nearly_full_and_answered_ones_stay() {
         let flows = FlowMemory::anonymous(256);
         let mut made = vec![];
-        for number in 0..70u16 {
+        for number in 0..80u16 {
             let [there, back] = numbered(number);
             flows.insert(&there.0, &there.1);
             flows.insert(&back.0, &back.1);
@@ -355,7 +355,7 @@ mod tests {
         }
         let mut steps = Walk::default();
         // Made at 100, and too young; then old enough to be met, and over in the walk after that.
-        for (now, lines, hurried) in [(102, 140, 0), (105, 140, 0), (106, 20, 60), (107, 20, 0)] {
+        for (now, lines, hurried) in [(102, 160, 0), (105, 160, 0), (106, 24, 68), (107, 24, 0)] {
             let (met, _) = walk(&mut steps, &flows, now);
             assert_eq!((met.lines, met.hurried, met.expired), (lines, hurried, 0), "at {now}");
         }

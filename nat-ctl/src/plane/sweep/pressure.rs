@@ -45,8 +45,8 @@ impl Pressure {
 
     /// Ends a walk that has left so many lines in a table with so many places.
     pub fn settle(&mut self, lines: u64, places: u32) {
-        // It is full by three fifths: nat_common::flow_table.
-        let room = u64::from(places) * 3 / 5;
+        // It is full by two thirds: nat_common::flow_table.
+        let room = u64::from(places) * 2 / 3;
         self.patience = None;
         if lines * 100 >= room * MARK {
             let mut wanted = lines.saturating_sub(room * TARGET / 100) / 2;
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     /// Two thousand lines, and room for as many flows.
-    const PLACES: u32 = 2000 * 5 / 3;
+    const PLACES: u32 = 2000 * 3 / 2;
 
     /// How old flows may be after a walk that has met these.
     fn patience(lines: u64, met: impl IntoIterator<Item = u32>) -> Option<u32> {
