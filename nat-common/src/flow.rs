@@ -20,6 +20,24 @@ pub const TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Whether the ends of packets of a protocol have ports here, or identifiers; else addresses alone tell
+/// its flows apart.
+#[inline(always)]
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP | ICMP)
+}
+
+/// Whether a checksum of such a protocol without ports here is over addresses, and so is not right behind a
+/// translation: DCCP (RFC 4340 section 9.1), AH (RFC 4302 section 3.3.3), UDP-Lite (RFC 3828 section
+/// 3.1). That of SCTP is not (RFC 9260 section 6.8), and neither is anything of GRE or ESP.
+#[inline(always)]
+pub const fn covers_addresses(protocol: u8) -> bool {
+    const DCCP: u8 = 33;
+    const AH: u8 = 51;
+    const UDP_LITE: u8 = 136;
+    matches!(protocol, DCCP | AH | UDP_LITE)
+}
+
 /// Where a packet came from: the side of the gateway that addresses belong to. The same tuple may
 /// exist on both sides, and a spoofed one from outside must never hit a record of the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod checksum;
 pub mod clock;
+pub mod contact;
 pub mod counter;
 pub mod expectation;
 pub mod flow;

@@ -15,6 +15,7 @@ pod!(
     crate::bench::Tally,
     crate::bench::Turns,
     crate::bench::Way,
+    crate::contact::Contact,
     crate::expectation::Expectation,
     crate::expectation::ExpectationKey,
     crate::flow::FlowKey,

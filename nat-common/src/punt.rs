@@ -1,7 +1,7 @@
 //! What the data plane hands to the agent: a record in the ring buffer `punts`.
 //!
 //! A header, then the packet from its IP header on. The packet itself is dropped, and the agent sends
-//! it on; unless the record is a copy of what has passed.
+//! it on; unless the record is a copy of what has passed, or the beginning of what was refused.
 //!
 //! Segments of control connections come as they arrived, and so do fragments whose first one has not
 //! come yet. A packet that is too long for its way out is translated, and to be cut.
@@ -25,7 +25,7 @@ pub struct PuntHeader {
     session: SessionId,
     /// Who sent it; of a fragment the zone, of a long packet the longest that its way takes.
     side: u16,
-    /// Bits of [`AT_LINE`], [`COPY`], [`FRAGMENT`], [`LONG`] and [`SIX`].
+    /// Bits of [`AT_LINE`], [`COPY`], [`FRAGMENT`], [`LONG`], [`SIX`] and [`REFUSED`].
     marks: u16,
     length: u32,
     ifindex: u32,
@@ -43,6 +43,8 @@ const FRAGMENT: u16 = 4;
 const LONG: u16 = 8;
 /// It is a segment of a control connection over IPv6.
 const SIX: u16 = 16;
+/// Its flow was refused; it is not sent on.
+const REFUSED: u16 = 32;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub enum Punt {
     Fragment(Zone),
     /// A translated packet that is to be cut to so many bytes.
     Long(u16),
+    /// The beginning of a packet whose flow was refused.
+    Refused,
 }
 
 impl PuntHeader {
@@ -86,6 +90,12 @@ impl PuntHeader {
         Self { session: SessionId::NONE, side: mtu, marks: LONG, length, ifindex }
     }
 
+    /// `length` bytes of a packet that arrived on `ifindex`, and whose flow was refused.
+    #[inline(always)]
+    pub const fn refused(length: u32, ifindex: u32) -> Self {
+        Self { session: SessionId::NONE, side: 0, marks: REFUSED, length, ifindex }
+    }
+
     /// The same of a fragment that has passed: it may be the gateway's own.
     #[inline(always)]
     pub const fn passed(self) -> Self {
@@ -95,7 +105,7 @@ impl PuntHeader {
     /// Whether it is a segment of a control connection.
     #[inline(always)]
     pub const fn is_segment(&self) -> bool {
-        self.marks & (FRAGMENT | LONG) == 0
+        self.marks & (FRAGMENT | LONG | REFUSED) == 0
     }
 
     /// What it is.
@@ -107,6 +117,8 @@ impl PuntHeader {
             Punt::Six(zone)
         } else if self.marks & LONG != 0 {
             Punt::Long(self.side)
+        } else if self.marks & REFUSED != 0 {
+            Punt::Refused
         } else {
             Punt::Segment
         }

@@ -47,8 +47,8 @@ reasons! {
     NoSyn = 4, "no-syn", "Connections that were open before the gateway started have to be opened again. If idle ones are lost, raise `timeouts.tcp_established`.";
     /// A fragment of a control connection, of what cannot be translated as a whole either, or one that would overwrite the flags of a TCP header (RFC 3128).
     Fragment = 5, "fragment", "Harmless when rare. Many: somebody tries to get round a filter; `tcpdump -vv` shows from where.";
-    /// An IP protocol other than TCP, UDP and ICMP.
-    Protocol = 6, "protocol", "Only TCP, UDP and ICMP echo are translated.";
+    /// A packet of a protocol without ports that cannot be translated: its host shares its public address with others, or its checksum is over addresses (DCCP, AH, UDP-Lite).
+    Protocol = 6, "protocol", "GRE, ESP, SCTP and others need a one-to-one rule for the host, or a network in `masquerade.exempt`.";
     /// An ICMP message other than echo and errors that would have to be translated.
     IcmpType = 7, "icmp-type", "Only echo and errors about translated packets pass: types 0, 3, 8, 11 and 12.";
     /// The time to live ran out on an ICMP error, about which no other one is sent.
@@ -99,7 +99,7 @@ reasons! {
     FlowBusy = 30, "flow-busy", "Harmless when rare.";
     /// The program that goes on with the packet was not in its place in the map `stages`.
     NoStage = 31, "no-stage", "Packets of the moment in which the gateway starts. Later ones: restart `nat-ctl run`.";
-    /// An ICMP error whose quote does not say which flow it is about: too short, a later fragment, or of another protocol.
+    /// An ICMP error whose quote does not say which flow it is about: too short, a later fragment, or of another ICMP message.
     IcmpQuote = 32, "icmp-quote", "Harmless. `tcpdump -vv icmp` shows what is quoted.";
     /// An ICMP error about a packet of no flow that there is, or for another host than the one that has sent that packet.
     IcmpUnrelated = 33, "icmp-unrelated", "A few come late, after the end of a flow. Many are forged, or go round the gateway.";

@@ -204,6 +204,8 @@ const _: () = assert!(size_of::<AllowedKey>() == 8);
 impl AllowedKey {
     /// Bits before the remote address.
     pub const FILTER_BITS: u32 = 32;
+    /// The filter of no rule, for 0 is none: its networks are exempt from NAT.
+    pub const EXEMPT: u32 = 0;
 
     /// `remote` in the filter number `filter`.
     #[inline(always)]

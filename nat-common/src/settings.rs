@@ -24,6 +24,8 @@ pub enum Filtering {
     AddressAndPortDependent = 0,
     /// Anybody.
     EndpointIndependent = 1,
+    /// Remote addresses that it has sent to, from any port.
+    AddressDependent = 2,
 }
 
 /// Settings of the data plane.
@@ -35,7 +37,10 @@ pub struct Settings {
     /// Seconds of the monotonic clock at the agent's last beat; 0 after an orderly end.
     pub heartbeat: u32,
     /// Whether inside hosts are masqueraded at all: 1 or 0.
-    pub masquerade: u16,
+    pub masquerade: u8,
+    /// Whether networks are exempt from NAT: 1 or 0. They are in the map `allowed`, as those of the filter
+    /// [`crate::rule::AllowedKey::EXEMPT`].
+    pub exempt: u8,
     /// Whether interfaces that are not ours were routed before the gateway came: 1 or 0. Where they
     /// were not, forwarding is on for the gateway's sake only, and nothing of theirs passes a WAN.
     pub routes_others: u16,
@@ -101,6 +106,12 @@ impl Settings {
     #[inline(always)]
     pub const fn lets_anybody_in(&self) -> bool {
         self.filtering == Filtering::EndpointIndependent as u16
+    }
+
+    /// Whether remote addresses may send to it from any port that it has sent to.
+    #[inline(always)]
+    pub const fn filters_by_address(&self) -> bool {
+        self.filtering == Filtering::AddressDependent as u16
     }
 
     /// Whether the agent was at work within the last [`crate::layout::HEARTBEAT_STALE`] seconds.

@@ -118,9 +118,9 @@ fn run_is_refused_before_anything_is_touched() {
     bench.fails(3, "run --wan if-a --lan if-b --config FILE.missing");
     bench.configure("[gateway]\nwan = [\"if-a\"]\nlan = [\"if-a\"]\n");
     bench.fails(2, "run --config FILE");
-    bench.configure("[masquerade]\nfiltering = \"address-dependent\"\n");
+    bench.configure("[masquerade]\nfiltering = \"sideways\"\n");
     let said = bench.fails(1, "run --config FILE --wan if-a --lan if-b");
-    assert!(said.contains("line 2") && said.contains("not supported yet"), "{said}");
+    assert!(said.contains("line 2") && said.contains("not a choice"), "{said}");
     let status = if nix::unistd::geteuid().is_root() { 3 } else { 6 };
     bench.fails(status, "run --wan if-a --lan if-b");
 }

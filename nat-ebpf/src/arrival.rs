@@ -65,8 +65,9 @@ pub fn arrive<P: Packet, T: Tables, const CONTROL: bool, const AGAIN: bool>(
     let now = tables.now();
     let settings = tables.settings();
     let alive = settings.agent_alive(now);
-    // The options of a SYN are read by TC alone.
-    if !P::COMPLETE && (!alive || tcp::is_syn(headers.tcp.flags)) {
+    // The options of a SYN are read by TC alone; and a CRC of SCTP that was left to a device is there.
+    let by_tc = tcp::is_syn(headers.tcp.flags) || headers.kind == Transport::Other;
+    if !P::COMPLETE && (!alive || by_tc) {
         return Ok(Err(Outcome::Stack));
     }
     let Some(slot) = find::<T, AGAIN>(tables, &headers.key(zone), &headers) else {
@@ -100,7 +101,7 @@ fn find<T: Tables, const AGAIN: bool>(
 ) -> Option<T::Slot> {
     if matches!(
         headers.kind,
-        Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther | Transport::Other
+        Transport::LaterFragment | Transport::IcmpError | Transport::IcmpOther
     ) {
         return None;
     }

@@ -39,7 +39,13 @@ pub fn pass<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Result<Outc
     }
     let slot = tables.flow_in_place(&headers.key(Zone::Inside)).ok_or(Reason::FlowBusy)?;
     let flow = slot.load().ok_or(Reason::FlowBusy)?;
-    if flow.control_session().is_some() || headers.kind == Transport::FirstFragment {
+    let is_piece = match headers.kind {
+        Transport::FirstFragment => true,
+        // Pieces would not be told to be of one packet any more, with an identification each.
+        Transport::Other => headers.is_piece(packet)?,
+        _ => false,
+    };
+    if flow.control_session().is_some() || is_piece {
         return Ok(Outcome::Stack);
     }
     let rewrite = *flow.rewrite();

@@ -242,9 +242,12 @@ fn alone<P: Packet, T: Tables>(
                 Some(_) | None => return Ok(Outcome::Stack),
             }
         }
-        // Straight to an inside host no flow leads.
+        // Straight to an inside host no flow leads but those of networks that are exempt from NAT.
         (Zone::Outside, Route::Forward(hop, _)) if arrival::leads(tables, &hop, Role::Lan) => {
-            return Err(Reason::Unsolicited);
+            if !tables.is_exempt(headers.src) {
+                return Err(Reason::Unsolicited);
+            }
+            false
         }
         (Zone::Outside, _) if settings.routes_others != 0 => {
             return inbound::own(packet, tables, headers).map(|_stack| Outcome::Stack);

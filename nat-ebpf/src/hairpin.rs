@@ -13,7 +13,7 @@
 //! knows its end by, whichever way, and with its own source port: nobody else has dialled that endpoint.
 
 use crate::{
-    headers::Headers,
+    headers::{Headers, Transport},
     inbound::{self, Entry},
     packet::Packet,
     pair::{self, Kin},
@@ -81,6 +81,10 @@ fn way<P: Packet, T: Tables>(
         key.dport(),
     );
     let entry = entry(tables, headers, &outer)?;
+    // Without ports hosts behind one address cannot be told apart.
+    if entry.is_some() && headers.kind == Transport::Other && identity.number.is_some() {
+        return Err(Reason::Protocol);
+    }
     Ok(entry.map(|entry| (identity, entry)))
 }
 

@@ -4,7 +4,7 @@ mod plain;
 
 use crate::packet::Packet;
 use nat_common::{
-    flow::{FlowKey, ICMP, TCP, UDP, Zone},
+    flow::{self, FlowKey, ICMP, TCP, UDP, Zone},
     fragment::Fragmented,
     opaque::opaque,
     port::Port,
@@ -49,7 +49,7 @@ pub enum Transport {
     IcmpError,
     /// Another ICMP message.
     IcmpOther,
-    /// Another protocol.
+    /// Another protocol, in pieces or not: its addresses are all that is known of it.
     Other,
     /// The first fragment of a datagram: its ports are known.
     FirstFragment,
@@ -212,6 +212,9 @@ impl Headers {
             checksum: 0,
             tcp: TcpFields::default(),
         };
+        if !flow::has_ports(protocol) {
+            return Ok(Some(headers));
+        }
         let fragment = u16::from_be(second(ip[1]));
         if fragment & FRAGMENT_OFFSET != 0 {
             headers.kind = Transport::LaterFragment;
@@ -346,6 +349,16 @@ impl Headers {
         Ok(fragment & DONT_FRAGMENT != 0)
     }
 
+    /// Whether it is a piece of something. For protocols without ports, whose kind does not say so.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`].
+    #[inline(always)]
+    pub fn is_piece<P: Packet>(&self, packet: &P) -> Result<bool, Reason> {
+        let fragment = u16::from_be_bytes(packet.read(self.network + IP_FRAGMENT)?);
+        Ok(fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0)
+    }
+
     /// The key of its flow record.
     #[inline(always)]
     pub const fn key(&self, zone: Zone) -> FlowKey {
@@ -378,11 +391,12 @@ impl Headers {
     #[inline(always)]
     pub const fn translatable(&self) -> Result<(), Reason> {
         match self.kind {
-            Transport::Tcp | Transport::Udp | Transport::EchoRequest | Transport::EchoReply => {
-                Ok(())
-            }
+            Transport::Tcp
+            | Transport::Udp
+            | Transport::EchoRequest
+            | Transport::EchoReply
+            | Transport::Other => Ok(()),
             Transport::IcmpError | Transport::IcmpOther => Err(Reason::IcmpType),
-            Transport::Other => Err(Reason::Protocol),
             Transport::FirstFragment | Transport::LaterFragment => Err(Reason::Fragment),
         }
     }
@@ -399,6 +413,7 @@ impl Headers {
         match self.kind {
             Transport::Tcp if !nat_common::tcp::opens(self.tcp.flags) => Err(Reason::NoSyn),
             Transport::EchoReply => Err(Reason::IcmpType),
+            Transport::Other if flow::covers_addresses(self.protocol) => Err(Reason::Protocol),
             _ => Ok(()),
         }
     }

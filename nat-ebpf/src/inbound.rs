@@ -1,5 +1,4 @@
-//! New flows from outside: expected ones, those that a forward or endpoint-independent filtering lets
-//! in, and the gateway's own.
+//! New flows from outside: expected ones, those that a forward or filtering by less than port lets in, those of networks that are exempt from NAT, and the gateway's own.
 
 use crate::{
     headers::{Headers, Transport},
@@ -45,7 +44,10 @@ pub fn admit<P: Packet, T: Tables>(
             Some(forward) => enter(tables, headers, key, &forward)?,
             None => match mapped(tables, headers, key) {
                 Some(entry) => entry,
-                None => return own(packet, tables, headers),
+                None => match led(packet, tables, headers)? {
+                    Led::Kernel => return Ok(Admission::Stack),
+                    Led::Inside => routed(tables, headers, key)?,
+                },
             },
         },
     };
@@ -143,7 +145,7 @@ pub fn enter<T: Tables>(
     })
 }
 
-/// Enters by the mapping of an inside endpoint, where anybody may (RFC 4787 section 5). Ports that are
+/// Enters by the mapping of an inside endpoint, where its sender may (RFC 4787 section 5). Ports that are
 /// shared lead to nobody but by their flows.
 #[inline(always)]
 fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option<Entry> {
@@ -158,7 +160,10 @@ fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option
         | Transport::FirstFragment
         | Transport::LaterFragment => false,
     };
-    if !begins || !tables.settings().lets_anybody_in() {
+    let settings = tables.settings();
+    let lets_in = settings.lets_anybody_in()
+        || settings.filters_by_address() && tables.is_contact(&key.destination(), key.src());
+    if !begins || !lets_in {
         return None;
     }
     let number = tables.address_number(key.dst())?;
@@ -175,6 +180,20 @@ fn mapped<T: Tables>(tables: &mut T, headers: &Headers, key: &FlowKey) -> Option
         rule: RuleId::NONE,
         kin: Kin::Plain,
     })
+}
+
+/// Enters as it is, from a network that is exempt from NAT.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+fn routed<T: Tables>(tables: &T, headers: &Headers, key: &FlowKey) -> Result<Entry, Reason> {
+    if !tables.is_exempt(key.src()) {
+        return Err(Reason::Unsolicited);
+    }
+    headers.begins_flow()?;
+    let rewrite = Rewrite::destination(key, key.dst(), key.dport());
+    Ok(Entry { rewrite, rule: RuleId::NONE, kin: Kin::Plain })
 }
 
 /// Whether it goes on with a connection of the gateway itself.
@@ -203,17 +222,33 @@ pub fn own<P: Packet, T: Tables>(
     tables: &T,
     headers: &Headers,
 ) -> Result<Admission, Reason> {
+    match led(packet, tables, headers)? {
+        Led::Kernel => Ok(Admission::Stack),
+        Led::Inside => Err(Reason::Unsolicited),
+    }
+}
+
+/// Where a packet that no flow, rule or mapping knows would go.
+enum Led {
+    /// To the kernel, which it is for.
+    Kernel,
+    /// Straight to an inside host.
+    Inside,
+}
+
+#[inline(always)]
+fn led<P: Packet, T: Tables>(packet: &P, tables: &T, headers: &Headers) -> Result<Led, Reason> {
     // A DHCP server speaks to an address that the interface does not have yet (RFC 2131 section 4.1).
     if headers.kind == Transport::Udp
         && (headers.sport.number(), headers.dport.number()) == (DHCP_SERVER, DHCP_CLIENT)
     {
-        return Ok(Admission::Stack);
+        return Ok(Led::Kernel);
     }
     match packet.route(headers, &Journey::new(headers.src, headers.dst)) {
         Route::Local => match headers.kind {
             Transport::Tcp | Transport::Udp => {
                 if packet.has_socket(headers) {
-                    Ok(Admission::Stack)
+                    Ok(Led::Kernel)
                 } else {
                     Err(Reason::Unsolicited)
                 }
@@ -226,12 +261,12 @@ pub fn own<P: Packet, T: Tables>(
             | Transport::IcmpOther
             | Transport::Other
             | Transport::FirstFragment
-            | Transport::LaterFragment => Ok(Admission::Stack),
+            | Transport::LaterFragment => Ok(Led::Kernel),
         },
         Route::Forward(hop, _) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
-            Some(Role::Lan) => Err(Reason::Unsolicited),
+            Some(Role::Lan) => Ok(Led::Inside),
             // Back to the outside, or to an interface that is not ours: as before the gateway came.
-            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Admission::Stack),
+            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Led::Kernel),
             Some(Role::Wan) | None => Err(Reason::Unsolicited),
         },
         Route::TooBig | Route::Unreachable => Err(Reason::Unsolicited),

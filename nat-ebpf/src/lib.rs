@@ -29,6 +29,7 @@ pub mod pair;
 pub mod path;
 pub mod public_port;
 pub mod quote;
+pub mod refusal;
 pub mod rewrite;
 pub mod shared_port;
 pub mod six;

@@ -80,6 +80,11 @@ fn leave<T: Tables>(
 ) -> Result<Admission, Reason> {
     let plan = plan(tables, headers, key, wan, now)?;
     let (mut port, number) = choose(tables, key, &plan)?;
+    // A port that others share lets nobody in.
+    let mut own = match plan.port {
+        PublicPort::Mapped(_) if tables.settings().filters_by_address() => port,
+        _ => None,
+    };
     // A host with an address of its own leaves by the uplink of that, which its first packet finds.
     let uplink = tables.uplink(plan.address);
     let epoch = if uplink == 0 || uplink == hop.ifindex { epoch } else { None };
@@ -88,14 +93,20 @@ fn leave<T: Tables>(
         if let Some(port) = port {
             let rewrite = Rewrite::source(key, plan.address, port);
             match pair::make(tables, key, rewrite, plan.rule, plan.kin, way, now) {
-                Ok(()) => return Ok(Admission::Flow),
+                Ok(()) => {
+                    if let Some(port) = own {
+                        let public = Endpoint::new(key.protocol(), plan.address, port);
+                        tables.note_contact(&public, key.dst(), now);
+                    }
+                    return Ok(Admission::Flow);
+                }
                 // Another inside endpoint has the answers of that remote end.
                 Err(Reason::TupleTaken) if number.is_some() => {}
                 Err(reason) => return Err(reason),
             }
         }
         let number = number.ok_or(Reason::TupleTaken)?;
-        port = Some(tables.shared_port(key, plan.address, number)?);
+        (port, own) = (Some(tables.shared_port(key, plan.address, number)?), None);
     }
     // Another CPU has taken it meanwhile, and the one after it.
     Err(Reason::FlowBusy)
@@ -141,7 +152,7 @@ struct Plan {
 
 #[derive(Clone, Copy)]
 enum PublicPort {
-    /// Its own: nobody else uses the address.
+    /// Its own: nobody else uses the address, or it is the host's.
     Own,
     /// Its own where nobody else has it: an FTP server that dials out from port 20.
     OwnIfFree,
@@ -151,7 +162,8 @@ enum PublicPort {
     Shared(u32),
 }
 
-/// Announced by an FTP session, from a host with an address of its own, or masqueraded.
+/// Announced by an FTP session, to where nothing is translated, from a host with an address of its own,
+/// or masqueraded.
 #[inline(always)]
 fn plan<T: Tables>(
     tables: &mut T,
@@ -173,6 +185,10 @@ fn plan<T: Tables>(
             kin: Kin::Related(expectation.session()),
         });
     }
+    if tables.is_exempt(key.dst()) {
+        let (address, port, rule) = (key.src(), PublicPort::Own, RuleId::NONE);
+        return Ok(Plan { address, port, rule, kin: Kin::Plain });
+    }
     let settings = tables.settings();
     let kin = if headers.kind == Transport::Tcp && settings.is_control_port(key.dport()) {
         Kin::Control
@@ -184,6 +200,10 @@ fn plan<T: Tables>(
     }
     if settings.masquerade == 0 {
         return Err(Reason::NotMasqueraded);
+    }
+    // Without ports hosts behind one address cannot be told apart.
+    if headers.kind == Transport::Other {
+        return Err(Reason::Protocol);
     }
     let (address, number) = wan.public().ok_or(Reason::NoPublicAddress)?;
     let port = match settings.maps_by_remote_end() {

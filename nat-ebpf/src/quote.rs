@@ -84,7 +84,9 @@ impl Quote {
             }
             (ICMP, ECHO_REQUEST) => (Port::from_wire([first[4], first[5]]), Port::NONE),
             (ICMP, ECHO_REPLY) => (Port::NONE, Port::from_wire([first[4], first[5]])),
-            _ => return Err(Reason::IcmpQuote),
+            (ICMP, _) => return Err(Reason::IcmpQuote),
+            // Its addresses are all that is known of it.
+            _ => (Port::NONE, Port::NONE),
         };
         Ok(Self {
             network,
@@ -150,11 +152,12 @@ impl Quote {
                 packet.write(self.transport + ICMP_IDENTIFIER, identifier)?;
                 ICMP_CHECKSUM
             }
-            protocol => {
+            protocol @ (TCP | UDP) => {
                 rest = rest.word([a, b], sport).word([c, d], dport);
                 packet.write(self.transport, [sport[0], sport[1], dport[0], dport[1]])?;
                 if protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM }
             }
+            _ => return Ok(sum),
         };
         if let Some(sequence) = sequence {
             let sequence = sequence.to_be_bytes();

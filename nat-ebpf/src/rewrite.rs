@@ -112,6 +112,9 @@ fn translate<P: Packet>(
     let mut addresses =
         Delta::NONE.quad(headers.src, rewrite.src()).quad(headers.dst, rewrite.dst());
     network(packet, headers, rewrite.src(), rewrite.dst(), ttl, addresses)?;
+    if headers.kind == Transport::Other {
+        return Ok(());
+    }
     let old = ports(headers.sport, headers.dport);
     let new = ports(rewrite.sport(), rewrite.dport());
     // Where a port stays, which is where it can, the sum does.

@@ -19,7 +19,7 @@ use nat_common::{
     port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     record::Use,
-    rule::{Forward, OneToOne, RuleId},
+    rule::{AllowedKey, Forward, OneToOne, RuleId},
     session::{SessionId, Side},
     settings::Settings,
     tcp_options,
@@ -218,6 +218,15 @@ pub trait Tables {
     fn forward(&self, public: &Endpoint) -> Option<Forward>;
     /// Whether a filter lets a remote address in.
     fn allowed(&self, filter: u32, remote: [u8; 4]) -> bool;
+    /// Whether packets to and from a remote address are not translated.
+    #[inline(always)]
+    fn is_exempt(&self, remote: [u8; 4]) -> bool {
+        self.settings().exempt != 0 && self.allowed(AllowedKey::EXEMPT, remote)
+    }
+    /// Notes that whoever is seen as `public` has sent to `remote`.
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32);
+    /// Whether it has.
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool;
     /// The encrypted control session that a client holds through a rule.
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId>;
     /// The public address of an inside host that has one of its own.
@@ -282,6 +291,10 @@ pub trait Tables {
     fn repeat<B: Turn<Self>>(&mut self, turns: u32, body: &mut B)
     where
         Self: Sized;
+
+    /// Whether the sender of a packet that was refused at `now` may be told so; `takes` is 1 for who tells
+    /// it, and 0 for who asks.
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool;
 
     /// Counts an event.
     fn count(&mut self, counter: Counter);

@@ -31,6 +31,7 @@ mod mss;
 mod oracle;
 mod overload;
 mod papers;
+mod protocols;
 mod scale;
 mod seeds;
 mod strict;

@@ -1,6 +1,10 @@
 //! Everything that isn't FTP: datagrams, echoes, connections, the gateway's own traffic.
 
-use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use nat_tests::{
     capture::Capture,
@@ -10,7 +14,7 @@ use nat_tests::{
     link::{self, End, Offloads},
     netns::{Lifetime, Namespace},
     requirements, session,
-    traffic::{self, udp_socket},
+    traffic::{self, udp_socket, udp_socket_at},
     wait,
 };
 
@@ -55,6 +59,41 @@ fn datagrams_echoes_and_connections_come_through_and_back() {
             gateway.stop().expect("an end");
         }
     }
+}
+
+/// A network behind the host outside, which knows the way to the inside.
+const SITE: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+
+#[test]
+fn networks_that_are_exempt_are_reached_and_reach_untranslated_and_all_else_is_translated() {
+    let Some(binary) = requirements::met_with_binary("exempt networks") else { return };
+    let lab = lab_with(Offloads::On);
+    lab.outside.ip(&format!("address add {SITE}/32 dev {OUTSIDE_DEVICE}")).expect("an address");
+    lab.outside.ip(&format!("route add 10.0.1.0/24 via {WAN} src {SITE}")).expect("a route");
+    lab.gateway.ip(&format!("route add 10.8.0.0/16 via {OUTSIDE}")).expect("a route");
+    let mut gateway = NatCtl::prepare(&lab, Mode::Tc, &binary).expect("a gateway");
+    gateway.configure("[masquerade]\nexempt = [\"10.8.0.0/16\"]\n").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    connection_and_answer(&lab.inside, &lab.outside, SITE, INSIDE);
+    connection_and_answer(&lab.outside, &lab.inside, INSIDE, SITE);
+    traffic::echo(&lab.inside, SITE).expect("an echo");
+    traffic::echo(&lab.outside, INSIDE).expect("an echo from there");
+    connection_and_answer(&lab.inside, &lab.outside, OUTSIDE, WAN);
+    datagram_and_answer(&lab, 100);
+    // The same host by its other address is not let in.
+    let before = gateway.dropped("unsolicited").expect("counters");
+    let other = udp_socket_at(&lab.outside, SocketAddrV4::new(OUTSIDE, 0)).expect("a socket");
+    other.send_to(b"let me in", (INSIDE, 7000)).expect("a datagram");
+    wait::until_true(LIMIT, "a refusal", || Ok(gateway.dropped("unsolicited")? > before))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    let packet = ["explain", "--protocol", "udp", "10.0.1.2:5000", "10.8.0.1:53"];
+    let told = gateway.json(&packet).expect("an explanation");
+    assert_eq!(
+        (&told["leaves"]["src"], &told["leaves"]["sport"]),
+        (&"10.0.1.2".into(), &5000.into())
+    );
+    assert!(told["because"].to_string().contains("exempt from NAT"), "{told}");
+    gateway.stop().expect("an end");
 }
 
 #[test]

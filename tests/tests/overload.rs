@@ -1,12 +1,19 @@
 //! A pool whose ports are all in use: shared by remote end, to the last one, and refused after it.
 
-use std::{collections::HashSet, net::UdpSocket, time::Duration};
+use std::{
+    collections::HashSet,
+    io::ErrorKind,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use nat_tests::{
     capture::Capture,
     frame::is_inside,
     gateway::{Mode, NatCtl},
-    lab::{Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
+    lab::{INSIDE, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
     netns::Lifetime,
     requirements,
     traffic::udp_socket,
@@ -67,7 +74,11 @@ fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
         let before = gateway.dropped("ports-exhausted").expect("counters");
         assert_eq!(before, 0, "{mode}");
         for (at, host) in [(0u16, 3usize), (1, 0)] {
-            hosts[host].send_to(b"one too many", (OUTSIDE, 7000 + at)).expect("a datagram");
+            hosts[host].connect((OUTSIDE, 7000 + at)).expect("a destination");
+            hosts[host].send(b"one too many").expect("a datagram");
+            // The kernel takes "administratively prohibited" for this (icmp_err_convert).
+            let told = hosts[host].recv(&mut [0; 20]).expect_err("an error");
+            assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{mode}: {told}");
         }
         wait::until_true(LIMIT, "two refusals", || Ok(gateway.dropped("ports-exhausted")? == 2))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
@@ -115,5 +126,79 @@ fn seventy_thousand_flows_have_one_public_address() {
     let wanted = u64::from(REMOTES) * DIALLED_BY as u64;
     assert_eq!(flows["count"].as_u64(), Some(wanted), "{flows}");
     assert_eq!(gateway.dropped("ports-exhausted").expect("counters"), 0);
+    gateway.stop().expect("an end");
+}
+
+/// Ends of the flood on either side: more than a table with room for 256 flows takes.
+const FLOOD: usize = 300;
+/// Behind a forward, where nobody answers.
+const SERVICE: u16 = 8053;
+/// How the flood goes on when the table is full: so many from either side, and a pause.
+const WAVE: usize = 2;
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_flood_fills_the_table_and_what_nobody_answers_makes_room_for_new_flows() {
+    let Some(binary) = requirements::met_with_binary("flood") else { return };
+    let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+    let mut gateway = NatCtl::prepare(&lab, Mode::Tc, &binary).expect("a gateway");
+    let tables = format!(
+        "[limits]\nflows = 256\n[[forward]]\nname = \"s\"\nprotocol = \"udp\"\n\
+         public = \"{WAN}:{SERVICE}\"\nto = \"{INSIDE}:{SERVICE}\"\n"
+    );
+    gateway.configure(&tables).expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    // They take what the flood sends, and never answer.
+    let _sinks = [
+        udp_socket(&lab.inside, SERVICE).expect("a socket"),
+        udp_socket(&lab.outside, SERVICE).expect("a socket"),
+    ];
+    let remote = udp_socket(&lab.outside, 7000).expect("a socket");
+    remote.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+    let passes = |host: &UdpSocket| {
+        let mut buffer = [0; 100];
+        host.send_to(b"it passes", (OUTSIDE, 7000)).expect("a datagram");
+        let Ok((length, peer)) = remote.recv_from(&mut buffer) else { return false };
+        remote.send_to(&buffer[..length], peer).expect("an answer");
+        answer(host) == "it passes"
+    };
+    let hosts = || (0..5).map(|_| udp_socket(&lab.inside, 0).expect("a socket"));
+    let (known, new): (Vec<_>, Vec<_>) = (hosts().collect(), hosts().collect());
+    known.iter().for_each(|host| assert!(passes(host), "{}", gateway.diagnosis()));
+    let ends: Vec<[UdpSocket; 2]> = (0..FLOOD)
+        .map(|_| [&lab.inside, &lab.outside].map(|side| udp_socket(side, 0).expect("a socket")))
+        .collect();
+    let flood = |ends: &[[UdpSocket; 2]]| {
+        for [inside, outside] in ends {
+            // What a full buffer loses is not missed.
+            let _ = inside.send_to(b"flood", (OUTSIDE, SERVICE));
+            let _ = outside.send_to(b"flood", (WAN, SERVICE));
+        }
+    };
+    flood(&ends);
+    let on = AtomicBool::new(true);
+    let (full, later, state) = thread::scope(|scope| {
+        scope.spawn(|| {
+            for wave in ends.chunks(WAVE).cycle().take_while(|_| on.load(Ordering::Relaxed)) {
+                flood(wave);
+                thread::sleep(PAUSE);
+            }
+        });
+        let full =
+            wait::until_true(LIMIT, "a full table", || Ok(gateway.dropped("table-full")? > 0));
+        let later = wait::until_true(LIMIT, "new flows", || Ok(new.iter().all(passes)));
+        let state = wait::until_true(LIMIT, "a state", || {
+            let status = gateway.json(&["status"])?;
+            let states = status["overload"].as_array().cloned().unwrap_or_default();
+            Ok(states.iter().any(|it| it["state"] == "table-pressure"))
+        });
+        on.store(false, Ordering::Relaxed);
+        (full, later, state)
+    });
+    full.and(later).and(state).unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    let flows = gateway.json(&["flows", "count", "--state", "replied"]).expect("flows");
+    let answered = (known.len() + new.len()) as u64;
+    assert_eq!(flows["count"].as_u64(), Some(answered), "what was answered goes on: {flows}");
+    assert!(known.iter().all(passes));
     gateway.stop().expect("an end");
 }

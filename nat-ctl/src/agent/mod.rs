@@ -35,6 +35,7 @@ mod outgoing;
 mod overload;
 #[cfg(test)]
 mod packets;
+mod prohibited;
 mod punts;
 mod reconfigure;
 mod report;

@@ -18,6 +18,8 @@ const HOLDS: u32 = 10;
 #[derive(Debug, Default)]
 pub struct Overload {
     states: [Refusals; REASONS.len()],
+    /// Flows that had to make room, counted as refusals.
+    pressure: Refusals,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -41,31 +43,48 @@ impl Overload {
             if more == 0 {
                 continue;
             }
-            if !state.holds(now) {
-                (state.began, state.refused) = (now, 0);
+            if state.add(more, now) {
                 begun.push(reason);
             }
-            state.refused += more;
-            state.last = now;
         }
         begun
+    }
+
+    /// So many flows had to make room; whether that has begun now.
+    pub fn make_room(&mut self, flows: u64, now: u32) -> bool {
+        flows > 0 && self.pressure.add(flows, now)
     }
 
     /// The states that hold.
     pub fn states(&self, now: u32) -> Vec<OverloadView> {
         let held = REASONS.into_iter().zip(&self.states).filter(|(_, state)| state.holds(now));
-        held.map(|(reason, state)| OverloadView {
-            state: reason.name().to_owned(),
-            refused: state.refused,
-            for_s: now.saturating_sub(state.began).into(),
+        let view = |state: &str, held: &Refusals, refused, ended| OverloadView {
+            state: state.to_owned(),
+            refused,
+            ended,
+            for_s: now.saturating_sub(held.began).into(),
             // Who looks at the hosts adds them.
             hosts: vec![],
-        })
-        .collect()
+        };
+        let refusing = held.map(|(reason, state)| view(reason.name(), state, state.refused, 0));
+        let pressure = Some(&self.pressure).filter(|pressure| pressure.holds(now));
+        let ending = pressure.map(|held| view(OverloadView::PRESSURE, held, 0, held.refused));
+        refusing.chain(ending).collect()
     }
 }
 
 impl Refusals {
+    /// Adds to the state; whether it has begun now.
+    fn add(&mut self, more: u64, now: u32) -> bool {
+        let begins = !self.holds(now);
+        if begins {
+            (self.began, self.refused) = (now, 0);
+        }
+        self.refused += more;
+        self.last = now;
+        begins
+    }
+
     fn holds(&self, now: u32) -> bool {
         self.refused > 0 && now.saturating_sub(self.last) <= HOLDS
     }
@@ -86,6 +105,7 @@ mod tests {
         let full = |refused, for_s| OverloadView {
             state: "table-full".to_owned(),
             refused,
+            ended: 0,
             for_s,
             hosts: vec![],
         };
@@ -96,5 +116,22 @@ mod tests {
         assert_eq!(look(115, 10), (vec![], vec![full(3, 14)]));
         assert_eq!(look(116, 10), (vec![], vec![]));
         assert_eq!(look(120, 11), (vec![Reason::TableFull], vec![full(1, 0)]));
+    }
+
+    #[test]
+    fn flows_that_make_room_are_a_state_of_their_own() {
+        let mut overload = Overload::default();
+        assert!(!overload.make_room(0, 99) && overload.states(99).is_empty());
+        assert!(overload.make_room(3, 100) && !overload.make_room(4, 102));
+        let pressure = |ended, for_s| OverloadView {
+            state: "table-pressure".to_owned(),
+            refused: 0,
+            ended,
+            for_s,
+            hosts: vec![],
+        };
+        assert_eq!(overload.states(105), [pressure(7, 5)]);
+        assert!(overload.states(113).is_empty() && overload.make_room(1, 113));
+        assert_eq!(overload.states(113), [pressure(1, 0)]);
     }
 }

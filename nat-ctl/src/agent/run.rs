@@ -27,6 +27,7 @@ use super::{
     gateway::{Agent, expectation_seconds, policy},
     gone, log, notify,
     overload::Overload,
+    prohibited,
     punts::Punts,
     report,
     scrape::{self, Scrape},
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     api::{Call, Server},
     options::RunOptions,
-    output::InterfaceMode,
+    output::{InterfaceMode, OverloadView},
     plane::{Plane, Report, clock},
 };
 
@@ -173,6 +174,11 @@ impl Agent {
                 self.six.on_punt(&mut self.world, zone, packet, now);
                 self.six.tell(self.bridge.history(), now);
             }
+            Punt::Refused => {
+                // One that cannot be sent was not promised: who rushes loses most of them anyway.
+                let message = prohibited::about(packet);
+                let _ = message.map(|message| self.world.sender.send(&message, None));
+            }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);
             }
@@ -214,6 +220,14 @@ impl Agent {
         match self.world.plane.sweep_step(now) {
             Ok(report) => {
                 if let Some(report) = report {
+                    if self.overload.make_room(report.hurried, now.seconds()) {
+                        tracing::warn!(
+                            "overload: {}: the flow table is nearly full, and flows that nobody \
+                             answers end early; `nat-ctl hosts list` and `nat-ctl flows list \
+                             --state unreplied` show whose they are",
+                            OverloadView::PRESSURE
+                        );
+                    }
                     self.end_sessions(report);
                 }
             }

@@ -1,7 +1,6 @@
 //! The choices of the file that are words.
 //!
-//! Invariant: a word that stands for something this version does not do is refused with "not
-//! supported yet", never taken for something else.
+//! Invariant: a word that is no choice is refused, never taken for something else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +11,7 @@ use std::{
 use nat_common::settings::{self, CONTROL_PORTS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::alg::pinhole::PINHOLES;
+use crate::{alg::pinhole::PINHOLES, rules::Cidr};
 
 /// Other addresses of a server: each takes an expectation for each PORT.
 const DATA_ADDRESSES: usize = 4;
@@ -35,6 +34,8 @@ pub enum Mapping {
 pub enum Filtering {
     /// The very address and port that were sent to (RFC 4787, 5).
     AddressAndPortDependent,
+    /// The very address that was sent to, from any port.
+    AddressDependent,
     /// Anybody.
     EndpointIndependent,
 }
@@ -79,14 +80,11 @@ impl<'de> Deserialize<'de> for Filtering {
         let word = String::deserialize(deserializer)?;
         match word.as_str() {
             "address-and-port-dependent" => Ok(Self::AddressAndPortDependent),
+            "address-dependent" => Ok(Self::AddressDependent),
             "endpoint-independent" => Ok(Self::EndpointIndependent),
-            "address-dependent" => Err(D::Error::custom(
-                "filtering 'address-dependent' is not supported yet: take \
-                 'address-and-port-dependent' or 'endpoint-independent'",
-            )),
             _ => Err(D::Error::custom(format_args!(
-                "filtering '{word}' is not a choice: 'address-and-port-dependent' or \
-                 'endpoint-independent'"
+                "filtering '{word}' is not a choice: 'address-and-port-dependent', \
+                 'address-dependent' or 'endpoint-independent'"
             ))),
         }
     }
@@ -157,6 +155,7 @@ impl From<Filtering> for u16 {
             Filtering::AddressAndPortDependent => {
                 settings::Filtering::AddressAndPortDependent as Self
             }
+            Filtering::AddressDependent => settings::Filtering::AddressDependent as Self,
             Filtering::EndpointIndependent => settings::Filtering::EndpointIndependent as Self,
         }
     }
@@ -199,6 +198,17 @@ pub(super) fn denied_commands<'de, D: Deserializer<'de>>(
     match words.iter().find(|word| !is_command(word)) {
         Some(word) => Err(D::Error::custom(format_args!("'{word}' is no command of FTP"))),
         None => Ok(words.iter().map(|word| word.to_ascii_uppercase()).collect()),
+    }
+}
+
+/// Networks that are exempt from NAT.
+pub(super) fn exempt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    let networks = Vec::<Cidr>::deserialize(deserializer)?;
+    match networks.iter().find(|network| network.network().is_ipv6()) {
+        Some(six) => Err(D::Error::custom(format_args!(
+            "exempt '{six}': nothing of IPv6 is translated, so nothing is exempt from that"
+        ))),
+        None => Ok(networks),
     }
 }
 

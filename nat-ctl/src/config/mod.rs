@@ -25,7 +25,7 @@ pub use pool::Pool;
 use crate::{
     error::{Exit, reason},
     options::Mode,
-    rules::{FTP_CONTROL_PORT, Forward, OneToOne, Rule, RuleError, RuleSet},
+    rules::{Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Rule, RuleError, RuleSet},
 };
 
 /// A configuration file, with defaults where it says nothing.
@@ -86,6 +86,9 @@ pub struct Masquerade {
     pub filtering: Filtering,
     /// Which MSS TCP connections through the gateway may announce.
     pub clamp_mss: ClampMss,
+    /// Networks to which packets leave as they are, and from which they come in so.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "choice::exempt")]
+    pub exempt: Vec<Cidr>,
 }
 
 impl Default for Masquerade {
@@ -96,6 +99,7 @@ impl Default for Masquerade {
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::AddressAndPortDependent,
             clamp_mss: ClampMss::Auto,
+            exempt: vec![],
         }
     }
 }
@@ -338,11 +342,12 @@ impl Config {
             return Err(Mistake::at(text, "denied_commands", why));
         }
         let Masquerade { mapping, filtering, .. } = &config.masquerade;
-        if let (Mapping::AddressAndPortDependent, Filtering::EndpointIndependent) =
-            (mapping, filtering)
+        if *mapping == Mapping::AddressAndPortDependent
+            && *filtering != Filtering::AddressAndPortDependent
         {
-            let why = "filtering 'endpoint-independent' needs mapping 'endpoint-independent': a \
-                       port that is shared by remote end leads nobody else in";
+            let why = "filtering by less than address and port needs mapping \
+                       'endpoint-independent': a port that is shared by remote end leads nobody \
+                       else in";
             return Err(Mistake::at(text, "filtering", why));
         }
         Ok(config)

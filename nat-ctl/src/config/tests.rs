@@ -80,6 +80,17 @@ expectations = 65536
 }
 
 #[test]
+fn networks_of_ipv4_may_be_exempt_from_nat() {
+    let config = parse("[masquerade]\nexempt = [\"10.8.0.0/16\", \"192.0.2.7\"]\n");
+    let said: Vec<String> = config.masquerade.exempt.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["10.8.0.0/16", "192.0.2.7/32"]);
+    assert_eq!(Config::parse(&config.text().expect("text")).expect("a sound file"), config);
+    let (line, _, why) = mistake("[masquerade]\nexempt = [\"2001:db8::/32\"]\n");
+    assert_eq!(line, 2);
+    assert!(why.contains("nothing of IPv6 is translated"), "{why}");
+}
+
+#[test]
 fn the_dashboards_names_are_understood() {
     let ours = parse(
         r#"
@@ -139,10 +150,7 @@ fn a_mistake_is_shown_with_its_place() {
 }
 
 #[test]
-fn what_the_gateway_does_not_do_yet_is_refused() {
-    let (line, _, why) = mistake("[masquerade]\nfiltering = \"address-dependent\"\n");
-    assert!(why.contains("not supported yet"), "{why}");
-    assert_eq!(line, 2);
+fn what_is_no_choice_is_refused() {
     let (_, _, why) = mistake("[masquerade]\nmapping = \"sideways\"\n");
     assert!(why.contains("not a choice"), "{why}");
 }
@@ -158,12 +166,16 @@ fn mapping_and_filtering_are_chosen_by_their_words() {
     let chosen = parse("[masquerade]\nfiltering = \"endpoint-independent\"\n");
     assert_eq!(chosen.masquerade.mapping, Mapping::EndpointIndependent);
     assert_eq!(chosen.masquerade.filtering, Filtering::EndpointIndependent);
+    let chosen = parse("[masquerade]\nfiltering = \"address-dependent\"\n");
+    assert_eq!(chosen.masquerade.filtering, Filtering::AddressDependent);
     let (_, _, why) = mistake("[masquerade]\nfiltering = \"sideways\"\n");
     assert!(why.contains("not a choice"), "{why}");
-    let both = "[masquerade]\nmapping = \"address-and-port-dependent\"\n\
-                filtering = \"endpoint-independent\"\n";
-    let (line, _, why) = mistake(both);
-    assert!(line == 3 && why.contains("needs mapping"), "{line}: {why}");
+    for filtering in ["endpoint-independent", "address-dependent"] {
+        let (line, _, why) = mistake(&format!(
+            "[masquerade]\nmapping = \"address-and-port-dependent\"\nfiltering = \"{filtering}\"\n"
+        ));
+        assert!(line == 3 && why.contains("needs mapping"), "{line}: {why}");
+    }
 }
 
 #[test]

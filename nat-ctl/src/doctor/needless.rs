@@ -81,7 +81,7 @@ fn forward(subject: &Subject, view: &ForwardView) -> Option<Finding> {
 
 /// Data ports among what a one-to-one rule lets in.
 fn one_to_one(view: &OneToOneView) -> Option<Finding> {
-    let tcp = |protocol| matches!(protocol, InboundProtocol::Only(Protocol::Tcp));
+    let tcp = |protocol| protocol == InboundProtocol::Only(Protocol::Tcp.into());
     let listed = view.inbound.iter().filter(|inbound| tcp(inbound.protocol));
     let ranges: Vec<PortsView> = listed.filter_map(|inbound| inbound.ports).collect();
     if view.alg != Some(Alg::Ftp) || !ranges.iter().any(|it| contains(*it, FTP_CONTROL_PORT)) {

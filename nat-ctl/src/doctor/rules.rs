@@ -227,7 +227,7 @@ fn advice(exact: &ForwardView, differs: bool) -> String {
 /// Who a one-to-one rule lets in by all ports of a protocol.
 fn open(rule: &OneToOneView, protocol: Protocol) -> Option<&[Cidr]> {
     let inbound = rule.inbound.iter().find(|inbound| {
-        inbound.ports.is_none() && inbound.protocol.key().is_none_or(|key| key == protocol)
+        inbound.ports.is_none() && inbound.protocol.key().is_none_or(|key| key == protocol.into())
     })?;
     Some(&inbound.allow)
 }

@@ -67,8 +67,12 @@ impl Printer {
 }
 
 fn overload(view: &OverloadView) -> (&'static str, String) {
-    let OverloadView { state, refused, for_s, hosts } = view;
+    let OverloadView { state, refused, ended, for_s, hosts } = view;
     let for_s = seconds(*for_s);
+    if state == OverloadView::PRESSURE {
+        let text = format!("{state}: {ended} unanswered flows were ended to make room in {for_s}");
+        return ("overload    ", text);
+    }
     let of: String = hosts.iter().map(|host| format!(" {host}")).collect();
     let of = if of.is_empty() { of } else { format!(" of{of}") };
     // As wide as the keys above it.

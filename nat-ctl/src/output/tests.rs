@@ -76,6 +76,7 @@ fn status_has_the_documented_fields() {
         overload: vec![OverloadView {
             state: "host-limit".to_owned(),
             refused: 6,
+            ended: 0,
             for_s: 7,
             hosts: vec![[10, 0, 1, 2].into()],
         }],

@@ -51,13 +51,16 @@ pub struct StatusView {
     pub overload: Vec<OverloadView>,
 }
 
-/// A state in which new flows are refused; that of no other flow changes.
+/// A state in which new flows are refused, or unanswered ones ended; that of no other flow changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverloadView {
-    /// Its name, which is the drop reason.
+    /// Its name, which is the drop reason, or [`OverloadView::PRESSURE`].
     pub state: String,
     /// Packets refused since it began.
     pub refused: u64,
+    /// Flows ended since it began, that nobody had answered, to make room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ended: u64,
     /// Seconds since it began.
     pub for_s: u64,
     /// The hosts that it is about, where it is about some alone: at most [`OverloadView::HOSTS`].
@@ -68,6 +71,13 @@ pub struct OverloadView {
 impl OverloadView {
     /// Most hosts that are named; `hosts list` has them all.
     pub const HOSTS: usize = 5;
+    /// Unanswered flows are ended to make room.
+    pub const PRESSURE: &str = "table-pressure";
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An element of `hosts list`.
@@ -368,7 +378,7 @@ pub struct OneToOneView {
 /// One `--inbound`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundView {
-    /// `any`, `tcp`, `udp` or `icmp`.
+    /// `any`, or one as in flows.
     pub protocol: InboundProtocol,
     /// Ports; null: all of the protocol.
     pub ports: Option<PortsView>,

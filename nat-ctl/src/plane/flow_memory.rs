@@ -86,6 +86,14 @@ impl FlowMemory {
         flow_table::insert(self, &hashed, flow).expect("room").line().index
     }
 
+    /// Counts a packet as the data plane does, for tests.
+    #[cfg(test)]
+    pub(crate) fn count_packet(&self, place: u32) {
+        use nat_common::record::PACKETS_LOW;
+        let word = self.lines.word(place, PACKETS_LOW / 8).expect("a line");
+        word.fetch_add(1 << (PACKETS_LOW % 8 * 8), Ordering::SeqCst);
+    }
+
     /// Number of lines.
     pub fn places(&self) -> u32 {
         self.lines.entries()

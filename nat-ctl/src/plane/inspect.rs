@@ -37,7 +37,7 @@ use crate::output::{
     DropsView, Each, End, ExpectationView, ExplainView, FlowFilter, FlowLine, FlowView, HostView,
     Question, StateSource,
 };
-use crate::rules::{Alg, Protocol};
+use crate::rules::{Alg, FlowProtocol, Protocol};
 
 /// Reads one instance.
 #[derive(Debug)]
@@ -182,9 +182,6 @@ impl Inspector {
         names: &Names<'_>,
         each: impl FnOnce(&FlowLine<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Some(protocol) = Protocol::from_number(pair.first.key().protocol()) else {
-            return ControlFlow::Continue(());
-        };
         // Of an orphaned answer the original is what it leads back to.
         let flow = pair.first.flow();
         let (original, reply) = match (flow.direction(), pair.answer) {
@@ -198,7 +195,7 @@ impl Inspector {
             None
         };
         each(&FlowLine {
-            protocol: protocol.into(),
+            protocol: FlowProtocol::from_number(pair.first.key().protocol()),
             state: pair.state(),
             original: end(original),
             reply: end(reply),

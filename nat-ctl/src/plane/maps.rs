@@ -9,6 +9,7 @@ use aya::maps::{
     Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::FlowKey,
@@ -51,6 +52,7 @@ pub const NAMES: &[&str] = &[
     "fragments",
     "fragment_ids",
     "forwards",
+    "contacts",
     "encrypted",
     "flows6",
     "fragments6",
@@ -98,6 +100,8 @@ pub struct Maps {
     pub fragments: Hash<FragmentKey, Fragmented>,
     /// Forwards by public endpoint.
     pub forwards: Hash<Endpoint, Forward>,
+    /// Remote addresses that inside endpoints have sent to, and when, where filtering goes by them.
+    pub contacts: Hash<Contact, u32>,
     /// Clients that hold an encrypted control session through a rule.
     pub encrypted: Hash<EncryptedKey, SessionId>,
     /// Public addresses by inside address.
@@ -157,6 +161,7 @@ impl Maps {
             expectations: open(pins, "expectations", Map::HashMap)?,
             fragments: open(pins, "fragments", Map::LruHashMap)?,
             forwards: open(pins, "forwards", Map::HashMap)?,
+            contacts: open(pins, "contacts", Map::HashMap)?,
             encrypted: open(pins, "encrypted", Map::HashMap)?,
             one_to_one: open(pins, "one_to_one", Map::HashMap)?,
             allowed: open(pins, "allowed", Map::LpmTrie)?,

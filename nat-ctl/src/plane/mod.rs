@@ -76,7 +76,10 @@ pub use ports::pool;
 pub use state::Attached;
 pub use sweep::{DataLine, Report};
 
-use crate::{options::Instance, options::Mode, rules::Rule, rules::RuleSet};
+use crate::{
+    options::{Instance, Mode},
+    rules::{Cidr, Rule, RuleSet},
+};
 use aliases::Alias;
 use gone::Gone;
 use grow::Growth;
@@ -115,6 +118,8 @@ pub struct Plane {
     /// Addresses whose flows end unless they come back.
     gone: Gone,
     rules: RuleSet,
+    /// Networks to which packets leave as they are.
+    exempt: Vec<Cidr>,
     /// Public ports of forwards that something else still uses.
     waiting: Vec<Endpoint>,
     _lock: Lock,
@@ -181,7 +186,7 @@ impl Plane {
             .entries(&resolve)
             .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
         let hosts = rules.hosts();
-        let wanted = rules::Wanted::of(&entries, &hosts);
+        let wanted = rules::Wanted::of(&entries, &hosts).exempting(&self.exempt);
         let name = |rule: &Rule| (rules.number(rule.name()), rule.name().to_string());
         let names = rules.iter().map(name).collect();
         if self.state.rules != names {

@@ -55,6 +55,13 @@ impl Wanted {
         wanted
     }
 
+    /// The same, with networks to which packets leave as they are.
+    #[must_use]
+    pub fn exempting(mut self, networks: &[Cidr]) -> Self {
+        self.allow(AllowedKey::EXEMPT, networks);
+        self
+    }
+
     /// The number of the filter for these networks: 0 where everybody is allowed. It is a function
     /// of the networks, so that an unchanged filter keeps its number whatever else changes.
     fn filter(&mut self, allow: &[Cidr]) -> u32 {
@@ -65,13 +72,18 @@ impl Wanted {
         networks.sort_unstable();
         networks.dedup();
         let number = number(&networks);
+        self.allow(number, &networks);
+        number
+    }
+
+    /// Adds networks to a filter.
+    fn allow(&mut self, filter: u32, networks: &[Cidr]) {
         for network in networks {
-            // A rule of IPv4 names no others.
+            // Nobody names others here.
             if let IpAddr::V4(address) = network.network() {
-                self.allowed.insert((number, address.octets(), network.prefix_length()));
+                self.allowed.insert((filter, address.octets(), network.prefix_length()));
             }
         }
-        number
     }
 
     /// Brings the maps to this. Gives back the forwards whose public port is in use by something
@@ -227,7 +239,7 @@ mod tests {
     fn entry(port: Option<u16>, allow: &[&str]) -> ForwardEntry {
         ForwardEntry {
             public: Ipv4Addr::new(203, 0, 113, 1),
-            protocol: Some(Protocol::Tcp),
+            protocol: Some(Protocol::Tcp.into()),
             port,
             to: Ipv4Addr::new(10, 0, 0, 5),
             to_port: port,
@@ -251,6 +263,14 @@ mod tests {
         assert_eq!(filters[1], filters[2]);
         assert_ne!(filters[1], filters[3]);
         assert_eq!(wanted.allowed.len(), 3);
+    }
+
+    #[test]
+    fn exempt_networks_are_a_filter_that_no_rule_has() {
+        let networks = ["10.8.0.0/16", "192.0.2.0/24"].map(|text| text.parse().unwrap());
+        let wanted = Wanted::of(&[entry(Some(81), &["192.0.2.0/24"])], &[]).exempting(&networks);
+        let exempt = wanted.allowed.iter().filter(|(filter, ..)| *filter == AllowedKey::EXEMPT);
+        assert_eq!((exempt.count(), wanted.allowed.len()), (2, 3));
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl Preparing<'_> {
             taken: BTreeSet::new(),
             gone: Gone::default(),
             rules: RuleSet::default(),
+            exempt: config.masquerade.exempt.clone(),
             waiting: vec![],
             _lock: lock,
         };
@@ -377,7 +378,8 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
     }
     Ok(Settings {
         heartbeat: now.seconds().max(1),
-        masquerade: u16::from(config.masquerade.enabled),
+        masquerade: u8::from(config.masquerade.enabled),
+        exempt: u8::from(!config.masquerade.exempt.is_empty()),
         routes_others: u16::from(forwarded == Forwarding::On),
         // That of the next hops, which are looked up later.
         epoch: 0,

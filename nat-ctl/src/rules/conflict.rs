@@ -8,7 +8,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Resolve};
+use super::{
+    FlowProtocol, Forward, OneToOne, PortRange, Protocol, PublicAddress, Rule, set::Resolve,
+};
 
 /// Why the rules can't both be in force, in words that follow "conflicts with rule X:".
 pub(super) fn between(new: &Rule, old: &Rule, resolve: Resolve<'_>) -> Option<String> {
@@ -63,14 +65,15 @@ fn forward_and_host(forward: &Forward, host: &OneToOne, resolve: Resolve<'_>) ->
     host.inbound().iter().find_map(|inbound| {
         let open = inbound.protocol().key();
         if let Some(range) = forward.passive_range()
-            && open.is_none_or(|open| open == Protocol::Tcp)
+            && open.is_none_or(|open| open == Protocol::Tcp.into())
             && inbound.ports().is_none_or(|ports| ports.overlaps(range))
         {
             return Some(format!("it lets tcp {address}:{range} in for everybody"));
         }
         let protocol = open?;
-        let same =
-            |(other, ports)| (protocol == other).then(|| same_ports(ports, inbound.ports()))?;
+        let same = |(other, ports): (Protocol, _)| {
+            (protocol == other.into()).then(|| same_ports(ports, inbound.ports()))?
+        };
         let ports = keys(forward).find_map(same)?;
         Some(format!("both let {protocol} {address}{ports} in"))
     })
@@ -103,4 +106,4 @@ pub(super) fn address(public: &PublicAddress, resolve: Resolve<'_>) -> Option<Ip
 }
 
 /// Key of an entry: address, protocol, port; `None` stands for all.
-pub(super) type Key = (Ipv4Addr, Option<Protocol>, Option<u16>);
+pub(super) type Key = (Ipv4Addr, Option<FlowProtocol>, Option<u16>);

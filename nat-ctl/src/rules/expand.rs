@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Protocol, Rule, RuleError, RuleId, RuleName,
+    Cidr, FTP_CONTROL_PORT, FlowProtocol, Forward, OneToOne, Protocol, Rule, RuleError, RuleId,
+    RuleName,
     conflict::{Key, address},
     set::{Numbers, Resolve},
 };
@@ -23,7 +24,7 @@ pub struct ForwardEntry {
     /// Destination of a packet from outside.
     pub public: Ipv4Addr,
     /// Its protocol; `None`: any.
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<FlowProtocol>,
     /// Its destination port; `None`: any.
     pub port: Option<u16>,
     /// The host inside.
@@ -188,7 +189,7 @@ impl<'a> Table<'a> {
         for &protocol in forward.protocols().each() {
             let entry = |port: Option<u16>, to_port: Option<u16>| ForwardEntry {
                 public,
-                protocol: Some(protocol),
+                protocol: Some(protocol.into()),
                 port,
                 to,
                 to_port,
@@ -216,7 +217,7 @@ impl<'a> Table<'a> {
                 forward.name(),
                 ForwardEntry {
                     public,
-                    protocol: Some(Protocol::Tcp),
+                    protocol: Some(Protocol::Tcp.into()),
                     port: Some(port),
                     to,
                     to_port: Some(port),
@@ -230,7 +231,7 @@ impl<'a> Table<'a> {
     }
 
     fn host(&mut self, host: &'a OneToOne, number: RuleId) -> Result<(), RuleError> {
-        let mut keys: Vec<(Option<Protocol>, Option<u16>)> = vec![];
+        let mut keys: Vec<(Option<FlowProtocol>, Option<u16>)> = vec![];
         for inbound in host.inbound() {
             let protocol = inbound.protocol().key();
             match inbound.ports() {
@@ -243,7 +244,7 @@ impl<'a> Table<'a> {
         for (protocol, port) in keys {
             self.name(host.name(), host_entry(host, number, protocol, port))?;
         }
-        let control = (Some(Protocol::Tcp), Some(FTP_CONTROL_PORT));
+        let control = (Some(Protocol::Tcp.into()), Some(FTP_CONTROL_PORT));
         let entry = host_entry(host, number, control.0, control.1);
         if entry.kind == EntryKind::Control && !entry.allow.is_empty() {
             self.implied.push(entry);
@@ -270,7 +271,7 @@ impl<'a> Table<'a> {
 fn host_entry(
     host: &OneToOne,
     number: RuleId,
-    protocol: Option<Protocol>,
+    protocol: Option<FlowProtocol>,
     port: Option<u16>,
 ) -> ForwardEntry {
     let covers = |inbound: &&super::Inbound| {

@@ -8,8 +8,8 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alg, Cidr, FTP_CONTROL_PORT, InboundProtocol, PortRange, Protocol, RuleError, RuleName, Uplink,
-    address::deserialize_host, text::serde_by_text,
+    Alg, Cidr, FTP_CONTROL_PORT, FlowProtocol, InboundProtocol, PortRange, Protocol, RuleError,
+    RuleName, Uplink, address::deserialize_host, text::serde_by_text,
 };
 
 /// A one-to-one rule that holds together; made by [`OneToOneDraft::finish`].
@@ -68,8 +68,8 @@ impl OneToOne {
     }
 
     /// Whether connections to this port are FTP control connections.
-    pub(super) fn alg_on(&self, protocol: Protocol, port: u16) -> bool {
-        self.alg() == Alg::Ftp && protocol == Protocol::Tcp && port == FTP_CONTROL_PORT
+    pub(super) fn alg_on(&self, protocol: FlowProtocol, port: u16) -> bool {
+        self.alg() == Alg::Ftp && protocol == Protocol::Tcp.into() && port == FTP_CONTROL_PORT
     }
 }
 
@@ -93,8 +93,8 @@ impl Inbound {
     ) -> Result<Self, RuleError> {
         if let Some(ports) = ports
             && !matches!(
-                protocol,
-                InboundProtocol::Only(Protocol::Tcp) | InboundProtocol::Only(Protocol::Udp)
+                protocol.key().and_then(FlowProtocol::with_ports),
+                Some(Protocol::Tcp | Protocol::Udp)
             )
         {
             return Err(RuleError::Inconsistent(format!(

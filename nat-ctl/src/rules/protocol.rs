@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
+use nat_common::flow;
 use serde::{Deserialize, Serialize};
 
 use super::{RuleError, text::serde_by_text};
@@ -67,13 +68,16 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The protocol of a flow: any, where nothing is translated.
+/// The protocol of a flow: any, where no ports are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowProtocol(u8);
 
 impl FlowProtocol {
     /// ICMP for IPv6.
     pub const ICMPV6: Self = Self(nat_common::six::ICMPV6);
+    /// Those without ports that have a word.
+    const NAMED: [(Self, &str); 4] =
+        [(Self(47), "gre"), (Self(50), "esp"), (Self::ICMPV6, "icmpv6"), (Self(132), "sctp")];
 
     /// The one with this number in the header of IPv4, or at the end of the headers of IPv6.
     pub const fn from_number(number: u8) -> Self {
@@ -87,10 +91,13 @@ impl FlowProtocol {
 
     /// The word in commands and output, as conntrack has it; a number has none.
     pub fn name(self) -> Option<&'static str> {
-        if self == Self::ICMPV6 {
-            return Some("icmpv6");
-        }
-        Protocol::from_number(self.0).map(Protocol::name)
+        let named = Self::NAMED.iter().find(|(protocol, _)| *protocol == self);
+        named.map(|(_, name)| *name).or(self.with_ports().map(Protocol::name))
+    }
+
+    /// One whose ports or identifiers are translated.
+    pub fn with_ports(self) -> Option<Protocol> {
+        Protocol::from_number(self.0)
     }
 }
 
@@ -104,12 +111,15 @@ impl FromStr for FlowProtocol {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        if Self::ICMPV6.name() == Some(text) {
-            return Ok(Self::ICMPV6);
+        if let Some((named, _)) = Self::NAMED.iter().find(|(_, name)| *name == text) {
+            return Ok(*named);
         }
         let by_number = || text.parse().map(Self);
         text.parse::<Protocol>().map(Self::from).or_else(|_| by_number()).map_err(|_| {
-            RuleError::malformed(text, "a protocol (tcp, udp, icmp, icmpv6, or a number to 255)")
+            RuleError::malformed(
+                text,
+                "a protocol (tcp, udp, icmp, icmpv6, gre, esp, sctp, or a number to 255)",
+            )
         })
     }
 }
@@ -173,13 +183,13 @@ impl fmt::Display for Protocols {
 pub enum InboundProtocol {
     /// Every protocol.
     Any,
-    /// One protocol.
-    Only(Protocol),
+    /// One protocol, with or without ports.
+    Only(FlowProtocol),
 }
 
 impl InboundProtocol {
     /// The protocol for a map key: `None` for every protocol.
-    pub fn key(self) -> Option<Protocol> {
+    pub fn key(self) -> Option<FlowProtocol> {
         match self {
             Self::Any => None,
             Self::Only(protocol) => Some(protocol),
@@ -194,9 +204,22 @@ impl FromStr for InboundProtocol {
         if text == "any" {
             return Ok(Self::Any);
         }
-        text.parse()
-            .map(Self::Only)
-            .map_err(|_| RuleError::malformed(text, "an inbound protocol (any, tcp, udp or icmp)"))
+        let protocol: FlowProtocol = text.parse().map_err(|_| {
+            RuleError::malformed(
+                text,
+                "an inbound protocol (any, tcp, udp, icmp, gre, esp, sctp, or a number to 255)",
+            )
+        })?;
+        let why = match protocol.number() {
+            0 => "is an option of IPv6",
+            _ if protocol == FlowProtocol::ICMPV6 => "is not of IPv4",
+            number if flow::covers_addresses(number) => "has a checksum over its addresses",
+            _ => return Ok(Self::Only(protocol)),
+        };
+        Err(RuleError::Inconsistent(format!(
+            "inbound '{text}': protocol {} {why}, and is not translated",
+            protocol.number()
+        )))
     }
 }
 

@@ -74,7 +74,7 @@ fn set(rules: impl IntoIterator<Item = Rule>) -> RuleSet {
 }
 
 fn find(entries: &[ForwardEntry], protocol: &str, port: u16) -> Option<ForwardEntry> {
-    let protocol: Option<Protocol> = protocol.parse().ok();
+    let protocol: Option<FlowProtocol> = protocol.parse().ok();
     let port = (port > 0).then_some(port);
     entries.iter().find(|entry| entry.protocol == protocol && entry.port == port).cloned()
 }
@@ -101,7 +101,7 @@ fn what_is_no_rule_is_refused_in_one_line() {
     for text in [
         "icmp:8",
         "any:80",
-        "sctp",
+        "sctp:80",
         "tcp:",
         "tcp@",
         "tcp:80@nowhere",
@@ -142,7 +142,7 @@ fn service_ftp_is_the_control_port_with_the_alg() {
     let [entry] = &entries.expect("entries")[..] else { panic!("one entry") };
     assert_eq!(
         (entry.protocol, entry.port, entry.to_port),
-        (Some(Protocol::Tcp), Some(21), Some(21))
+        (Some(Protocol::Tcp.into()), Some(21), Some(21))
     );
     assert_eq!((entry.kind, &entry.allow[..]), (EntryKind::Control, &[Cidr::ALL][..]));
 }
@@ -188,7 +188,7 @@ fn the_alg_defaults_to_the_control_port_and_is_asked_for_elsewhere() {
         .filter(|e| e.kind == EntryKind::Control)
         .map(|e| (e.protocol, e.port))
         .collect();
-    assert_eq!(on, [(Some(Protocol::Tcp), Some(21))]);
+    assert_eq!(on, [(Some(Protocol::Tcp.into()), Some(21))]);
 
     let all = forward("all", "tcp", "203.0.113.10", "192.168.1.10");
     let entries = set([all.clone()]).entries(NOWHERE).expect("entries");
@@ -290,6 +290,25 @@ fn the_most_exact_inbound_entry_lets_everybody_in_whom_a_wider_one_lets_in() {
     assert_eq!((control.kind, control.allow.len()), (EntryKind::Control, 1));
     assert_eq!(entries.len(), 4);
     assert_eq!(rules.hosts().len(), 1);
+}
+
+#[test]
+fn protocols_without_ports_are_let_in_by_name_or_number() {
+    let inbound = ["gre", "esp@198.51.100.0/24", "132", "99"];
+    let rules = set([one_to_one("vpn", "203.0.113.11", "192.168.1.11", &inbound)]);
+    let entries = rules.entries(NOWHERE).expect("entries");
+    for (protocol, number) in [("gre", 47), ("esp", 50), ("sctp", 132), ("99", 99)] {
+        let entry = find(&entries, protocol, 0).expect(protocol);
+        assert_eq!((entry.protocol.map(FlowProtocol::number), entry.port), (Some(number), None));
+    }
+    let shown: Vec<String> = ["132", "6:25", "99", "gre"]
+        .iter()
+        .map(|text| text.parse::<Inbound>().expect(text).to_string())
+        .collect();
+    assert_eq!(shown, ["sctp", "tcp:25", "99", "gre"]);
+    for text in ["gre:80", "99:1", "0", "136", "ah", "51", "icmpv6", "256", "-1"] {
+        assert!(text.parse::<Inbound>().is_err(), "{text}");
+    }
 }
 
 #[test]
@@ -472,7 +491,8 @@ fn ports() -> impl Strategy<Value = String> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let protocol = prop::sample::select(vec!["tcp", "udp", "tcp+udp"]);
-    let inbound = prop::sample::select(vec!["any", "icmp", "tcp", "tcp:20-22", "udp:21", "tcp:21"]);
+    let inbound =
+        prop::sample::select(vec!["any", "icmp", "tcp", "tcp:20-22", "udp:21", "gre", "99"]);
     let name = "[a-f]{1,2}";
     prop_oneof![
         (name, protocol, 1_u8..4, ports(), 1_u8..4).prop_map(|(name, protocol, a, ports, b)| {

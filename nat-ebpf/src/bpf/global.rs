@@ -15,6 +15,7 @@ use crate::{
 use core::ptr;
 use nat_common::{
     checksum::Sum,
+    contact::Contact,
     flow::FlowKey,
     flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _, Near},
     fragment, harmless,
@@ -202,6 +203,24 @@ pub extern "C" fn nat_open_host(address: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn nat_close_host(address: u32) -> u64 {
     hosts::close(address.to_ne_bytes()) as u64
+}
+
+/// Notes that the inside has sent to an address, as the public endpoint of this word.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_note_contact(public: u64, remote: u32, now: u32) -> u64 {
+    let contact = Contact::new(Endpoint::from_word(public), remote.to_ne_bytes());
+    // Where there is no room, only flows let that address in.
+    maps::CONTACTS.insert(&contact, &now, 0).is_ok() as u64
+}
+
+/// Whether it has.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_is_contact(public: u64, remote: u32) -> u64 {
+    let contact = Contact::new(Endpoint::from_word(public), remote.to_ne_bytes());
+    // SAFETY: nothing of the value is read.
+    unsafe { maps::CONTACTS.get(contact) }.is_some() as u64
 }
 
 /// An identification for a datagram between these addresses that no other one has now.

@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use nat_common::{
+    contact::{self, Contact},
     counter::COUNTERS,
     expectation::{Expectation, ExpectationKey},
     flow_table::STRIPES,
@@ -51,6 +52,16 @@ pub struct Stripe {
     pub mappings: u64,
     /// How far from the first choice mappings lie.
     pub reach: u64,
+}
+
+/// Refusals that were told of.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Told {
+    /// In this second of the clock.
+    pub second: u32,
+    /// So many.
+    pub count: u32,
 }
 
 /// The same as in the map `geometry`, set at load: a constant to the verifier and the JIT.
@@ -130,6 +141,10 @@ pub static FORWARDS: HashMap<Endpoint, Forward, 131072, ON_DEMAND> = HashMap::ne
 /// Remote networks that filters of rules let in.
 #[btf_map(name = "allowed")]
 pub static ALLOWED: LpmTrie<AllowedKey, u32, 65536> = LpmTrie::new();
+/// Remote addresses that inside endpoints have sent to, where filtering goes by them.
+#[btf_map(name = "contacts")]
+pub static CONTACTS: HashMap<Contact, u32, { contact::CONTACTS as usize }, ON_DEMAND> =
+    HashMap::new();
 /// Clients that hold an encrypted control session through a rule: to them its passive range is open.
 #[btf_map(name = "encrypted")]
 pub static ENCRYPTED: HashMap<EncryptedKey, SessionId, SESSIONS, ON_DEMAND> = HashMap::new();
@@ -180,6 +195,9 @@ pub static PUNTS: RingBuf<(), { layout::RING as usize }> = RingBuf::new();
 /// Where a record of the ring buffer is put together.
 #[btf_map(name = "punt_scratch")]
 pub static PUNT_SCRATCH: PerCpuArray<[u8; PUNT], 1> = PerCpuArray::new();
+/// How many refusals were told of in a second.
+#[btf_map(name = "told")]
+pub static TOLD: PerCpuArray<Told, 1> = PerCpuArray::new();
 /// A line that may be harmless.
 #[btf_map(name = "line_scratch")]
 pub static LINE_SCRATCH: PerCpuArray<[u8; harmless::LONGEST], 1> = PerCpuArray::new();

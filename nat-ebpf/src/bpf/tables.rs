@@ -2,10 +2,13 @@
 
 use super::{
     flows::{self, FlowSlot},
-    global, hops, maps, memory, ports,
+    global, hops,
+    maps::{self, Told},
+    memory, ports,
 };
 use crate::{
     packet::NextHop,
+    refusal,
     tables::{KnownHop, Refused, Shifted, Tables, Turn},
 };
 use aya_ebpf::{
@@ -276,6 +279,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32) {
+        global::nat_note_contact(public.word(), u32::from_ne_bytes(remote), now);
+    }
+
+    #[inline(always)]
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool {
+        global::nat_is_contact(public.word(), u32::from_ne_bytes(remote)) != 0
+    }
+
+    #[inline(always)]
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {
         // SAFETY: copied at once, four bytes.
         unsafe { maps::ENCRYPTED.get(EncryptedKey::new(rule, client)) }.copied()
@@ -409,6 +422,18 @@ impl Tables for Maps {
         // SAFETY: the callback gets the body back, and its type is the one given here; both live
         // during the call.
         unsafe { bpf_loop(turns, callback::<B> as *mut c_void, ptr::from_mut(body).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool {
+        let Some(told) = maps::TOLD.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own value.
+        let told = unsafe { &mut *told };
+        if told.second != now {
+            *told = Told { second: now, count: 0 };
+        }
+        told.count += takes;
+        told.count < refusal::TOLD + takes
     }
 
     #[inline(always)]

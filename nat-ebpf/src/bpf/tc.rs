@@ -6,6 +6,7 @@ use crate::{
     guard::{self, Exit},
     icmp_error,
     path::{self, Admission, Outcome},
+    refusal,
     six::{self, Passage},
     tables::Tables,
 };
@@ -132,6 +133,12 @@ pub fn six(context: TcContext, zone: Zone) -> i32 {
 pub fn new(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
     let admission = path::admit(&mut packet, &mut Maps, zone);
+    if zone == Zone::Inside
+        && let Err(reason) = admission
+        && refusal::is_told(&mut Maps, reason, 1)
+    {
+        refusal::tell(&mut packet);
+    }
     admit(&packet, admission, zone)
 }
 

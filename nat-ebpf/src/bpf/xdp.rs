@@ -9,7 +9,7 @@ use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     path::{self, Admission, Outcome},
-    rewrite,
+    refusal, rewrite,
     tables::Tables,
 };
 use aya_ebpf::{
@@ -110,6 +110,8 @@ pub fn inside_new(context: XdpContext) -> u32 {
     match path::admit(&mut packet, &mut Maps, Zone::Inside) {
         Ok(Admission::Flow) => stages::go_xdp(&packet.context, Stage::InsideRare),
         Ok(Admission::Stack | Admission::Local | Admission::Error) => XDP_PASS,
+        // TC tells its sender, if it finds no room either, and counts it.
+        Err(reason) if refusal::is_told(&mut Maps, reason, 0) => XDP_PASS,
         Err(reason) => {
             Maps.count_drop(reason);
             XDP_DROP

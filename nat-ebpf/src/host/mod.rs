@@ -19,7 +19,7 @@ use crate::{
     headers, icmp_error,
     packet::NextHop,
     path::{self, Admission, Outcome},
-    rewrite,
+    refusal, rewrite,
     six::{self, Passage},
     tables::Tables as _,
 };
@@ -115,6 +115,7 @@ pub fn xdp_ingress(
                         continue;
                     }
                     Ok(Admission::Stack | Admission::Local | Admission::Error) => Verdict::Pass,
+                    Err(reason) if refusal::is_told(tables, reason, 0) => Verdict::Pass,
                     Err(reason) => drop(tables, reason),
                 }
             }
@@ -164,7 +165,14 @@ fn admit(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Result<Admission, Reason> {
-    match path::admit(packet, tables, zone)? {
+    let admission = path::admit(packet, tables, zone);
+    if zone == Zone::Inside
+        && let Err(reason) = admission
+        && refusal::is_told(tables, reason, 1)
+    {
+        refusal::tell(packet);
+    }
+    match admission? {
         Admission::Local => path::turn(packet, tables),
         admission => Ok(admission),
     }

@@ -3,6 +3,7 @@
 use super::tables::STRIPES;
 use crate::{public_port::PROBES, tables::Refused};
 use nat_common::{
+    contact::Contact,
     counter::{COUNTERS, Counter},
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
@@ -74,6 +75,8 @@ pub struct State {
     pub now: u32,
     /// What places and lots are drawn with, as in [`nat_common::layout::Geometry`].
     pub seeds: [u64; 2],
+    /// How many refusals were told of in a second, and in which.
+    pub told: (u32, u32),
     /// Next random numbers; when none are left they follow from a count.
     pub random: VecDeque<u32>,
     /// What the agent has set.
@@ -100,6 +103,8 @@ pub struct State {
     pub forwards: HashMap<Endpoint, Forward>,
     /// Remote networks by number of the filter: network and bits of its prefix.
     pub allowed: Vec<(u32, [u8; 4], u32)>,
+    /// Remote addresses that inside endpoints have sent to, where filtering goes by them.
+    pub contacts: HashMap<Contact, u32>,
     /// Clients that hold an encrypted control session through a rule.
     pub encrypted: HashMap<EncryptedKey, SessionId>,
     /// Public address of inside hosts.

@@ -8,9 +8,11 @@
 use super::state::{Limits, State};
 use crate::{
     packet::NextHop,
+    refusal,
     tables::{KnownHop, Refused, Shifted, Slot, Tables, Turn},
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{Expectation, ExpectationKey},
     flow::{Flow, FlowKey},
@@ -332,6 +334,15 @@ impl<'a> Tables for HostTables<'a> {
         })
     }
 
+    fn note_contact(&mut self, public: &Endpoint, remote: [u8; 4], now: u32) {
+        let contact = Contact::new(*public, remote);
+        self.at(Operation::WritePort).contacts.insert(contact, now);
+    }
+
+    fn is_contact(&self, public: &Endpoint, remote: [u8; 4]) -> bool {
+        self.at(Operation::Port).contacts.contains_key(&Contact::new(*public, remote))
+    }
+
     fn encrypted(&self, rule: RuleId, client: [u8; 4]) -> Option<SessionId> {
         self.still().encrypted.get(&EncryptedKey::new(rule, client)).copied()
     }
@@ -445,6 +456,15 @@ impl<'a> Tables for HostTables<'a> {
                 break;
             }
         }
+    }
+
+    fn may_tell(&mut self, now: u32, takes: u32) -> bool {
+        let mut state = self.still();
+        if state.told.0 != now {
+            state.told = (now, 0);
+        }
+        state.told.1 += takes;
+        state.told.1 < refusal::TOLD + takes
     }
 
     fn count(&mut self, counter: Counter) {

@@ -146,12 +146,17 @@ impl Spec {
         20 + usize::from(self.options) * 4 + self.segment().len()
     }
 
+    /// Of a protocol without ports each piece is as good as a whole.
     pub fn is_later_fragment(&self) -> bool {
-        self.fragment & 0x1fff != 0
+        self.fragment & 0x1fff != 0 && self.has_ports()
     }
 
     pub fn is_fragment(&self) -> bool {
-        self.is_later_fragment() || self.fragment & MORE != 0
+        self.is_later_fragment() || self.fragment & MORE != 0 && self.has_ports()
+    }
+
+    fn has_ports(&self) -> bool {
+        !matches!(self.body, Body::Other { .. })
     }
 
     /// The frame.

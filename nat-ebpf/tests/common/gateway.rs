@@ -12,7 +12,7 @@ use nat_common::{
     hop::Link,
     interface::Interface,
     port::{Endpoint, Owner, Pool, Port, PortOwner, PortRange},
-    rule::{self, OneToOne, RuleId},
+    rule::{self, AllowedKey, OneToOne, RuleId},
     settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::{
@@ -57,8 +57,16 @@ pub const RULES: [Rule; 6] = [
 ];
 
 /// Networks that filters let in.
-pub const FILTERS: [(u32, [u8; 4], u32); 3] =
-    [(1, [198, 51, 100, 0], 24), (2, [192, 0, 2, 7], 32), (2, [198, 51, 100, 2], 31)];
+pub const FILTERS: [(u32, [u8; 4], u32); 4] = [
+    (1, [198, 51, 100, 0], 24),
+    (2, [192, 0, 2, 7], 32),
+    (2, [198, 51, 100, 2], 31),
+    // Only where the settings say that any are exempt.
+    (AllowedKey::EXEMPT, EXEMPT.0, EXEMPT.1),
+];
+
+/// The network that may be exempt from NAT.
+pub const EXEMPT: ([u8; 4], u32) = ([198, 51, 100, 0], 30);
 
 fn hop(ifindex: u32, neighbour: [u8; 4]) -> Route {
     let own = [2, 0, 0, 0, 0, ifindex as u8];
@@ -113,6 +121,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
     state.settings = Settings {
         heartbeat: START,
         masquerade: masquerade.into(),
+        exempt: 0,
         routes_others: 1,
         epoch: EPOCH,
         mapping: Mapping::EndpointIndependent as u16,

@@ -2,7 +2,8 @@
 
 use super::{
     frame::{
-        ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP, WINDOW,
+        ACK, Body, DONT, ECHO, ECHO_REPLY, FIN, ICMP, MORE, Opt, PSH, RST, SYN, Spec, TCP, UDP,
+        WINDOW,
     },
     gateway::{self, FAR, HOST, NOWHERE, ONE_TO_ONE, OWN, PUBLIC, REMOTE, SERVER},
 };
@@ -109,7 +110,7 @@ fn body() -> BoxedStrategy<Body> {
         4 => (port(), port(), prop::bool::weighted(0.8))
             .prop_map(|(sport, dport, summed)| Body::Udp { sport, dport, summed }),
         2 => (icmp, port()).prop_map(|(kind, identifier)| Body::Icmp { kind, identifier }),
-        1 => prop_oneof![Just(47u8), Just(50), Just(0), Just(255)]
+        1 => prop_oneof![Just(47u8), Just(50), Just(132), Just(136), Just(0), Just(255)]
             .prop_map(|protocol| Body::Other { protocol }),
     ]
     .boxed()
@@ -165,6 +166,7 @@ pub fn known(key: &FlowKey, spec: &Spec) -> Spec {
         (TCP, _) => Spec::tcp((key.src(), sport), (key.dst(), dport), ACK).body,
         (UDP, Body::Udp { summed, .. }) => Body::Udp { sport, dport, summed },
         (UDP, _) => Body::Udp { sport, dport, summed: true },
+        (protocol, _) if protocol != ICMP => Body::Other { protocol },
         _ if dport != 0 => Body::Icmp { kind: ECHO_REPLY, identifier: dport },
         _ => Body::Icmp { kind: ECHO, identifier: sport },
     };

@@ -99,7 +99,7 @@ pub fn quoted(frame: &[u8]) -> Option<Residues> {
     let (ip, segment) = (&frame[header], &frame[segment]);
     let protocol = ip[9];
     let mut total = Vec::new();
-    if protocol != ICMP {
+    if protocol == TCP || protocol == UDP {
         total.extend(&ip[12..20]);
     }
     total.extend(segment);

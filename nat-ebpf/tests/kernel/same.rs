@@ -699,6 +699,58 @@ fn records_are_followed_as_on_the_host() {
 }
 
 #[test]
+fn exempt_networks_contacts_and_other_protocols_are_the_same_on_both_sides() {
+    lab::run("exempt_networks_contacts_and_other_protocols_are_the_same_on_both_sides", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let set = |both: &mut Both, exempt: u8, filtering: Filtering| {
+            let mut state = both.memory.state();
+            (state.settings.exempt, state.settings.filtering) = (exempt, filtering as u16);
+            both.object.settings(state.settings);
+        };
+        // One packet, and how many flows there are then.
+        let mut wanted = 0;
+        let mut send = |both: &mut Both, zone, spec: &Spec, more: usize| {
+            both.packet(true, zone, &spec.build());
+            wanted += 2 * more;
+            assert_eq!(both.memory.state().flows().len(), wanted, "{spec:?}");
+        };
+        set(&mut both, 1, Filtering::AddressAndPortDependent);
+        let (host, remote) = ((gateway::HOST, 5000), (REMOTE, 9));
+        send(&mut both, Zone::Inside, &Spec::udp(host, remote), 1);
+        send(&mut both, Zone::Outside, &Spec::udp(remote, host), 0);
+        send(&mut both, Zone::Outside, &Spec::tcp(remote, host, ACK), 0);
+        send(&mut both, Zone::Outside, &Spec::tcp(remote, host, SYN), 1);
+        send(&mut both, Zone::Outside, &Spec::udp((gateway::FAR, 9), host), 0);
+        let as_it_is = |(key, record): (&FlowKey, &FlowRecord)| {
+            let rewrite = *record.flow().rewrite();
+            (key.src(), key.sport()) == (rewrite.src(), rewrite.sport())
+        };
+        assert!(both.memory.state().flows().iter().all(as_it_is));
+
+        set(&mut both, 0, Filtering::AddressDependent);
+        let mapped = (gateway::HOST, 40000);
+        send(&mut both, Zone::Inside, &Spec::udp(mapped, (gateway::FAR, 80)), 1);
+        send(&mut both, Zone::Outside, &Spec::udp((gateway::FAR, 81), (PUBLIC, 40000)), 1);
+        send(&mut both, Zone::Outside, &Spec::udp((REMOTE, 80), (PUBLIC, 40000)), 0);
+
+        let other = |src, dst, protocol| {
+            Spec::of(src, dst, Body::Other { protocol }).with(b"whatever it is")
+        };
+        let (own, far) = (gateway::ONE_TO_ONE, gateway::FAR);
+        for protocol in [47, 50, 132] {
+            send(&mut both, Zone::Inside, &other(own, far, protocol), 1);
+            send(&mut both, Zone::Outside, &other(far, gateway::OWN, protocol), 0);
+            send(&mut both, Zone::Outside, &other(REMOTE, gateway::OWN, protocol), 1);
+            send(&mut both, Zone::Inside, &other(own, REMOTE, protocol), 0);
+            send(&mut both, Zone::Inside, &other(gateway::HOST, far, protocol), 0);
+        }
+        send(&mut both, Zone::Inside, &other(own, far, 136), 0);
+        assert_eq!(both.memory.state().dropped(Reason::Protocol), 3 + 1);
+    });
+}
+
+#[test]
 fn mapping_by_remote_end_and_filtering_of_nobody_are_the_same_on_both_sides() {
     lab::run(
         "mapping_by_remote_end_and_filtering_of_nobody_are_the_same_on_both_sides",

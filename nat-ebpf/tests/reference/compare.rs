@@ -5,6 +5,7 @@ use crate::{
     model::{self, Connection, End, Filled, Holder, Kin, Model, Owned},
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     flow::{Direction, Flow, FlowKey, Origin, Zone},
     hop::{self, Hop, HopReference, LINK, OWN},
@@ -115,6 +116,8 @@ pub fn same_tables(gateway: &Gateway, state: &State) {
     assert_eq!(wanted.len(), model.owned.len(), "no port has two owners");
     assert_eq!(owned, wanted);
     assert_eq!(state.expectations.len(), model.expectations.len());
+    let contacts = model.contacts.iter().map(|it| Contact::new(endpoint(it.0, it.1), it.2));
+    assert_eq!(state.contacts.keys().copied().collect::<HashSet<_>>(), contacts.collect());
     same_hops(gateway, state);
 }
 

@@ -43,6 +43,8 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         masquerade,
         by_remote_end: false,
         anybody: false,
+        by_address: false,
+        contacts: vec![],
         public,
         pool: POOL.to_vec(),
         control_ports: vec![21, 2121],
@@ -59,6 +61,7 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         forwards,
         filters: FILTERS.to_vec(),
         one_to_one: vec![(ONE_TO_ONE, OWN, 5)],
+        exempt: vec![],
         expectations: Vec::new(),
         connections: Vec::new(),
         owned,
@@ -88,6 +91,13 @@ impl Gateway {
         self.model.inside_mtu = mtu;
     }
 
+    /// Nothing is translated to and from [`EXEMPT`].
+    pub fn exempting(mut self) -> Self {
+        self.memory.state().settings.exempt = 1;
+        self.model.exempt.push(EXEMPT);
+        self
+    }
+
     /// The same with another behaviour.
     pub fn behaving(mut self, mapping: Mapping, filtering: Filtering) -> Self {
         let mut state = self.memory.state();
@@ -95,6 +105,7 @@ impl Gateway {
         drop(state);
         self.model.by_remote_end = mapping == Mapping::AddressAndPortDependent;
         self.model.anybody = filtering == Filtering::EndpointIndependent;
+        self.model.by_address = filtering == Filtering::AddressDependent;
         self
     }
 }

@@ -6,7 +6,7 @@
 //! here too, and a connection names them by the order in which they came up.
 
 use crate::common::frame::{
-    ACK, Body, DONT, ECHO, FIN, ICMP, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
+    ACK, Body, DONT, ECHO, FIN, ICMP, MORE, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
 };
 use nat_common::{
     flow::Zone,
@@ -178,6 +178,10 @@ pub struct Model {
     pub by_remote_end: bool,
     /// Anybody may send to a port that an inside end has.
     pub anybody: bool,
+    /// Remote addresses may that the inside end has sent to.
+    pub by_address: bool,
+    /// Public ends, and where the inside has sent to as those.
+    pub contacts: Vec<(u8, End, Address)>,
     pub public: Option<Address>,
     pub pool: Vec<u16>,
     pub control_ports: Vec<u16>,
@@ -186,6 +190,8 @@ pub struct Model {
     pub forwards: Vec<Forward>,
     pub filters: Vec<(u32, Address, u32)>,
     pub one_to_one: Vec<(Address, Address, u32)>,
+    /// Networks to and from which nothing is translated.
+    pub exempt: Vec<(Address, u32)>,
     pub expectations: Vec<Expectation>,
     pub connections: Vec<Connection>,
     pub owned: Vec<Owned>,
@@ -282,7 +288,8 @@ impl Quoted {
             (TCP | UDP, _) => (word(segment)?, word(segment + 2)?),
             (ICMP, ECHO) => (word(segment + 4)?, 0),
             (ICMP, 0) => (0, word(segment + 4)?),
-            _ => return None,
+            (ICMP, _) => return None,
+            _ => (0, 0),
         };
         Some(Self { protocol, src: (address(12), sport), dst: (address(16), dport), segment })
     }
@@ -292,6 +299,9 @@ impl Quoted {
         quote[12..16].copy_from_slice(&src.0);
         quote[16..20].copy_from_slice(&dst.0);
         let segment = &mut quote[self.segment..];
+        if !matches!(self.protocol, TCP | UDP | ICMP) {
+            return;
+        }
         if self.protocol == ICMP {
             let identifier = if segment[0] == ECHO { src.1 } else { dst.1 };
             segment[4..6].copy_from_slice(&identifier.to_be_bytes());
@@ -326,7 +336,7 @@ impl Model {
         }
     }
 
-    fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.heartbeat != 0 && self.now - self.heartbeat <= 4
     }
 
@@ -379,7 +389,9 @@ impl Model {
             Err(Some(refused)) => return Err(refused),
             Err(None) if zone == Zone::Inside => {
                 let fits = spec.length() <= 1500 || self.place(dst.0) != Place::Wan;
-                let may = spec.fragment & DONT == 0 && spec.ttl > 1 && self.is_alive();
+                // A piece of a protocol without ports is no fragment here, but one all the same.
+                let is_whole = spec.fragment & (MORE | 0x1fff) == 0;
+                let may = spec.fragment & DONT == 0 && is_whole && spec.ttl > 1 && self.is_alive();
                 if fits || !may || connection.kin == Kin::Control {
                     return Ok(Expected::Pass);
                 }
@@ -479,6 +491,10 @@ impl Model {
             (Zone::Inside, _) if self.is_alive() => Ok(Expected::Punt),
             (Zone::Inside, _) => Err(FragmentAlone),
             (Zone::Outside, Place::Wan | Place::Elsewhere) => Ok(Expected::Pass),
+            (Zone::Outside, Place::Inside) if self.is_exempt(spec.src) && self.is_alive() => {
+                Ok(Expected::Punt)
+            }
+            (Zone::Outside, Place::Inside) if self.is_exempt(spec.src) => Err(FragmentAlone),
             (Zone::Outside, Place::Inside | Place::Nowhere | Place::TooBig) => Err(Unsolicited),
         }
     }
@@ -749,7 +765,7 @@ impl Model {
         if spec.is_later_fragment() {
             return None;
         }
-        if let Body::Other { .. } | Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body {
+        if let Body::Icmp { kind: 1..=7 | 9.., .. } = spec.body {
             return None;
         }
         let (sport, dport) = ports(&spec.body);
@@ -878,7 +894,9 @@ impl Model {
             Body::Tcp { .. } => Err(NoSyn),
             Body::Udp { .. } | Body::Icmp { kind: ECHO, .. } => Ok(()),
             Body::Icmp { .. } => Err(IcmpType),
-            Body::Other { .. } => Err(Protocol),
+            // DCCP, AH, UDP-Lite.
+            Body::Other { protocol: 33 | 51 | 136 } => Err(Protocol),
+            Body::Other { .. } => Ok(()),
         }
     }
 
@@ -914,10 +932,14 @@ impl Model {
                     false => self.public_port(protocol, src, dst, address, chosen)?,
                 };
                 ((address, port), expected.rule, Kin::Related(expected.session))
+            } else if self.is_exempt(spec.dst) {
+                (src, 0, Kin::Plain)
             } else if let Some(host) = self.one_to_one.iter().find(|host| host.0 == spec.src) {
                 ((host.1, sport), host.2, plain)
             } else if !self.masquerade {
                 return Err(NotMasqueraded);
+            } else if let Body::Other { .. } = spec.body {
+                return Err(Protocol);
             } else {
                 let address = self.public.ok_or(NoPublicAddress)?;
                 let port = self.public_port(protocol, src, dst, address, chosen)?;
@@ -930,6 +952,15 @@ impl Model {
         };
         let begun = self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin)?;
         self.connections[begun.0].led[0] = led;
+        let has = |o: &Owned| {
+            (o.protocol, o.public, o.inside) == (protocol, public, src)
+                && o.holder == Holder::Masquerade
+        };
+        let contact = (protocol, public, dst.0);
+        let is_masqueraded = !matches!(kin, Kin::Related(_)) && self.owned.iter().any(has);
+        if self.by_address && is_masqueraded && !self.contacts.contains(&contact) {
+            self.contacts.push(contact);
+        }
         Ok(Some(begun))
     }
 
@@ -977,6 +1008,7 @@ impl Model {
         };
         let public = match own {
             Some(own) => (own, sport),
+            None if matches!(spec.body, Body::Other { .. }) => return Err(Protocol),
             None => (address, self.mapping(protocol, src, address, chosen)?),
         };
         if (to, public) == (src, dst) {
@@ -1023,7 +1055,8 @@ impl Model {
             Body::Udp { .. } => true,
             Body::Icmp { .. } | Body::Other { .. } => false,
         };
-        let may_enter = self.anybody && opens;
+        let known = self.contacts.contains(&(protocol, dst, spec.src));
+        let may_enter = opens && (self.anybody || self.by_address && known);
         let is_owner = |o: &&mut Owned| {
             (o.protocol, o.public) == (protocol, dst) && o.holder == Holder::Masquerade
         };
@@ -1042,9 +1075,17 @@ impl Model {
                 }
                 _ => Ok(None),
             },
+            Place::Inside if self.is_exempt(spec.src) => {
+                Self::may_begin(spec)?;
+                self.begin(Zone::Outside, protocol, (src, dst), (src, dst), 0, Kin::Plain).map(Some)
+            }
             Place::Inside | Place::Nowhere | Place::TooBig => Err(Unsolicited),
             Place::Wan | Place::Elsewhere => Ok(None),
         }
+    }
+
+    fn is_exempt(&self, remote: Address) -> bool {
+        self.exempt.iter().any(|(network, bits)| within(remote, *network, *bits))
     }
 
     /// The forward for a public end: exact before protocol before address.

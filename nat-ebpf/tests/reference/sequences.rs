@@ -9,15 +9,17 @@ use crate::{
     },
     compare::{counted, endpoint, filled, key, link, place, same_tables},
     gateway::{self, Gateway, HOST, LAN, OWN, PUBLIC, REMOTE, SERVER, WAN},
-    model::{End, Expectation, Expected, Filled, Holder, Owned, Way},
+    model::{End, Expectation, Expected, Filled, Holder, Owned, Place, Way},
 };
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     expectation::{self, ExpectationKey},
     flow::{FlowKey, Zone},
     hop::{self, Hop, HopReference, Link},
     port::{Endpoint, Owner, Port, PortOwner},
     punt::Punt,
+    reason::Reason,
     record::FlowRecord,
     rule::RuleId,
     session::{Session, SessionId},
@@ -98,6 +100,9 @@ fn mapped(before: &State, after: &State, spec: &Spec) -> Option<u16> {
     let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
     let at = transport + if spec.protocol() == 1 { 4 } else { 0 };
     let frame = spec.build();
+    if let Body::Other { .. } = spec.body {
+        return None;
+    }
     let port = Port::new(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let dport = match spec.protocol() {
         1 => Port::NONE,
@@ -128,12 +133,15 @@ fn chosen(spec: &Spec, frame: &[u8]) -> Option<u16> {
 fn unsummed(spec: &Spec, frame: &[u8]) -> Vec<u8> {
     let transport = ETHERNET + 20 + usize::from(spec.options) * 4;
     let at = match spec.protocol() {
-        TCP => 16,
-        17 => 6,
-        _ => 2,
+        TCP => Some(16),
+        17 => Some(6),
+        1 => Some(2),
+        _ => None,
     };
     let mut frame = frame.to_vec();
-    frame[transport + at..transport + at + 2].fill(0);
+    if let Some(at) = at {
+        frame[transport + at..transport + at + 2].fill(0);
+    }
     frame[ETHERNET + 10..ETHERNET + 12].fill(0);
     if let Some(quote) = sums::quote(&frame) {
         let network = quote.header.start + 10;
@@ -180,7 +188,18 @@ fn run(gateway: &mut Gateway, zone: Zone, spec: &Spec) {
             assert_eq!(*bytes, packet.frame[ETHERNET..ETHERNET + spec.length()]);
             assert_eq!((header.kind(), header.ifindex()), (Punt::Long(1500), WAN));
         }
-        (Expected::Drop(wanted), Verdict::Drop(reason)) => assert_eq!(*wanted, reason),
+        (Expected::Drop(wanted), Verdict::Drop(reason)) => {
+            assert_eq!(*wanted, reason);
+            // Who had no room for a flow to the outside is told so.
+            let refused = matches!(reason, Reason::TableFull | Reason::PortsExhausted);
+            let leaves = zone == Zone::Inside && gateway.model.place(spec.dst) == Place::Wan;
+            let told = refused && leaves && gateway.model.is_alive();
+            assert_eq!(packet.punted.len(), usize::from(told));
+            for (header, bytes) in &packet.punted {
+                assert_eq!((header.kind(), header.ifindex()), (Punt::Refused, LAN));
+                assert_eq!(*bytes, frame[ETHERNET..frame.len().min(ETHERNET + 128)]);
+            }
+        }
         (Expected::Punt, Verdict::Punted) => {
             assert_eq!(packet.frame, frame);
             let [(header, bytes)] = &packet.punted[..] else { panic!("one record is punted") };
@@ -402,6 +421,17 @@ fn sweep(gateway: &mut Gateway) {
         let owned = model.owned.iter().find(|o| endpoint(o.protocol, o.public) == *public);
         owned.map(|owned| owned.idle)
     };
+    // What has no connection from inside is no contact any more.
+    let dials = |contact: &(u8, End, [u8; 4])| {
+        connections.iter().any(|it| {
+            (it.from, it.protocol, it.leaves.0, it.leaves.1.0)
+                == (Zone::Inside, contact.0, contact.1, contact.2)
+        })
+    };
+    model.contacts.retain(dials);
+    let left = model.contacts.iter().map(|it| Contact::new(endpoint(it.0, it.1), it.2));
+    let left: HashSet<Contact> = left.collect();
+    state.contacts.retain(|contact, _| left.contains(contact));
     state.ports.retain(|public, _| idle(public).is_some());
     for (public, owner) in &mut state.ports {
         *owner = owner.idle(idle(public) == Some(true));
@@ -513,10 +543,12 @@ proptest! {
     fn every_choice_of_mapping_and_filtering_is_what_the_model_says(
         steps in prop::collection::vec(step(), 1..60),
         by_remote_end in any::<bool>(),
+        by_address in any::<bool>(),
     ) {
-        let (mapping, filtering) = match by_remote_end {
-            true => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
-            false => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
+        let (mapping, filtering) = match (by_remote_end, by_address) {
+            (true, _) => (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent),
+            (false, true) => (Mapping::EndpointIndependent, Filtering::AddressDependent),
+            (false, false) => (Mapping::EndpointIndependent, Filtering::EndpointIndependent),
         };
         play(gateway::gateway(64, true, Some(PUBLIC)).behaving(mapping, filtering), &steps);
     }
@@ -540,6 +572,14 @@ proptest! {
         gateway.memory.state().settings.mss_most = most;
         gateway.model.narrow = usize::from(most) + 40;
         play(gateway, &steps);
+    }
+
+    #[test]
+    fn to_and_from_exempt_networks_nothing_is_translated_and_everything_else_is(
+        steps in prop::collection::vec(step(), 1..60),
+        masquerade in any::<bool>(),
+    ) {
+        play(gateway::gateway(64, masquerade, Some(PUBLIC)).exempting(), &steps);
     }
 
     #[test]

@@ -121,11 +121,7 @@ fn numbers(list: &str) -> Vec<Option<u8>> {
 
 /// An address with its length and a port with its, or the beginning of one of IPv6.
 fn is_long(list: &str) -> bool {
-    match numbers(list)[..] {
-        [_, Some(4), _, _, _, _, Some(2), _, _] => true,
-        [Some(6), Some(16), ..] => true,
-        _ => false,
-    }
+    matches!(numbers(list)[..], [_, Some(4), _, _, _, _, Some(2), _, _] | [Some(6), Some(16), ..])
 }
 
 /// Every list of numbers in a text: what is between other characters, with blanks only around commas.

@@ -101,7 +101,7 @@ impl Streams {
         let wanted = before.iter().take(most).take_while(|end| **end <= acknowledged).count();
         let number = self.sender(acknowledged);
         assert_eq!(self.corrections.retire_acknowledged(number, keep), wanted);
-        if let Some(((_, old), (_, new))) = self.edits.drain(..wanted).last() {
+        if let Some(((_, old), (_, new))) = self.edits.drain(..wanted).next_back() {
             self.floor = (old, new);
         }
     }

@@ -56,7 +56,7 @@ pub fn flow(setup: u8) -> ControlFlow {
         (Side::Server, true) => ["[2001:db8:9::9]:40021", "[2001:db8::5]:21", "[2001:db8::5]:21"],
     }
     .map(|end| end.parse().expect("an endpoint"));
-    ControlFlow { session: 7, inside, client, server, public }
+    ControlFlow { session: 7, inside, client, server, public, client_public: None }
 }
 
 /// A policy for the setup of a script.
@@ -279,7 +279,7 @@ impl Lab {
         assert!(made.key.to.port() >= 1024, "{made:?}");
         assert_eq!(made.key.from, flow.address(side.other()), "{made:?}");
         let own = match made.translation {
-            Translation::Inbound(inside) => inside,
+            Translation::Inbound(inside) | Translation::Turned { to: inside, .. } => inside,
             Translation::Outbound(public) => {
                 assert_eq!(public, flow.public.ip());
                 made.key.to
@@ -311,7 +311,7 @@ impl Lab {
             let acknowledged = wire.shift.map_ack(end_of(side as usize, wire.received));
             assert_eq!(acknowledged, end_of(side as usize, self.read(side)), "{side:?}");
             let flow = self.session.flow();
-            if side == flow.inside && flow.is_translated() {
+            if flow.is_translated(side) {
                 let found = leak::find(side, &left, &flow.address(side).to_string());
                 assert_eq!(found, None, "an inside address has left");
             }

@@ -59,7 +59,7 @@ impl Fragments {
                 let way = (header.ifindex(), Some(usize::from(mtu)));
                 self.send(maps, packet.to_vec(), way);
             }
-            Punt::Segment | Punt::Six(_) => {}
+            Punt::Segment | Punt::Six(_) | Punt::Refused => {}
         }
     }
 

@@ -86,6 +86,7 @@ fn fill(state: &mut State, maps: &Maps) -> Result<(), MapError> {
     state.ports = maps.ports.all()?.into_iter().collect();
     state.expectations = maps.expectations.iter().collect::<Result<_, _>>()?;
     state.forwards = maps.forwards.iter().collect::<Result<_, _>>()?;
+    state.contacts = maps.contacts.iter().collect::<Result<_, _>>()?;
     state.encrypted = maps.encrypted.iter().collect::<Result<_, _>>()?;
     state.uplinks = maps.uplinks.iter().collect::<Result<_, _>>()?;
     state.one_to_one = maps.one_to_one.iter().collect::<Result<_, _>>()?;

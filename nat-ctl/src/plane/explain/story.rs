@@ -16,7 +16,7 @@ use nat_ebpf::host::{State, Verdict};
 
 use crate::alg;
 use crate::plane::route::Way;
-use crate::rules::Protocol;
+use crate::rules::{FlowProtocol, Protocol};
 
 /// What there is to tell from.
 pub struct Story<'a> {
@@ -77,6 +77,12 @@ impl Story<'_> {
         let rule = told.rule.as_deref();
         let by = match (is_known, rule, self.key.zone()) {
             (true, Some(rule), _) => format!("it came in by rule '{rule}'"),
+            (true, None, _) if leaves_as_it_is(&self.key, flow) => {
+                "nothing of it is translated: its remote network is exempt".to_owned()
+            }
+            (false, None, _) if leaves_as_it_is(&self.key, flow) => {
+                "its remote network is exempt from NAT: it begins a flow".to_owned()
+            }
             (true, None, _) => "no rule made it: it is masqueraded, or was announced".to_owned(),
             (false, Some(rule), Zone::Outside) => {
                 let public = self.leads();
@@ -85,14 +91,16 @@ impl Story<'_> {
             (false, Some(rule), Zone::Inside) if self.key.turns_back(flow.rewrite()) => {
                 let public = self.leads();
                 let address = Ipv4Addr::from(flow.rewrite().src());
-                format!("rule '{rule}'{public}, and inside hosts dial it as {address}: it begins a flow")
+                format!(
+                    "rule '{rule}'{public}, and inside hosts dial it as {address}: it begins a flow"
+                )
             }
             (false, Some(rule), Zone::Inside) => {
                 format!("rule '{rule}' gives the host its public address: it begins a flow")
             }
             (false, None, Zone::Outside) => {
-                "its destination is the public port of an inside endpoint, and filtering lets anybody \
-                 in: it begins a flow"
+                "its destination is the public port of an inside endpoint, and filtering lets its \
+                 sender in: it begins a flow"
                     .to_owned()
             }
             (false, None, Zone::Inside) => "masquerade takes it: it begins a flow".to_owned(),
@@ -130,6 +138,9 @@ impl Story<'_> {
                 )
             }
             (false, Some(rule)) => format!("a change of rule '{rule}'"),
+            (false, None) if leaves_as_it_is(&self.key, flow) => {
+                "[masquerade] exempt of the configuration".to_owned()
+            }
             (false, None) if self.key.zone() == Zone::Inside => {
                 "a one-to-one rule for the host; [masquerade] of the configuration".to_owned()
             }
@@ -230,6 +241,12 @@ impl Story<'_> {
     }
 }
 
+/// Whether nothing of the packets with this key is translated.
+fn leaves_as_it_is(key: &FlowKey, flow: &Flow) -> bool {
+    let rewrite = flow.rewrite();
+    (rewrite.src(), rewrite.dst()) == (key.src(), key.dst())
+}
+
 /// What every packet that is dropped for it is told.
 pub fn by_reason(reason: Reason, told: &mut Told) {
     told.because.push(format!("{reason}: {}", lower(reason.meaning().trim())));
@@ -239,10 +256,10 @@ pub fn by_reason(reason: Reason, told: &mut Told) {
 /// `tcp 203.0.113.1:21`, `all of tcp on 203.0.113.1`.
 fn place(key: &Endpoint) -> String {
     let address = Ipv4Addr::from(key.address());
-    match (Protocol::from_number(key.protocol()), key.port().number()) {
-        (Some(protocol), 0) => format!("all of {protocol} on {address}"),
-        (Some(protocol), port) => format!("{protocol} {address}:{port}"),
-        (None, _) => format!("all of {address}"),
+    match (key.protocol(), key.port().number()) {
+        (0, _) => format!("all of {address}"),
+        (number, 0) => format!("all of {} on {address}", FlowProtocol::from_number(number)),
+        (number, port) => format!("{} {address}:{port}", FlowProtocol::from_number(number)),
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 use nat_common::{
-    flow::Direction,
+    flow::{Direction, TCP},
     lifetime::Timeouts,
     record::{Phase, State},
     session::SessionId,
+    tcp,
 };
 
-use super::{decide, marks::Marks, tally::Tally};
+use super::{contacts::Contacts, decide, marks::Marks, pressure::Pressure, tally::Tally};
 use crate::plane::{
     clock::Now,
     flow_memory::FlowMemory,
@@ -39,6 +40,10 @@ pub struct Walk {
     /// Lines that were ending in the last walk, and in this one, by place.
     ending: (Ending, Ending),
     expired: u64,
+    hurried: u64,
+    pressure: Pressure,
+    /// Contacts of flows that were met.
+    contacts: Contacts,
     /// Places of sessions whose control connections were met.
     sessions: BTreeSet<u32>,
     /// Lines of data connections that were met.
@@ -67,6 +72,10 @@ pub struct Met {
     pub lines: u64,
     /// Flows that were over.
     pub expired: u64,
+    /// Flows that nobody had answered, and that had to make room.
+    pub hurried: u64,
+    /// Contacts of flows that were met.
+    pub contacts: Contacts,
     /// Places of sessions whose control connections were met.
     pub sessions: BTreeSet<u32>,
     /// Lines of data connections that were met.
@@ -77,6 +86,11 @@ impl Walk {
     /// Whether the next slice begins a walk.
     pub fn begins(&self) -> bool {
         self.next == 0
+    }
+
+    /// Before the first slice of a walk: what it is to meet beside flows.
+    pub fn begin(&mut self, contacts: Contacts) {
+        self.contacts = contacts;
     }
 
     /// One slice; gives what was met with the last one.
@@ -105,10 +119,10 @@ impl Walk {
             }
         }
         self.next = self.next.saturating_add(count);
-        (self.next >= places).then(|| self.end())
+        (self.next >= places).then(|| self.end(places))
     }
 
-    fn end(&mut self) -> Met {
+    fn end(&mut self, places: u32) -> Met {
         self.number = self.number.wrapping_add(1);
         self.next = 0;
         self.ending.0 = std::mem::take(&mut self.ending.1);
@@ -116,8 +130,11 @@ impl Walk {
         let expired = std::mem::take(&mut self.expired);
         let used = std::mem::take(&mut self.used.1);
         self.used.0 = used;
+        self.pressure.settle(used, places);
+        let hurried = std::mem::take(&mut self.hurried);
         let (sessions, data) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.data));
-        Met { lines: used, expired, sessions, data }
+        let contacts = std::mem::take(&mut self.contacts);
+        Met { lines: used, expired, hurried, contacts, sessions, data }
     }
 
     fn line(
@@ -131,11 +148,16 @@ impl Walk {
         let Some(record) = flows.record(place) else { return };
         self.data.extend(data_line(&record));
         let idle = look.now.since(record.state().last_seen());
-        if decide::may_be_over(record.key().protocol(), idle, look.timeouts, look.window, look.any)
+        let hurries =
+            is_unanswered(&record) && self.pressure.meets(look.now.since(record.created()));
+        let any = look.any;
+        if hurries
+            || decide::may_be_over(record.key().protocol(), idle, look.timeouts, look.window, any)
         {
             let pair = whole(flows, record);
-            if pair.expires(look.now, look.timeouts) == 0 && flows.end(&pair) {
-                self.expired += 1;
+            let over = pair.expires(look.now, look.timeouts) == 0;
+            if (over || hurries) && flows.end(&pair) {
+                *if over { &mut self.expired } else { &mut self.hurried } += 1;
                 // The other line has been counted, unless the walk has yet to come to it.
                 if let Some(other) = pair.other(place).filter(|other| other.place() < place) {
                     self.used.1 = self.used.1.saturating_sub(1);
@@ -147,6 +169,7 @@ impl Walk {
         self.used.1 += 1;
         tally.add(&record);
         marks.add(&record.public());
+        self.contacts.add(&record);
         if let Some(place) = record.flow().control_session().and_then(|session| session.index()) {
             self.sessions.insert(place);
         }
@@ -172,6 +195,16 @@ struct Look<'a> {
     now: Now,
     window: u32,
     any: bool,
+}
+
+/// Whether this is the line that knows that nobody has taken the flow up: that of an answer that has not
+/// come yet, or of a TCP initiator that has not acknowledged one. (The other line does not know.)
+fn is_unanswered(record: &Record) -> bool {
+    match (record.key().protocol(), record.flow().direction()) {
+        (TCP, Direction::Original) => record.state().seen() & tcp::ACK == 0,
+        (TCP, Direction::Reply) | (_, Direction::Original) => false,
+        (_, Direction::Reply) => record.packets() == 0,
+    }
 }
 
 /// The flow of a line, whichever of its two that is.
@@ -207,9 +240,10 @@ mod tests {
     use crate::plane::host_memory::HostMemory;
     use crate::plane::pair::tests::{PUBLIC, masqueraded, used};
     use nat_common::{
-        flow::{TCP, UDP},
+        flow::{Flow, FlowKey, Origin, Rewrite, UDP, Zone},
         flow_table,
-        port::place,
+        port::{Port, place},
+        rule::RuleId,
         tcp::{ACK, SYN},
     };
 
@@ -291,6 +325,60 @@ mod tests {
         }
         assert_eq!(flows.states(0, 256).count(), 1);
         assert_eq!(flows.states(left.place(), 1).count(), 0);
+    }
+
+    /// Both lines of a flow that was made at 100.
+    fn numbered(number: u16) -> [(FlowKey, Flow); 2] {
+        let (port, remote) = (Port::new(5000 + number), [198, 51, 100, 7]);
+        let key = FlowKey::new(Zone::Inside, UDP, [10, 0, 0, 2], port, remote, Port::new(53));
+        let out = Rewrite::source(&key, PUBLIC, port);
+        let origin = Origin::Rule(RuleId::NONE);
+        let there = Flow::new(Direction::Original, out, origin, 100);
+        let back = Flow::new(Direction::Reply, Rewrite::answer(&key), origin, 100);
+        [(key, there), (key.answer(&out), back)]
+    }
+
+    #[test]
+    fn unanswered_flows_make_room_in_a_table_that_is_nearly_full_and_answered_ones_stay() {
+        let flows = FlowMemory::anonymous(256);
+        let mut made = vec![];
+        for number in 0..80u16 {
+            let [there, back] = numbered(number);
+            flows.insert(&there.0, &there.1);
+            flows.insert(&back.0, &back.1);
+            made.push(back.0);
+        }
+        let answered: Vec<_> = made.iter().step_by(7).collect();
+        for key in &answered {
+            let found = flows.find(key).unwrap();
+            flows.count_packet(found.place());
+        }
+        let mut steps = Walk::default();
+        // Made at 100, and too young; then old enough to be met, and over in the walk after that.
+        for (now, lines, hurried) in [(102, 160, 0), (105, 160, 0), (106, 24, 68), (107, 24, 0)] {
+            let (met, _) = walk(&mut steps, &flows, now);
+            assert_eq!((met.lines, met.hurried, met.expired), (lines, hurried, 0), "at {now}");
+        }
+        assert!(answered.iter().all(|key| flows.find(key).is_some()));
+    }
+
+    #[test]
+    fn a_flow_is_unanswered_until_a_packet_answers_it_or_its_initiator_acknowledges() {
+        for (protocol, original, reply, unanswered) in [
+            (UDP, 0, 0, true),
+            (TCP, SYN, 0, true),
+            // A server has answered, and a forged initiator never will.
+            (TCP, SYN, SYN | ACK, true),
+            (TCP, SYN | ACK, SYN | ACK, false),
+        ] {
+            let (there, back) = masqueraded(protocol, 0);
+            let lines = [used(there, 10, original), used(back, 10, reply)];
+            assert_eq!(
+                lines.iter().any(is_unanswered),
+                unanswered,
+                "{protocol} {original} {reply}"
+            );
+        }
     }
 
     #[test]

@@ -8,17 +8,20 @@
 //!   agent --Now--> [thread] step: a slice of the flows (lines.rs)
 //!                           with the last slice: expectations, ports, sessions (pass.rs) --Report-->
 //!                           (decide.rs says what; marks.rs: which ports were seen in use;
-//!                            tally.rs: whose flows)
+//!                            tally.rs: whose flows;
+//!                            pressure.rs: who has to make room; contacts.rs: who may send back)
 //! ```
 //!
 //! A thread of its own reads the tables, so that a million flows do not hold up the event loop. A
 //! step is a few milliseconds long, whatever is in the table; a whole table has a few steps, the
 //! fewer the fuller it is; and while there is nothing to sweep, no line is read.
 
+mod contacts;
 pub mod decide;
 mod lines;
 mod marks;
 mod pass;
+mod pressure;
 mod tally;
 
 use std::{path::Path, sync::mpsc, thread};
@@ -40,6 +43,8 @@ pub struct Report {
     pub flows: u64,
     /// Flows that were over.
     pub expired: u64,
+    /// Flows that nobody had answered, and that had to make room for others.
+    pub hurried: u64,
     /// Expectations that nobody has used.
     pub unused: u64,
     /// Control connections that have ended; their records are free again.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use aya::maps::MapError;
 use nat_common::{
+    contact::Contact,
     counter::Counter,
     lifetime::Timeouts,
     port::{Endpoint, Owner, PortOwner},
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Report,
+    contacts::Contacts,
     decide::{self, Verdict},
     lines::{Met, Walk},
     marks::Marks,
@@ -83,6 +85,8 @@ impl Pass {
             }
             self.begin().map_err(refused("ports"))?;
             self.tally.begin(now);
+            let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
+            self.walk.begin(Contacts::begin(settings.filters_by_address(), now));
         }
         let Self { maps, marks, tally, walk, timeouts, .. } = self;
         match walk.slice(&maps.flows, marks, tally, timeouts, now) {
@@ -113,6 +117,7 @@ impl Pass {
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
         let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
+        let contacts = self.contacts(&met.contacts).map_err(refused("contacts"))?;
         let six = self.maps.flows6.sweep(&self.timeouts, now)?;
         let announced = six::sweep(&mut self.maps, now)?;
         let nothing = met.lines == 0
@@ -120,14 +125,29 @@ impl Pass {
             && announced.left == 0
             && !expectations
             && !held
+            && !contacts
             && self.sessions.is_empty();
         self.rest_at = nothing.then_some(self.begun_at);
         self.number = self.number.wrapping_add(1);
-        let Met { lines, expired, mut data, .. } = met;
+        let Met { lines, expired, hurried, mut data, .. } = met;
         data.extend(six.data);
         let unused = unused + announced.unused;
         let (flows, expired) = (lines.div_ceil(2) + six.left, expired + six.expired);
-        Ok(Report { flows, expired, unused, ended, data })
+        Ok(Report { flows, expired, hurried, unused, ended, data })
+    }
+
+    /// Whether any contact is left.
+    fn contacts(&mut self, met: &Contacts) -> Result<bool, MapError> {
+        if !met.are_wanted() {
+            return Ok(false);
+        }
+        let noted: Vec<(Contact, u32)> = self.maps.contacts.iter().collect::<Result<_, _>>()?;
+        let (over, left): (Vec<_>, Vec<_>) =
+            noted.into_iter().partition(|(contact, second)| met.is_over(contact, *second));
+        for (contact, _) in over {
+            maps::remove(&mut self.maps.contacts, &contact)?;
+        }
+        Ok(!left.is_empty())
     }
 
     /// Whether any is left, and how many were over.

@@ -1,0 +1,34 @@
+//! What a host inside hears when its new flow is refused for want of room: that it is prohibited (RFC 5508
+//! REQ-8). The packet is dropped and counted in any case; the agent sends the message.
+//!
+//! However many are refused, the ring and the agent have a few of them a second
+//! (RFC 1812 section 4.3.2.8).
+
+use crate::{headers::ETHERNET, packet::Packet, tables::Tables};
+use nat_common::{punt::PuntHeader, reason::Reason};
+
+/// Refusals that are told of in a second, on each CPU.
+pub const TOLD: u32 = 100;
+/// Bytes of the packet that are quoted at most: any header, and more than RFC 792 asks for.
+const QUOTE: usize = 128;
+
+/// Whether the sender of a packet that is dropped for this reason may be told now; `takes` is 1 for who
+/// tells it, and 0 for who asks.
+#[inline(always)]
+pub fn is_told<T: Tables>(tables: &mut T, reason: Reason, takes: u32) -> bool {
+    if !matches!(reason, Reason::TableFull | Reason::PortsExhausted | Reason::HostLimit) {
+        return false;
+    }
+    let now = tables.now();
+    tables.settings().agent_alive(now) && tables.may_tell(now, takes)
+}
+
+/// Hands the beginning of a packet from inside to the agent, which tells its sender that it was refused.
+#[inline(always)]
+pub fn tell<P: Packet>(packet: &mut P) {
+    let rest = packet.length() - ETHERNET;
+    let length = if rest < QUOTE { rest } else { QUOTE };
+    let header = PuntHeader::refused(length as u32, packet.ifindex());
+    // Where the ring has no room, silence has to do.
+    let _ = packet.punt(header, ETHERNET);
+}
