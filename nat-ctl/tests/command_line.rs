@@ -96,7 +96,7 @@ fn wrong_usage_is_2() {
         "forward add --name a --service ftp --public 203.0.113.1 --to 10.0.0.1 --passive-range 1-2",
         "one-to-one add --name a --public eth0 --to 10.0.0.1",
         "one-to-one add --name a --public 203.0.113.1 --to 10.0.0.1 --inbound icmp:8",
-        "flows list --proto sctp",
+        "flows list --proto quic",
         "flows list --sport 70000",
         "status -o yaml",
         "--instance ../../etc status",
@@ -362,7 +362,7 @@ fn explain_and_watch_are_refused_where_they_are_written_wrong() {
     let bench = Bench::new("explain");
     for line in [
         "explain --protocol tcp 10.0.0.1:1",
-        "explain --protocol sctp 10.0.0.1:1 10.0.0.2:2",
+        "explain --protocol quic 10.0.0.1:1 10.0.0.2:2",
         "explain --protocol tcp 10.0.0.1 10.0.0.2:2",
         "explain --protocol tcp 10.0.0.1:x 10.0.0.2:2",
         "flows watch --every 0",

@@ -314,7 +314,7 @@ fn what_is_in_the_way_is_named() {
         let mut smaller = lab.options(Mode::Tc);
         smaller.config = config("[limits]\nflows = 2048\nexpectations = 256\n");
         let sizes = Plane::start(&smaller).await.unwrap_err();
-        assert!(sizes.to_string().contains("flows has 13759 entries"), "{sizes}");
+        assert!(sizes.to_string().contains("flows has 12394 entries"), "{sizes}");
         assert_eq!(lab.links().len(), 3);
 
         let mut absent = lab.options(Mode::Tc);

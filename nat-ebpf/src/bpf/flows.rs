@@ -54,7 +54,7 @@ pub fn find(key: &FlowKey) -> Option<FlowSlot> {
     let [first, second] = key.words();
     match global::nat_find(first, second) {
         // From here and not from there: the frames of all calls share one short stack.
-        global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
+        global::NONE if memory::is_growing() => slot(moved(first, second)),
         found => slot(found),
     }
 }
@@ -83,7 +83,7 @@ pub fn find_inline(key: &FlowKey) -> Option<FlowSlot> {
         _ => global::NONE,
     };
     match far {
-        global::NONE if memory::is_growing() => slot(global::nat_move(first, second)),
+        global::NONE if memory::is_growing() => slot(moved(first, second)),
         far => slot(far),
     }
 }
@@ -131,6 +131,23 @@ pub fn remove(key: &FlowKey) {
     let found = global::nat_find(first, second);
     if found < global::NOTHING {
         global::nat_remove(found);
+    }
+}
+
+/// [`flow_table::find_before`], step by step: the frames of all calls share one short stack, and the
+/// verifier goes through each step once.
+#[inline(always)]
+fn moved(first: u64, second: u64) -> u64 {
+    let before = global::nat_find_before(first, second);
+    if before < global::NOTHING {
+        let moved = global::nat_relocate(before);
+        if moved < global::NOTHING {
+            return moved;
+        }
+    }
+    match global::nat_find(first, second) {
+        global::NONE => before,
+        now => now,
     }
 }
 

@@ -17,7 +17,7 @@ use nat_common::{
     checksum::Sum,
     contact::Contact,
     flow::FlowKey,
-    flow_table::{self, Hashed, LOCK_TRIES, Lies, Line, Memory as _, Near},
+    flow_table::{self, Hashed, LOCK_TRIES, Line, Memory as _, Near},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
@@ -27,8 +27,10 @@ use nat_common::{
     tcp_options,
 };
 
-/// In an answer of [`nat_move`]: the record lies in the table before.
+/// In an answer of [`nat_find_before`]: the record lies in the table before.
 pub const LEFT: u64 = 1 << 48;
+/// Where an answer has the version of the line that was found, as in its state.
+const VERSION: u64 = 0xff << 32;
 
 /// Answer of [`nat_sequence`] and [`nat_acknowledgement`] that is no 32-bit number: the corrections
 /// were being written, or there are none.
@@ -68,23 +70,26 @@ pub extern "C" fn nat_find_far(first: u64, second: u64) -> u64 {
     flow_table::find_far(&NOW, &hashed(first, second)).map_or(NONE, answer)
 }
 
-/// The record in the table before, where it stays; answers as [`nat_move`].
+/// The record in the table before: answers as [`nat_find`], with [`LEFT`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find_before(first: u64, second: u64) -> u64 {
     flow_table::find(&BEFORE, &hashed(first, second)).map_or(NONE, |found| answer(found) | LEFT)
 }
 
-/// Moves the record for the key of these two words from the table before, or leaves it there; answers
-/// as [`nat_find`], with [`LEFT`] where it lies in that table still.
+/// Moves the record that [`nat_find_before`] has found to the table of now, if it is still of that flow;
+/// answers as [`nat_find`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn nat_move(first: u64, second: u64) -> u64 {
-    match flow_table::find_before(&BEFORE, &NOW, &hashed(first, second)) {
-        Some(Lies::Now(found)) => answer(found),
-        Some(Lies::Before(found)) => answer(found) | LEFT,
-        None => NONE,
+pub extern "C" fn nat_relocate(found: u64) -> u64 {
+    let index = found as u32;
+    let Some(place) = BEFORE.place(index) else { return NONE };
+    let state = State::from_word(BEFORE.load(place, STATE));
+    if !state.lives_on(State::from_word(found & VERSION)) {
+        return NONE;
     }
+    let found = flow_table::Found { place, home: index, offset: 0, state };
+    flow_table::relocate(&BEFORE, &NOW, found).map_or(NONE, answer)
 }
 
 /// Adds the record in [`maps::FLOW_SCRATCH`]: [`ADDED`], or why not.
@@ -129,7 +134,7 @@ pub extern "C" fn nat_remove(found: u64) -> u64 {
     let index = found as u32;
     let Some(place) = NOW.place(index) else { return 0 };
     let state = State::from_word(NOW.load(place, STATE));
-    let is_same = state.lives_on(State::from_word(found & !0xffff_ffff));
+    let is_same = state.lives_on(State::from_word(found & VERSION));
     (is_same && flow_table::remove(&NOW, Line { place, index }, state)) as u64
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     common::{
-        frame::{ACK, Body, FIN, ICMP, PSH, SYN, Spec, TCP},
+        frame::{ACK, Body, FIN, PSH, SYN, Spec, TCP, UDP},
         gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
         generate::{self, Report, packet, port},
         sums,
@@ -457,7 +457,7 @@ fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
                     let key = index.get(&keys);
                     let spec = generate::known(key, spec);
                     match step {
-                        Step::LeftToDevice(..) if key.protocol() != ICMP => {
+                        Step::LeftToDevice(..) if matches!(key.protocol(), TCP | UDP) => {
                             both.packet(true, key.zone(), &spec.build_left_to_device());
                         }
                         Step::Known(early, ..) => {
