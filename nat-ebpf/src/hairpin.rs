@@ -18,6 +18,7 @@ use crate::{
     packet::Packet,
     pair::{self, Kin},
     path::Admission,
+    refusal,
     tables::Tables,
 };
 use nat_common::{
@@ -47,7 +48,7 @@ pub fn admit<P: Packet, T: Tables>(
     let Some((identity, entry)) = way(packet, tables, headers, key, now)? else {
         return Ok(Admission::Stack);
     };
-    tables.open_host(key.src())?;
+    refusal::open_host::<P, T>(tables, key.src())?;
     let made = turn(tables, key, &identity, &entry, now);
     if made.is_err() {
         tables.close_host(key.src());

@@ -6,6 +6,7 @@ use crate::{
     packet::{Journey, NextHop, Packet, Route},
     pair::{self, Kin},
     path::Admission,
+    refusal,
     tables::Tables,
 };
 use nat_common::{
@@ -59,7 +60,7 @@ pub fn admit<P: Packet, T: Tables>(
     headers.begins_flow()?;
 
     // Before a port is taken: a host at its limit takes none from others.
-    tables.open_host(key.src())?;
+    refusal::open_host::<P, T>(tables, key.src())?;
     let made = leave(tables, headers, key, &wan, (hop, mtu, epoch), now);
     if made.is_err() {
         tables.close_host(key.src());

@@ -23,6 +23,20 @@ pub fn is_told<T: Tables>(tables: &mut T, reason: Reason, takes: u32) -> bool {
     tables.settings().agent_alive(now) && tables.may_tell(now, takes)
 }
 
+/// Counts a flow that an inside host is about to open.
+///
+/// # Errors
+/// As [`Tables::open_host`]. A refusal counts once: where TC goes on with the packet, to tell its sender,
+/// TC counts it.
+#[inline(always)]
+pub fn open_host<P: Packet, T: Tables>(tables: &mut T, host: [u8; 4]) -> Result<(), Reason> {
+    let opened = tables.open_host(host);
+    if opened == Err(Reason::HostLimit) && (P::COMPLETE || !is_told(tables, Reason::HostLimit, 0)) {
+        tables.refuse_host(host);
+    }
+    opened
+}
+
 /// Hands the beginning of a packet from inside to the agent, which tells its sender that it was refused.
 #[inline(always)]
 pub fn tell<P: Packet>(packet: &mut P) {

@@ -136,6 +136,8 @@ pub trait Tables {
     fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason>;
     /// Takes that back: there is no such flow.
     fn close_host(&mut self, host: [u8; 4]);
+    /// Counts a flow that was refused because the host is at its limit.
+    fn refuse_host(&mut self, host: [u8; 4]);
 
     /// A hop that the agent has filled in.
     fn hop(&self, index: u32) -> Option<KnownHop>;

@@ -228,6 +228,14 @@ pub extern "C" fn nat_is_contact(public: u64, remote: u32) -> u64 {
     unsafe { maps::CONTACTS.get(contact) }.is_some() as u64
 }
 
+/// Counts a flow that was refused because the host is at its limit.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_refuse_host(address: u32) -> u64 {
+    hosts::refuse(address.to_ne_bytes());
+    0
+}
+
 /// An identification for a datagram between these addresses that no other one has now.
 #[unsafe(no_mangle)]
 #[inline(never)]

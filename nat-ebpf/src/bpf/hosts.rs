@@ -27,7 +27,6 @@ pub fn open(address: [u8; 4]) -> Result<(), Reason> {
         let (made, base) =
             unsafe { (ptr::read_volatile(place.add(MADE)), ptr::read_volatile(place.add(BASE))) };
         if host::is_at_limit(host::flows(made, base), limit) {
-            add(place, REFUSED, 1);
             return Err(Reason::HostLimit);
         }
         // SAFETY: as above; only its address is taken.
@@ -47,6 +46,15 @@ pub fn close(address: [u8; 4]) -> bool {
         add(place, MADE, u64::MAX);
     }
     place.is_some()
+}
+
+/// Counts a flow that was refused because the host is at its limit.
+#[inline(always)]
+pub fn refuse(address: [u8; 4]) {
+    let who = host::who(address);
+    if let Some(place) = find(who, who) {
+        add(place, REFUSED, 1);
+    }
 }
 
 /// The place of a host that has it already (`now` is the host), or the first free one, which is its from

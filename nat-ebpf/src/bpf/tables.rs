@@ -126,6 +126,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn refuse_host(&mut self, host: [u8; 4]) {
+        global::nat_refuse_host(u32::from_ne_bytes(host));
+    }
+
+    #[inline(always)]
     fn close_host(&mut self, host: [u8; 4]) {
         global::nat_close_host(u32::from_ne_bytes(host));
     }

@@ -209,6 +209,9 @@ impl<'a> Tables for HostTables<'a> {
         Ok(())
     }
 
+    /// Nobody reads it here.
+    fn refuse_host(&mut self, _host: [u8; 4]) {}
+
     fn close_host(&mut self, host: [u8; 4]) {
         let mut state = self.at(Operation::Host);
         let opened = state.hosts.entry(host).or_default();
