@@ -56,6 +56,14 @@ const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 
+/// A number that is below `ROOM`, a power of two, as the verifier of 6.1 sees it too: what it has learnt
+/// by a comparison is lost where the compiler has put the number on the stack before that.
+#[inline(always)]
+fn bounded<const ROOM: usize>(number: u64) -> u32 {
+    const { assert!(ROOM.is_power_of_two()) };
+    (barrier(number) & (ROOM as u64 - 1)) as u32
+}
+
 /// A socket buffer at a TC hook.
 pub struct TcPacket(TcContext);
 
@@ -128,7 +136,7 @@ impl TcPacket {
         if last > tcp_options::MAX_OPTIONS as u64 - 1 {
             return Err(Reason::BadHeader);
         }
-        let length = (last + 1) as u32;
+        let length = bounded::<{ tcp_options::BUFFER }>(last) + 1;
         let area = maps::OPTIONS_SCRATCH.get_ptr_mut(0).ok_or(Reason::WriteFailed)?;
         // SAFETY: this CPU's own value, which nobody else has while the program runs; the helper writes
         // at most MAX_OPTIONS bytes into it.
@@ -394,7 +402,7 @@ impl Packet for TcPacket {
         if last > harmless::LONGEST as u64 - 1 {
             return false;
         }
-        let length = (last + 1) as u32;
+        let length = bounded::<{ harmless::LONGEST }>(last) + 1;
         let Some(line) = maps::LINE_SCRATCH.get_ptr_mut(0) else { return false };
         let at = (headers.transport + headers.tcp.length) as u32;
         // SAFETY: this CPU's own value; the helper writes at most LONGEST bytes into it.
@@ -409,7 +417,7 @@ impl Packet for TcPacket {
         if last > MAX_PACKET as u64 - 1 {
             return Err(Reason::AlgTooLong);
         }
-        let length = (last + 1) as u32;
+        let length = bounded::<MAX_PACKET>(last) + 1;
         let record = maps::PUNT_SCRATCH.get_ptr_mut(0).ok_or(Reason::AlgRingFull)?.cast::<u8>();
         let ring = (&raw const maps::PUNTS).cast_mut().cast();
         // By itself the ring wakes only a reader that has read everything, which one that leaves
