@@ -216,7 +216,7 @@ pub extern "C" fn nat_close_host(address: u32) -> u64 {
 pub extern "C" fn nat_note_contact(public: u64, remote: u32, now: u32) -> u64 {
     let contact = Contact::new(Endpoint::from_word(public), remote.to_ne_bytes());
     // Where there is no room, only flows let that address in.
-    maps::CONTACTS.insert(&contact, &now, 0).is_ok() as u64
+    maps::CONTACTS.insert(contact, now, 0).is_ok() as u64
 }
 
 /// Whether it has.
