@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     netns::Namespace,
@@ -174,6 +174,29 @@ impl Request {
     pub const fn new(client: Kind, mode: DataMode, server: Ipv4Addr) -> Self {
         let limit = Duration::from_secs(10);
         Self { client, mode, direction: Direction::Download, server, port: 21, limit, rate: None }
+    }
+
+    /// Refuses what clients that are only asked to get whole files are not asked for.
+    fn only_gets(&self) -> Result<()> {
+        ensure!(
+            self.direction == Direction::Download && self.rate.is_none(),
+            "{} is only asked for whole files",
+            self.client
+        );
+        Ok(())
+    }
+
+    /// Whether the transfer is passive, with a client that knows PASV and PORT alone and is only asked to
+    /// get whole files.
+    fn is_passive(&self) -> Result<bool> {
+        self.only_gets()?;
+        match self.mode {
+            DataMode::Pasv => Ok(true),
+            DataMode::Port => Ok(false),
+            DataMode::Epsv | DataMode::Eprt => {
+                bail!("{} has no {} for IPv4", self.client, self.mode)
+            }
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use super::{DataMode, Direction, Paths, Request};
+use super::{Paths, Request};
 use crate::netns::Namespace;
 
 pub(super) const PROGRAM: &str = "aria2c";
@@ -14,14 +14,7 @@ pub(super) fn command(
     request: &Request,
     paths: &Paths<'_>,
 ) -> Result<Command> {
-    if request.direction == Direction::Upload || request.rate.is_some() {
-        bail!("aria2 is only asked for whole files");
-    }
-    let passive = match request.mode {
-        DataMode::Pasv => "true",
-        DataMode::Port => "false",
-        DataMode::Epsv | DataMode::Eprt => bail!("aria2 has no {} for IPv4", request.mode),
-    };
+    let passive = request.is_passive()?;
     let (folder, name) =
         paths.local.parent().zip(paths.local.file_name()).context("a file in a folder")?;
     let mut command = namespace.command(PROGRAM);

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{DataMode, Direction, Kind, Paths, Request};
+use super::{DataMode, Kind, Paths, Request};
 use crate::netns::Namespace;
 
 pub(super) const TNFTP: &str = "tnftp";
@@ -15,9 +15,7 @@ pub(super) fn command(
     request: &Request,
     paths: &Paths<'_>,
 ) -> Result<Command> {
-    if request.direction == Direction::Upload || request.rate.is_some() {
-        bail!("{} is only asked for whole files", request.client);
-    }
+    request.only_gets()?;
     let extended = matches!(request.mode, DataMode::Epsv | DataMode::Eprt);
     // tnftp begins with the extended commands, inetutils-ftp with the others; `epsv4` changes that.
     let (program, begins_extended) = match request.client {

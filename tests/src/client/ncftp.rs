@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{DataMode, Direction, Paths, Request};
+use super::{Paths, Request};
 use crate::netns::Namespace;
 
 pub(super) const PROGRAM: &str = "ncftpget";
@@ -14,14 +14,7 @@ pub(super) fn command(
     request: &Request,
     paths: &Paths<'_>,
 ) -> Result<Command> {
-    if request.direction == Direction::Upload || request.rate.is_some() {
-        bail!("ncftpget is only asked for whole files");
-    }
-    let mode = match request.mode {
-        DataMode::Pasv => "-F",
-        DataMode::Port => "-E",
-        DataMode::Epsv | DataMode::Eprt => bail!("ncftpget has no {}", request.mode),
-    };
+    let mode = if request.is_passive()? { "-F" } else { "-E" };
     let script = format!(
         "{PROGRAM} -d stderr -t 4 -r 0 -u anonymous -p lab@example.net {mode} -P {} -c {} {} > {}",
         request.port,

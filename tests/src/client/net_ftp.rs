@@ -2,9 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{DataMode, Direction, Paths, Request};
+use super::{Paths, Request};
 use crate::netns::Namespace;
 
 const PROGRAM: &str = "perl";
@@ -33,14 +33,7 @@ pub(super) fn command(
     request: &Request,
     paths: &Paths<'_>,
 ) -> Result<Command> {
-    if request.direction == Direction::Upload || request.rate.is_some() {
-        bail!("Net::FTP is only asked for whole files");
-    }
-    let passive = match request.mode {
-        DataMode::Pasv => "1",
-        DataMode::Port => "0",
-        DataMode::Epsv | DataMode::Eprt => bail!("Net::FTP has no {} for IPv4", request.mode),
-    };
+    let passive = if request.is_passive()? { "1" } else { "0" };
     let mut command = namespace.command(PROGRAM);
     command.args(["-e", SCRIPT, &request.server.to_string(), &request.port.to_string(), passive]);
     command.arg(paths.remote).arg(paths.local);
