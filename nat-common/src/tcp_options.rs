@@ -134,8 +134,9 @@ pub const fn first_mss(option: [u8; 4]) -> Option<u16> {
     }
 }
 
-/// Maps the edges of all SACK blocks by `map`, [`crate::sequence::Corrections::unmap`] of the stream that they acknowledge: left
-/// edges round up, right edges down, so that no byte is reported that did not arrive.
+/// Maps the edges of all SACK blocks by `map`, [`crate::sequence::Corrections::unmap`] of the stream that
+/// they acknowledge: left edges round up, right edges down, so that no byte is reported that did not
+/// arrive.
 #[inline(always)]
 pub fn map_sack(buffer: &mut [u8; BUFFER], length: usize, map: impl Fn(u32, Round) -> u32) {
     let Some(found) = find(buffer, length, SACK) else { return };

@@ -1,4 +1,5 @@
-//! New flows from outside: expected ones, those that a forward or filtering by less than port lets in, those of networks that are exempt from NAT, and the gateway's own.
+//! New flows from outside: expected ones, those that a forward or filtering by less than port lets in,
+//! those of networks that are exempt from NAT, and the gateway's own.
 
 use crate::{
     headers::{Headers, Transport},

@@ -13,16 +13,19 @@
 //! What holds at any time, beside what holds of each table: no line of the table before is given up
 //! before its flow lies in the other, whatever room there is.
 
-use super::{Found, Hashed, Memory, Refused, find, relocate, remove};
+use super::{Found, Hashed, Memory, Refused, find, relocate, remove, room};
 
 /// In which of the tables a line lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lies<B, N> {
     /// In the table before, still.
-    Before(Found<B>),
+    Before(B),
     /// In the one that takes over.
-    Now(Found<N>),
+    Now(N),
 }
+
+/// A line that was found in one of two tables.
+pub type FoundIn<B, N> = Lies<Found<<B as Memory>::Place>, Found<<N as Memory>::Place>>;
 
 /// The line of a key that is not in the table `now`, moved there if that can be: the flow of a packet
 /// goes on in any case.
@@ -31,16 +34,24 @@ pub fn find_before<B: Memory, N: Memory>(
     before: &B,
     now: &N,
     key: &Hashed,
-) -> Option<Lies<B::Place, N::Place>> {
-    let found = find(before, key);
-    if let Some(found) = found
-        && let Ok(moved) = relocate(before, now, found)
-    {
+) -> Option<FoundIn<B, N>> {
+    go_on(find(before, key), |found| relocate(before, now, found).ok(), || find(now, key))
+}
+
+/// The same in its steps, for the kernel, where each is a function of its own: with what was `found` in
+/// the table before, by what moves that, and by what searches the table `now`.
+#[inline(always)]
+pub fn go_on<B: Copy, N>(
+    found: Option<B>,
+    moves: impl FnOnce(B) -> Option<N>,
+    now: impl FnOnce() -> Option<N>,
+) -> Option<Lies<B, N>> {
+    if let Some(moved) = found.and_then(moves) {
         return Some(Lies::Now(moved));
     }
     // Another CPU may have moved it meanwhile. Where it is about to, the line that was found says so
     // itself, and the packet is repeated.
-    match find(now, key) {
+    match now() {
         Some(moved) => Some(Lies::Now(moved)),
         None => found.map(Lies::Before),
     }
@@ -72,5 +83,5 @@ pub fn remove_both<B: Memory, N: Memory>(before: &B, now: &N, key: &Hashed) -> b
 /// line that moves finds a place.
 #[inline(always)]
 pub const fn allowance(homes: u32, homes_before: u32) -> u64 {
-    (homes as u64 * 2 / 3).saturating_sub(homes_before as u64)
+    room(homes).saturating_sub(homes_before as u64)
 }

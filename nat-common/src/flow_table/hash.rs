@@ -3,6 +3,9 @@
 use super::{CHOICES, Memory, STRIPES};
 use crate::{flow::FlowKey, record::KEY_MASK};
 
+/// 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, volume 3, 6.4).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Hash of the words of a key.
 ///
 /// The first step is NH of UMAC (RFC 4418 section 5.2.2): with secret seeds, two keys fall together
@@ -17,15 +20,6 @@ pub const fn hash([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
     hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ hash >> 33
 }
-
-/// Where 32 bits of a hash fall among `count`.
-#[inline(always)]
-const fn share(bits: u64, count: u32) -> u32 {
-    (bits.wrapping_mul(count as u64) >> 32) as u32
-}
-
-/// 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, volume 3, 6.4).
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The halves of the word, each plus its half of the seed, multiplied.
 #[inline(always)]
@@ -77,4 +71,10 @@ impl Hashed {
     pub const fn stripe(&self) -> u32 {
         self.hash as u32 & (STRIPES - 1)
     }
+}
+
+/// Where 32 bits of a hash fall among `count`.
+#[inline(always)]
+const fn share(bits: u64, count: u32) -> u32 {
+    (bits.wrapping_mul(count as u64) >> 32) as u32
 }

@@ -49,7 +49,7 @@ use crate::record::State;
 
 pub use end::{end, end_pair, finish, put_back, remove};
 pub use find::{Near, find, find_far, find_near, load_flow};
-pub use growing::{Lies, allowance, find_before, is_new, remove_both};
+pub use growing::{FoundIn, Lies, allowance, find_before, go_on, is_new, remove_both};
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};
 pub use relocate::relocate;
@@ -79,6 +79,11 @@ const TOUCH_TRIES: u32 = 4;
 /// that fills up to there refuses none, and one that is kept so full one insert of eight million.
 pub const fn places(lines: u32) -> u32 {
     lines.saturating_add(lines / 2 + 1).saturating_add(SPAN)
+}
+
+/// Lines that so many places, or homes, are made for.
+pub const fn room(places: u32) -> u64 {
+    places as u64 * 2 / 3
 }
 
 /// Homes of a table with this many places: every window lies in it.

@@ -7,7 +7,7 @@ use super::{
 use crate::tables::{Refused, Slot};
 use nat_common::{
     flow::{Flow, FlowKey},
-    flow_table::{self, Hashed, Memory, Near},
+    flow_table::{self, Hashed, Lies, Memory, Near},
     hop::HopReference,
     record::{FlowRecord, State, Use},
     tcp_window::Receiving,
@@ -134,20 +134,19 @@ pub fn remove(key: &FlowKey) {
     }
 }
 
-/// [`flow_table::find_before`], step by step: the frames of all calls share one short stack, and the
-/// verifier goes through each step once.
+/// [`flow_table::find_before`] in its steps: the frames of all calls share one short stack, and the verifier
+/// goes through each step once.
 #[inline(always)]
 fn moved(first: u64, second: u64) -> u64 {
-    let before = global::nat_find_before(first, second);
-    if before < global::NOTHING {
-        let moved = global::nat_relocate(before);
-        if moved < global::NOTHING {
-            return moved;
-        }
-    }
-    match global::nat_find(first, second) {
-        global::NONE => before,
-        now => now,
+    let some = |answer: u64| (answer < global::NOTHING).then_some(answer);
+    let lies = flow_table::go_on(
+        some(global::nat_find_before(first, second)),
+        |before| some(global::nat_relocate(before)),
+        || some(global::nat_find(first, second)),
+    );
+    match lies {
+        Some(Lies::Now(answer) | Lies::Before(answer)) => answer,
+        None => global::NONE,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: pure, and cheap while there is room: the table itself is counted only when the flows
 //! made since the last count could have filled it.
 
+use nat_common::flow_table;
+
 /// Flows that a fresh table has room for, where the limit is not lower. A burst that fills a table
 /// has to wait for the next one, whose programs take most of a second to load: a small table is full
 /// before. So only a limit above the default makes a table grow.
@@ -12,9 +14,9 @@ const FACTOR: u32 = 16;
 /// Per cent of the room that may be taken before the table grows.
 const FILLED: u64 = 40;
 
-/// Flows that a table of so many homes has room for: two lines each, and two of three places taken.
+/// Flows that a table of so many homes has room for: two lines each.
 pub const fn room(homes: u32) -> u32 {
-    homes / 3
+    (flow_table::room(homes) / 2) as u32
 }
 
 /// Flows that a fresh table has room for, with this limit and where nothing else is asked for. A larger

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use nat_common::flow_table;
+
 /// From this part of the room on, in percent, flows end early.
 const MARK: u64 = 85;
 
@@ -45,8 +47,7 @@ impl Pressure {
 
     /// Ends a walk that has left so many lines in a table with so many places.
     pub fn settle(&mut self, lines: u64, places: u32) {
-        // It is full by two thirds: nat_common::flow_table.
-        let room = u64::from(places) * 2 / 3;
+        let room = flow_table::room(places);
         self.patience = None;
         if lines * 100 >= room * MARK {
             let mut wanted = lines.saturating_sub(room * TARGET / 100) / 2;
