@@ -12,8 +12,12 @@ use anyhow::{Result, bail};
 
 use crate::interrupt;
 
-/// Pause between two looks at a condition.
-const POLL: Duration = Duration::from_millis(3);
+/// The shortest pause between two looks at a condition, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(50)];
+
+/// Of the time that was waited already, the part that is waited before the next look. Many looks start
+/// programs, and whoever waits for seconds must not keep a core from those that are waited for.
+const PART: u32 = 16;
 
 /// Looks at `condition` until it gives a value; an error of the condition ends the wait.
 pub fn until<T>(
@@ -27,10 +31,12 @@ pub fn until<T>(
             return Ok(value);
         }
         interrupt::check()?;
-        if start.elapsed() > limit {
+        let waited = start.elapsed();
+        if waited > limit {
             bail!("waited {:.1} s for {what}, in vain", limit.as_secs_f64());
         }
-        thread::sleep(POLL);
+        let [shortest, longest] = PAUSES;
+        thread::sleep((waited / PART).clamp(shortest, longest));
     }
 }
 
