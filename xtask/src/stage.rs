@@ -1,9 +1,11 @@
-//! Stages of a check, one after the other, and the table at their end.
+//! Stages of a check, one after the other or beside each other, and the table at their end.
 //!
 //! Invariant: a stage that fails hides no later one, and the table has a row for each.
 
 use std::{
+    panic::resume_unwind,
     process::Command,
+    thread::{Scope, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -29,6 +31,39 @@ pub struct Stages {
     outcomes: Vec<Outcome>,
 }
 
+/// A stage at work beside others.
+pub struct Beside<'scope> {
+    name: &'static str,
+    line: &'static str,
+    thread: ScopedJoinHandle<'scope, Said>,
+}
+
+/// What came of a stage that was at work beside others.
+struct Said {
+    lines: Vec<String>,
+    result: anyhow::Result<()>,
+    elapsed: Duration,
+}
+
+impl<'scope> Beside<'scope> {
+    /// Starts a stage that hands on what it has to say, line by line: it is kept until the stage is
+    /// joined, so that it does not stand among the lines of another one.
+    pub fn start(
+        scope: &'scope Scope<'scope, '_>,
+        name: &'static str,
+        line: &'static str,
+        stage: impl FnOnce(&mut dyn FnMut(&str)) -> anyhow::Result<()> + Send + 'scope,
+    ) -> Self {
+        let thread = scope.spawn(move || {
+            let start = Instant::now();
+            let mut lines = vec![];
+            let result = stage(&mut |line| lines.push(line.to_owned()));
+            Said { lines, result, elapsed: start.elapsed() }
+        });
+        Self { name, line, thread }
+    }
+}
+
 impl Stages {
     /// Runs one command as a stage, its output going where ours goes.
     pub fn run(&mut self, name: &'static str, command: &mut Command) {
@@ -44,20 +79,34 @@ impl Stages {
     ) {
         eprintln!("\n== {name}: {line}");
         let start = Instant::now();
-        let verdict = match stage() {
-            Ok(()) => Verdict::Passed,
-            Err(error) => {
-                eprintln!("xtask: {name}: {error:#}");
-                Verdict::Failed
-            }
-        };
-        self.outcomes.push(Outcome { name, verdict, elapsed: start.elapsed() });
+        self.note(name, stage(), start.elapsed());
+    }
+
+    /// Waits for the end of a stage that was at work beside others, and prints what it has said.
+    pub fn join(&mut self, beside: Beside<'_>) {
+        let Beside { name, line, thread } = beside;
+        let Said { lines, result, elapsed } =
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        eprintln!("\n== {name}: {line}");
+        lines.iter().for_each(|line| println!("{line}"));
+        self.note(name, result, elapsed);
     }
 
     /// Notes a stage that this machine can't run, and why.
     pub fn skip(&mut self, name: &'static str, reason: &str) {
         eprintln!("\n== {name}: SKIPPED: {reason}");
         let (verdict, elapsed) = (Verdict::Skipped, Duration::ZERO);
+        self.outcomes.push(Outcome { name, verdict, elapsed });
+    }
+
+    fn note(&mut self, name: &'static str, result: anyhow::Result<()>, elapsed: Duration) {
+        let verdict = match result {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                eprintln!("xtask: {name}: {error:#}");
+                Verdict::Failed
+            }
+        };
         self.outcomes.push(Outcome { name, verdict, elapsed });
     }
 
@@ -81,5 +130,34 @@ impl Stages {
             _ => println!("{failed} of {total} stages failed"),
         }
         failed == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_beside_others_has_its_own_verdict() {
+        let mut stages = Stages::default();
+        thread::scope(|scope| {
+            let good = Beside::start(scope, "good", "", |say| {
+                say("a line");
+                Ok(())
+            });
+            let bad = Beside::start(scope, "bad", "", |_| bail!("on purpose"));
+            stages.record("between", "", || Ok(()));
+            stages.join(good);
+            assert!(stages.finish());
+            stages.join(bad);
+        });
+        assert!(!stages.finish());
+        let verdicts: Vec<_> = stages.outcomes.iter().map(|it| (it.name, it.verdict)).collect();
+        let [passed, failed] = [Verdict::Passed, Verdict::Failed];
+        assert!(verdicts == [("between", passed), ("good", passed), ("bad", failed)]);
     }
 }

@@ -54,35 +54,40 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
         agent::build(workspace)?;
         build_lab(workspace)?;
     }
-    boot(workspace, options)
+    boot(workspace, options, &mut |line| println!("{line}"))
 }
 
-/// The same with one transfer of the lab for each hook, on what is built and set up already.
-pub fn stage(workspace: &Workspace) -> anyhow::Result<()> {
+/// The same with one transfer of the lab for each hook, on what is built and set up already, beside
+/// other stages: it takes longer then.
+pub fn stage(workspace: &Workspace, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let filter = "forward vsftpd curl PORT".to_owned();
-    build_lab(workspace)?;
-    if !boot(workspace, &Options { filter, deadline: 600, built: true })? {
+    if !boot(workspace, &Options { filter, deadline: 1500, built: true }, say)? {
         bail!("not every check of the guest passed, see above");
     }
     Ok(())
 }
 
-fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
+/// Builds the program of the lab, with the features that it has among all tests: it is built once.
+pub fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
     let mut lab = command::cargo();
-    lab.args(["build", "--package", "nat-tests", "--bin", "nat-tests"]);
+    lab.args(["build", "--workspace", "--bin", "nat-tests"]);
     command::run(lab.current_dir(workspace.root()))
 }
 
-/// Packs and boots what was built.
-fn boot(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
+/// Packs and boots what was built; `say` gets each line.
+fn boot(
+    workspace: &Workspace,
+    options: &Options,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<bool> {
     let supplies = supplies::find(workspace)?;
     let image = image::pack(workspace, &supplies, options)?;
     let mut report = Report::default();
     let end = machine::run(&supplies, &image, Duration::from_secs(options.deadline), |line| {
         report.read(line);
-        println!("{line}");
+        say(line);
     });
-    println!("\n{report}");
+    say(&format!("\n{report}"));
     end?;
     Ok(report.has_passed())
 }

@@ -18,12 +18,13 @@ done
 ip link set lo up
 echo "@@ kernel $(uname -r)"
 
-# check NAME COMMAND...: a verdict and a time. The limit is far above what is ever needed.
+# check NAME COMMAND...: a verdict and a time. The limit is far above what is ever needed,
+# also beside tests that use the same cores.
 check() {
     local name=$1 begin=${EPOCHREALTIME/./} verdict=passed
     shift
     echo "== $name"
-    timeout 400 "$@" || verdict=failed
+    timeout 700 "$@" || verdict=failed
     local tenths=$(( (${EPOCHREALTIME/./} - begin) / 100000 ))
     echo "@@ $verdict $name $((tenths / 10)).$((tenths % 10))"
 }
