@@ -5,7 +5,8 @@
 //! tests start the agent.
 //!
 //! The guest is at work beside the tests, and these are more at once than there are cores: much of
-//! them is waiting for time to pass, and many a program of tests ends with a single long one.
+//! them is waiting for time to pass, and many a program of tests ends with a single long one. What
+//! cores have left is for cargo-deny, whose build gives way to all else.
 
 use std::{num::NonZero, process::Command, thread};
 
@@ -28,19 +29,22 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
         ebpf::build(workspace)?;
         agent::build(workspace)
     });
-    stages.run("format", cargo(workspace, "fmt").args(["--all", "--check"]));
-    let deny_warnings = ["--", "-D", "warnings"];
-    let host = ["--workspace", "--all-targets", "--keep-going"];
-    stages.run("clippy", cargo(workspace, "clippy").args(host).args(deny_warnings));
     let toolchain = toolchain::find()?;
-    stages.run("clippy eBPF", &mut ebpf::lint(workspace, &toolchain));
-    stages.run("deny", &mut deny::check(workspace));
-    let ready = setup::run(workspace, &[Need::Guest]);
-    if ready.is_ok() {
-        stages.record("lab", "the program of the lab", || vm::build_lab(workspace));
-    }
+    // Before the set-up of cargo-deny, which keeps others out for minutes.
+    let guest = setup::run(workspace, &[Need::Guest]);
     thread::scope(|scope| {
-        let guest = ready.map(|()| {
+        let deny = Beside::start(scope, "deny", "cargo-deny, beside everything else", |say| {
+            setup::run(workspace, &[Need::Licences])?;
+            command::run_kept(&mut deny::check(workspace), say)
+        });
+        stages.run("format", cargo(workspace, "fmt").args(["--all", "--check"]));
+        let deny_warnings = ["--", "-D", "warnings"];
+        let host = ["--workspace", "--all-targets", "--keep-going"];
+        stages.run("clippy", cargo(workspace, "clippy").args(host).args(deny_warnings));
+        stages.run("clippy eBPF", &mut ebpf::lint(workspace, &toolchain));
+        // What the guest runs is among it; and to compile leaves no time for others.
+        stages.run("build tests", tests(workspace).arg("--no-run"));
+        let guest = guest.map(|()| {
             let what = "the gateway on Debian's own kernel, under qemu, beside the tests";
             Beside::start(scope, "vm", what, |say| vm::stage(workspace, say))
         });
@@ -49,6 +53,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
             Ok(guest) => stages.join(guest),
             Err(error) => stages.skip("vm", &format!("{error:#}")),
         }
+        stages.join(deny);
     });
     Ok(stages.finish())
 }

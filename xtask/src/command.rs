@@ -56,6 +56,21 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote no valid UTF-8"))
 }
 
+/// Runs a command and hands on what it wrote, errors first, line by line; fails unless it ends with
+/// status 0.
+pub fn run_kept(command: &mut Command, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let line = line(command);
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start `{line}`"))?;
+    for text in [&output.stderr, &output.stdout] {
+        String::from_utf8_lossy(text).lines().for_each(&mut *say);
+    }
+    if !output.status.success() {
+        bail!("`{line}` failed ({}), see its output above", output.status);
+    }
+    Ok(())
+}
+
 /// The command as typed, for messages: program name without folder, then its arguments.
 pub fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());

@@ -24,6 +24,7 @@ pub fn ensure(workspace: &Workspace) -> anyhow::Result<()> {
         depends_on: String::new(),
         environment: profile.map(|(name, value)| (name, value.into())).to_vec(),
         duration: "2-4 minutes",
+        is_urgent: false,
     };
     deny.ensure(workspace)
 }

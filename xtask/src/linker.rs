@@ -47,6 +47,7 @@ pub fn ensure(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<()
             ("CARGO_ENCODED_RUSTFLAGS", flags),
         ],
         duration: "1-2 minutes",
+        is_urgent: true,
     };
     linker.ensure(workspace)
 }

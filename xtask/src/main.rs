@@ -96,7 +96,9 @@ fn perform(task: Task) -> anyhow::Result<bool> {
     let workspace = Workspace::here();
     servers::offer(&workspace)?;
     match task {
-        Task::Setup => setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks])?,
+        Task::Setup => {
+            setup::run(&workspace, &[Need::Build, Need::Lab, Need::Checks, Need::Licences])?;
+        }
         Task::Build { ebpf_only } => {
             setup::run(&workspace, &[Need::Build])?;
             ebpf::build(&workspace)?;

@@ -16,8 +16,10 @@ pub enum Need {
     Lab,
     /// Clients of the large matrix beside those of the lab.
     Clients,
-    /// Everything `cargo xtask test` does beside the lab.
+    /// Everything `cargo xtask test` does beside the lab, but [`Need::Licences`].
     Checks,
+    /// cargo-deny, which is built while everything else is checked.
+    Licences,
     /// Compiling libFuzzer, which is C++.
     Fuzzer,
     /// A machine that qemu emulates; its packages are unpacked, not installed, see `vm`.

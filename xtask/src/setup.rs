@@ -33,8 +33,8 @@ pub fn run(workspace: &Workspace, needs: &[Need]) -> anyhow::Result<()> {
                 if toolchain::find()?.is_of_system() && Apt::is_here() {
                     packages::install(&mut apt, &[packages::LINTER])?;
                 }
-                deny::ensure(workspace)?;
             }
+            Need::Licences => deny::ensure(workspace)?,
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::Context;
@@ -27,6 +28,8 @@ pub struct Tool {
     pub environment: Vec<(&'static str, OsString)>,
     /// What to tell who waits.
     pub duration: &'static str,
+    /// Whether anything waits for it; its build gives way to all else if not.
+    pub is_urgent: bool,
 }
 
 impl Tool {
@@ -53,7 +56,14 @@ impl Tool {
     /// `cargo install` into the tools folder; what it compiled on the way is removed.
     fn install(&self, workspace: &Workspace) -> anyhow::Result<()> {
         let target = workspace.tools().join("build");
-        let mut install = command::cargo();
+        let cargo = command::cargo();
+        let mut install = if self.is_urgent {
+            cargo
+        } else {
+            let mut nice = Command::new("nice");
+            nice.args(["-n", "19"]).arg(cargo.get_program());
+            nice
+        };
         install
             .args(["install", self.name, "--version", self.version])
             .args(["--locked", "--force", "--quiet", "--root"])

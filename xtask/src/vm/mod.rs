@@ -61,6 +61,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
 /// other stages: it takes longer then.
 pub fn stage(workspace: &Workspace, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let filter = "forward vsftpd curl PORT".to_owned();
+    build_lab(workspace)?;
     if !boot(workspace, &Options { filter, deadline: 1500, built: true }, say)? {
         bail!("not every check of the guest passed, see above");
     }
@@ -68,7 +69,7 @@ pub fn stage(workspace: &Workspace, say: &mut dyn FnMut(&str)) -> anyhow::Result
 }
 
 /// Builds the program of the lab, with the features that it has among all tests: it is built once.
-pub fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
+fn build_lab(workspace: &Workspace) -> anyhow::Result<()> {
     let mut lab = command::cargo();
     lab.args(["build", "--workspace", "--bin", "nat-tests"]);
     command::run(lab.current_dir(workspace.root()))
