@@ -86,8 +86,9 @@ pub fn send_frames(namespace: &Namespace, device: &str, frame: &[u8], count: u32
     let script = "import socket, sys\n\
                   s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
                   s.bind((sys.argv[1], 0))\n\
+                  frame = bytes.fromhex(sys.argv[2])\n\
                   for _ in range(int(sys.argv[3])):\n\
-                  \x20   s.send(bytes.fromhex(sys.argv[2]))\n";
+                  \x20   s.send(frame)\n";
     let count = count.to_string();
     process::must(&mut python(namespace, script, &[device, &hexadecimal, &count])).map(drop)
 }

@@ -340,8 +340,8 @@ fn ring_that_is_full_costs_no_byte_in_any_phase() {
         let frame = wait::until(SHORT, "the line", line).expect("the line");
 
         gateway.signal(Signal::SIGSTOP).expect("a stop");
-        // A capture keeps 512 bytes of a frame; the ring holds a mebibyte.
-        traffic::send_frames(host, device, &frame.bytes, 4000).expect("a flood");
+        // The ring of a mebibyte holds 2,260 of them.
+        traffic::send_frames(host, device, &frame.bytes, 3000).expect("a flood");
         // Asked once: past four seconds the agent counts as dead, and the ring no more.
         let before = gateway.dropped("alg-ring-full").expect("drops");
         assert!(before > 100, "{}", gateway.diagnosis());
