@@ -30,6 +30,7 @@ mod masquerade;
 mod mss;
 mod oracle;
 mod overload;
+mod paired;
 mod papers;
 mod protocols;
 mod scale;

@@ -82,7 +82,7 @@ mod tests {
         };
         let listed =
             |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };
-        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>())
+        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>(), &[])
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl Preparing<'_> {
             addresses: super::Addresses::default(),
             uplinks,
             listed: vec![],
+            named: config.masquerade.addresses.to_vec(),
             adds_addresses: config.gateway.add_addresses,
             public: BTreeSet::new(),
             taken: BTreeSet::new(),
@@ -205,8 +206,13 @@ impl Plane {
         self.read_addresses().await?;
         let seconds = clock::now().seconds();
         self.gone = Gone::meanwhile(known.addresses(), &self.addresses, seconds);
-        self.check_numbers()?;
         self.write_rules(rules)?;
+        if !self.named.is_empty() {
+            // No host leaves with another one before they are there.
+            self.follow_aliases()?;
+            self.read_addresses().await?;
+        }
+        self.check_numbers()?;
         let outside: Vec<_> = self.addresses.outside().collect();
         let pool = self.settings.pool;
         ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside)

@@ -106,7 +106,7 @@ mod tests {
         let lan = interface("lan0", 9, Role::Lan);
         let interfaces: Vec<_> = wans.iter().cloned().chain([lan]).collect();
         let all = [listed(3, FIRST), listed(4, SECOND), listed(9, Ipv4Addr::new(10, 0, 0, 1))];
-        let addresses = Addresses::of(&interfaces, &all);
+        let addresses = Addresses::of(&interfaces, &all, &[]);
         let mut set = RuleSet::default();
         for rule in rules {
             let rule = serde_json::from_value(rule.clone()).expect("a rule");

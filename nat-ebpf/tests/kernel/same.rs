@@ -2,7 +2,7 @@
 
 use crate::{
     common::{
-        frame::{ACK, Body, FIN, PSH, SYN, Spec, TCP, UDP},
+        frame::{ACK, Body, ECHO, FIN, PSH, SYN, Spec, TCP, UDP},
         gateway::{self, LAN, PUBLIC, REMOTE, SERVER, WAN},
         generate::{self, Report, packet, port},
         sums,
@@ -42,7 +42,10 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
-use std::{collections::HashMap, fmt::Debug};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+};
 
 /// What happens next; a packet comes by XDP first, or only by TC.
 #[derive(Clone, Debug)]
@@ -747,6 +750,21 @@ fn exempt_networks_contacts_and_other_protocols_are_the_same_on_both_sides() {
         }
         send(&mut both, Zone::Inside, &other(own, far, 136), 0);
         assert_eq!(both.memory.state().dropped(Reason::Protocol), 3 + 1);
+
+        // Each host behind its own of several addresses.
+        gateway::pair(&mut both.memory.state());
+        let state = both.memory.state().clone();
+        both.object.hide(&state);
+        for last in 11..14 {
+            let host = ([10, 0, 1, last], 1000 + u16::from(last));
+            send(&mut both, Zone::Inside, &Spec::udp(host, (gateway::FAR, 443)), 1);
+            send(&mut both, Zone::Inside, &Spec::echo(host.0, gateway::FAR, ECHO, host.1), 1);
+        }
+        let publics: HashSet<[u8; 4]> = (both.memory.state().ports.iter())
+            .filter(|(_, word)| matches!(word.inside(), [10, 0, 1, 11..14]))
+            .map(|(public, _)| public.address())
+            .collect();
+        assert_eq!(publics, [PUBLIC, gateway::SECOND].into());
     });
 }
 

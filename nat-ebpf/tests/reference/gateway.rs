@@ -46,6 +46,7 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         by_address: false,
         contacts: vec![],
         public,
+        paired: vec![],
         pool: POOL.to_vec(),
         control_ports: vec![21, 2121],
         places: vec![
@@ -95,6 +96,16 @@ impl Gateway {
     pub fn exempting(mut self) -> Self {
         self.memory.state().settings.exempt = 1;
         self.model.exempt.push(EXEMPT);
+        self
+    }
+
+    /// Hosts are shared out among [`PAIRED`].
+    pub fn pairing(mut self) -> Self {
+        pair(&mut self.memory.state());
+        self.world.routes.push(SECOND_IS_LOCAL);
+        self.model.places.push((SECOND, 32, Place::Gateway));
+        self.model.numbered.push(SECOND);
+        self.model.paired = PAIRED.to_vec();
         self
     }
 

@@ -183,6 +183,8 @@ pub struct Model {
     /// Public ends, and where the inside has sent to as those.
     pub contacts: Vec<(u8, End, Address)>,
     pub public: Option<Address>,
+    /// Public addresses that hosts are shared out among, one after the other; none is `public` for all.
+    pub paired: Vec<Address>,
     pub pool: Vec<u16>,
     pub control_ports: Vec<u16>,
     pub places: Vec<(Address, u32, Place)>,
@@ -941,7 +943,7 @@ impl Model {
             } else if let Body::Other { .. } = spec.body {
                 return Err(Protocol);
             } else {
-                let address = self.public.ok_or(NoPublicAddress)?;
+                let address = self.hides(spec.src).ok_or(NoPublicAddress)?;
                 let port = self.public_port(protocol, src, dst, address, chosen)?;
                 ((address, port), 0, plain)
             };
@@ -988,7 +990,7 @@ impl Model {
                 .map(Some);
         }
         let own = self.one_to_one.iter().find(|host| host.0 == spec.src).map(|host| host.1);
-        let shared = self.public.filter(|_| self.masquerade);
+        let shared = self.hides(spec.src).filter(|_| self.masquerade);
         let Some(address) = own.or(shared) else { return Ok(None) };
         let (to, rule, kin) = if let Some(forward) = self.forward(protocol, dst) {
             let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
@@ -1015,6 +1017,14 @@ impl Model {
             return Err(TupleTaken);
         }
         self.begin(Zone::Inside, protocol, (src, dst), (public, to), rule, kin).map(Some)
+    }
+
+    /// The public address that a host is hidden behind.
+    fn hides(&self, host: Address) -> Option<Address> {
+        let turns = self.paired.len();
+        let turn =
+            host.iter().fold(0, |turn, byte| (turn * 256 + usize::from(*byte)) % turns.max(1));
+        self.paired.get(turn).copied().or(self.public)
     }
 
     /// Whether a forward is for that sender.
