@@ -3,6 +3,7 @@
 
 mod addresses;
 mod aliases;
+mod bare;
 mod behaviour;
 mod beside_linux;
 mod budgets;

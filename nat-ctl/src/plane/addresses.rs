@@ -231,7 +231,14 @@ mod tests {
 
     fn interface(name: &str, index: u32, role: Role) -> Attached {
         let reason = String::new();
-        Attached { name: name.to_owned(), index, role, mode: InterfaceMode::Tc, reason }
+        Attached {
+            name: name.to_owned(),
+            index,
+            role,
+            mode: InterfaceMode::Tc,
+            reason,
+            bare: false,
+        }
     }
 
     fn listed(index: u32, last: u8) -> Address {

@@ -268,6 +268,7 @@ mod tests {
             role,
             mode: InterfaceMode::Tc,
             reason: String::new(),
+            bare: false,
         };
         vec![attached("wan0", WAN, Role::Wan), attached("lan0", LAN, Role::Lan)]
     }

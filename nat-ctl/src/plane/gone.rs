@@ -79,6 +79,7 @@ mod tests {
             role: Role::Wan,
             mode: InterfaceMode::Tc,
             reason: String::new(),
+            bare: false,
         };
         let listed =
             |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };

@@ -64,7 +64,7 @@ use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
 
 pub use addresses::Addresses;
 pub use aliases::is_station;
-pub use attach::{CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
+pub use attach::{BARE_CLASSIFIERS, CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
 pub use clock::Now;
 pub use down::{Removed, down};
 pub use error::{PlaneError, Result};

@@ -12,7 +12,8 @@ use nat_common::{
 };
 
 use super::{
-    Plane, attach,
+    Plane,
+    attach::{self, Place},
     clock::{self, Now},
     down,
     error::{PlaneError, Result},
@@ -27,10 +28,10 @@ use super::{
     hook::{self, Choice, Device},
     hops::Hops,
     lifetimes::Lifetimes,
-    links::{Link, Netlink},
+    links::{Layer, Link, Netlink},
     maps::Maps,
     netns::Namespace,
-    object::{Object, Sizes, Table},
+    object::{Needed, Object, Sizes, Table},
     pins::{self, Pinned},
     ports, six,
     sockets::Sockets,
@@ -135,11 +136,12 @@ impl Preparing<'_> {
         state.write(&instance)?;
         pins::make(&instance)?;
         let mut object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
-        let mut native = false;
+        let mut needed = Needed::default();
         for (link, _) in links {
-            native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+            needed.native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+            needed.bare |= link.layer == Layer::Bare;
         }
-        object.prepare(native)?;
+        object.prepare(needed)?;
         flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
@@ -242,7 +244,9 @@ impl Plane {
     pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
         let choice = choice(self.mode, link)?;
         let (object, instance) = (&mut self.object, &self.instance);
-        let attached = attach::attach(object, instance, &link.name, link.index, role, choice)?;
+        let bare = link.layer == Layer::Bare;
+        let to = Place { name: &link.name, index: link.index, role, bare };
+        let attached = attach::attach(object, instance, to, choice)?;
         match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
             Some(known) => *known = attached,
             None => self.state.interfaces.push(attached),
@@ -253,7 +257,8 @@ impl Plane {
 
 /// The hook that an interface gets.
 fn choice(mode: Mode, link: &Link) -> Result<Choice> {
-    let device = Device { kind: link.kind.clone(), features: features::of(link.index)? };
+    let (kind, bare) = (link.kind.clone(), link.layer == Layer::Bare);
+    let device = Device { kind, bare, features: features::of(link.index)? };
     Ok(hook::choose(mode, &device))
 }
 
@@ -262,11 +267,12 @@ async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link
     let wan = options.wan.iter().map(|name| (name, Role::Wan));
     for (name, role) in wan.chain(options.lan.iter().map(|name| (name, Role::Lan))) {
         let link = netlink.link(name).await?;
-        if !link.ethernet {
+        if link.layer == Layer::Other {
             return Err(PlaneError::Refused {
                 what: format!("attach to interface '{name}'"),
                 why:
-                    "its packets have no Ethernet header, which is not supported: name another one"
+                    "its packets have neither an Ethernet header nor none, which is not supported: \
+                      name another one"
                         .to_owned(),
             });
         }
@@ -360,6 +366,7 @@ fn plan(
             role: *role,
             mode: InterfaceMode::Tc,
             reason: "not attached yet".to_owned(),
+            bare: link.layer == Layer::Bare,
         };
         state.interfaces.retain(|known| known.name != link.name);
         state.interfaces.push(planned);

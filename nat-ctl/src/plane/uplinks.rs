@@ -95,7 +95,14 @@ mod tests {
 
     fn interface(name: &str, index: u32, role: Role) -> Attached {
         let reason = String::new();
-        Attached { name: name.to_owned(), index, role, mode: InterfaceMode::Tc, reason }
+        Attached {
+            name: name.to_owned(),
+            index,
+            role,
+            mode: InterfaceMode::Tc,
+            reason,
+            bare: false,
+        }
     }
 
     fn listed(index: u32, address: Ipv4Addr) -> Address {
