@@ -106,6 +106,11 @@ pub trait Tables {
     fn pool(&self) -> Option<Pool> {
         Some(self.settings().pool)
     }
+    /// Whether public ports of UDP have the parity of inside ports where they can.
+    #[inline(always)]
+    fn keeps_parity(&self) -> bool {
+        self.settings().parity != 0
+    }
     /// A managed interface.
     fn interface(&self, ifindex: u32) -> Option<Interface>;
     /// A public address that some hosts are hidden behind, by its place.

@@ -85,6 +85,9 @@ pub struct Masquerade {
     pub addresses: PublicAddresses,
     /// Public ports that may be handed out.
     pub ports: Pool,
+    /// Whether public ports of UDP are odd or even as inside ports are, while there are such (RFC 4787,
+    /// REQ-4).
+    pub parity: bool,
     /// When a host keeps its public port (RFC 4787, 4.1).
     pub mapping: Mapping,
     /// Who may answer on it (RFC 4787, 5).
@@ -102,6 +105,7 @@ impl Default for Masquerade {
             enabled: true,
             addresses: PublicAddresses::default(),
             ports: Pool::default(),
+            parity: false,
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::AddressAndPortDependent,
             clamp_mss: ClampMss::Auto,

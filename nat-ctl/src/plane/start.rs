@@ -152,7 +152,7 @@ impl Preparing<'_> {
         let uplinks = maps.uplinks.iter().collect::<std::result::Result<Uplinks, _>>();
         let uplinks = uplinks.map_err(PlaneError::refused("read the map uplinks"))?;
         let settings =
-            Settings { epoch: hops.epoch(), uplinks: u16::from(!uplinks.is_empty()), ..settings };
+            Settings { epoch: hops.epoch(), uplinks: u8::from(!uplinks.is_empty()), ..settings };
         let mut plane = Plane {
             instance,
             mode: options.mode,
@@ -406,6 +406,7 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         routes_others6: 0,
         // They follow from addresses and rules.
         uplinks: 0,
+        parity: u8::from(config.masquerade.parity),
         reserved: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,

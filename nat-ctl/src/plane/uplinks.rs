@@ -79,7 +79,7 @@ impl Plane {
         super::difference::apply(&mut self.maps.uplinks, &wanted)
             .map_err(PlaneError::refused("write the map uplinks"))?;
         self.uplinks = wanted;
-        self.settings.uplinks = u16::from(!self.uplinks.is_empty());
+        self.settings.uplinks = u8::from(!self.uplinks.is_empty());
         self.hops.void();
         self.write_epoch(true)
     }

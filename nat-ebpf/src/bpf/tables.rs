@@ -80,6 +80,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn keeps_parity(&self) -> bool {
+        maps::SETTINGS.get(0).is_some_and(|settings| settings.parity != 0)
+    }
+
+    #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<Interface> {
         // SAFETY: copied at once; of a value replaced meanwhile its words are of one or the other.
         unsafe { maps::INTERFACES.get(ifindex) }.copied()

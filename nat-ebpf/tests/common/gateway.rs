@@ -136,6 +136,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         ipv6: 1,
         routes_others6: 0,
         uplinks: 0,
+        parity: 0,
         reserved: 0,
         pool: pool(),
         control_ports,

@@ -757,7 +757,7 @@ fn exempt_networks_contacts_and_other_protocols_are_the_same_on_both_sides() {
         both.object.hide(&state);
         for last in 11..14 {
             let host = ([10, 0, 1, last], 1000 + u16::from(last));
-            send(&mut both, Zone::Inside, &Spec::udp(host, (gateway::FAR, 443)), 1);
+            send(&mut both, Zone::Inside, &Spec::tcp(host, (gateway::FAR, 443), SYN), 1);
             send(&mut both, Zone::Inside, &Spec::echo(host.0, gateway::FAR, ECHO, host.1), 1);
         }
         let publics: HashSet<[u8; 4]> = (both.memory.state().ports.iter())
@@ -765,6 +765,24 @@ fn exempt_networks_contacts_and_other_protocols_are_the_same_on_both_sides() {
             .map(|(public, _)| public.address())
             .collect();
         assert_eq!(publics, [PUBLIC, gateway::SECOND].into());
+
+        // Four ports of the pool, two of them odd: the third odd endpoint gets an even one.
+        both.memory.state().settings.parity = 1;
+        let settings = both.memory.state().settings;
+        both.object.settings(settings);
+        for last in [30, 33, 36] {
+            send(
+                &mut both,
+                Zone::Inside,
+                &Spec::udp(([10, 0, 1, last], 7), (gateway::FAR, 443)),
+                1,
+            );
+        }
+        let odd = (both.memory.state().ports.iter())
+            .filter(|(_, word)| matches!(word.inside(), [10, 0, 1, 30 | 33 | 36]))
+            .filter(|(public, _)| public.port().number() % 2 == 1)
+            .count();
+        assert_eq!(odd, 2);
     });
 }
 

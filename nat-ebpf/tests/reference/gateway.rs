@@ -48,6 +48,7 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         public,
         paired: vec![],
         pool: POOL.to_vec(),
+        parity: false,
         control_ports: vec![21, 2121],
         places: vec![
             ([0, 0, 0, 0], 0, Place::Wan),
@@ -96,6 +97,13 @@ impl Gateway {
     pub fn exempting(mut self) -> Self {
         self.memory.state().settings.exempt = 1;
         self.model.exempt.push(EXEMPT);
+        self
+    }
+
+    /// Public ports of UDP are odd or even as inside ports are.
+    pub fn keeping_parity(mut self) -> Self {
+        self.memory.state().settings.parity = 1;
+        self.model.parity = true;
         self
     }
 

@@ -186,6 +186,8 @@ pub struct Model {
     /// Public addresses that hosts are shared out among, one after the other; none is `public` for all.
     pub paired: Vec<Address>,
     pub pool: Vec<u16>,
+    /// Ports of UDP stay odd or even while there is one.
+    pub parity: bool,
     pub control_ports: Vec<u16>,
     pub places: Vec<(Address, u32, Place)>,
     pub sockets: Vec<(u8, End)>,
@@ -1240,7 +1242,7 @@ impl Model {
             mapped.idle = false;
             return Ok(mapped.public.1);
         }
-        let free: Vec<u16> = self
+        let mut free: Vec<u16> = self
             .pool
             .iter()
             .copied()
@@ -1248,6 +1250,9 @@ impl Model {
                 !self.owned.iter().any(|o| o.protocol == protocol && o.public == (address, *port))
             })
             .collect();
+        if self.parity && protocol == UDP && free.iter().any(|port| port % 2 == inside.1 % 2) {
+            free.retain(|port| port % 2 == inside.1 % 2);
+        }
         let port = match chosen {
             _ if free.contains(&inside.1) => inside.1,
             _ if free.is_empty() => return Err(PortsExhausted),
