@@ -24,6 +24,7 @@ pod!(
     crate::hop::Hop,
     crate::host::Host,
     crate::interface::Interface,
+    crate::interface::Paired,
     crate::journal::Journal,
     crate::layout::Geometry,
     crate::port::Endpoint,

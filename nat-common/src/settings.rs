@@ -60,7 +60,10 @@ pub struct Settings {
     /// The same as `routes_others`, for IPv6.
     pub routes_others6: u16,
     /// Whether the map `uplinks` has an entry: 1 or 0.
-    pub uplinks: u16,
+    pub uplinks: u8,
+    /// Whether a UDP endpoint with an even port gets an even public port, and one with an odd port an odd
+    /// one, while there is one (RFC 4787 REQ-4): 1 or 0.
+    pub parity: u8,
     /// Nothing.
     pub reserved: u16,
     /// Ports for masquerade and expectations.

@@ -129,7 +129,8 @@ fn identity<P: Packet, T: Tables>(packet: &P, tables: &T, key: &FlowKey) -> Opti
     if tables.settings().masquerade == 0 {
         return None;
     }
-    let (address, number) = tables.interface(packet.ifindex())?.public()?;
+    let interface = tables.interface(packet.ifindex())?;
+    let (address, number) = tables.hidden_behind(&interface, key.src())?;
     Some(Identity { address, number: Some(number) })
 }
 

@@ -185,8 +185,8 @@ impl Headers {
         let transport = if P::COMPLETE { network + header } else { network + IP_FIXED };
         let frame = packet.length() - network;
         let length = match u16::from_be(second(ip[0])) as usize {
-            // A super-packet of more than 64 KB has no length (BIG TCP).
-            0 if P::COMPLETE => frame,
+            // A super-packet of more than 64 KB has no length (BIG TCP), and nothing else.
+            0 if packet.is_super() => frame,
             total => total,
         };
         if length > frame {

@@ -52,6 +52,24 @@ mod programs {
         bpf::tc::ingress(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface whose packets have no Ethernet header.
+    #[classifier]
+    pub fn tc_inside_bare(context: TcContext) -> i32 {
+        bpf::bare::ingress(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out whose packets have no Ethernet header.
+    #[classifier]
+    pub fn tc_outside_bare(context: TcContext) -> i32 {
+        bpf::bare::ingress(context, Zone::Outside)
+    }
+
+    /// TC egress of a way out whose packets have no Ethernet header.
+    #[classifier]
+    pub fn tc_outside_egress_bare(context: TcContext) -> i32 {
+        bpf::bare::outside_egress(context)
+    }
+
     /// TC ingress of an inside interface, packets that are not as most are.
     #[classifier]
     pub fn tc_inside_rare(context: TcContext) -> i32 {

@@ -206,7 +206,7 @@ fn plan<T: Tables>(
     if headers.kind == Transport::Other {
         return Err(Reason::Protocol);
     }
-    let (address, number) = wan.public().ok_or(Reason::NoPublicAddress)?;
+    let (address, number) = tables.hidden_behind(wan, key.src()).ok_or(Reason::NoPublicAddress)?;
     let port = match settings.maps_by_remote_end() {
         true => PublicPort::Shared(number),
         false => PublicPort::Mapped(number),

@@ -15,6 +15,9 @@ pub trait Packet {
     /// Length of the frame in bytes; a GSO super-packet counts whole.
     fn length(&self) -> usize;
 
+    /// Whether it is a GSO super-packet: several segments in one.
+    fn is_super(&self) -> bool;
+
     /// Number of the interface it arrived on.
     fn ifindex(&self) -> u32;
 

@@ -10,7 +10,8 @@
 //!   ports   203.0.113.1  udp  ... | 5000: 10.0.1.2:5000 | 5001: nobody | 5002: 10.0.1.9:5000 | ...
 //! ```
 //!
-//! An endpoint has its own port where the pool has it and it is free, else the first free one on a walk
+//! An endpoint has its own port where the pool has it and it is free, else the first free one (with
+//! `parity` the first one that is odd or even as its own, if there is any) on a walk
 //! from a place that is its own by lot: some ports in a row, which are one cache line, then a leap, so
 //! that it leaves the runs of ports that hosts have kept. So it is found again by looking at the same
 //! few words, whose number its stripe remembers; the lock of the stripe makes one endpoint come one at
@@ -18,6 +19,7 @@
 
 use crate::tables::{Tables, Turn};
 use nat_common::{
+    flow::UDP,
     port::{Endpoint, Owner, Pool, Port, PortOwner},
     reason::Reason,
 };
@@ -73,7 +75,8 @@ fn find_or_claim<T: Tables>(
         return inside.port();
     }
     let reach = tables.mapping_reach(stripe);
-    let mut walk = Walk { place, steps: Steps::from(first), claims: 0, found: Port::NONE };
+    let steps = Steps::from(first);
+    let mut walk = Walk { place, steps, wants: OWN, found: Port::NONE };
     if reach != 0 {
         tables.repeat(reach, &mut walk);
         if walk.found != Port::NONE {
@@ -83,9 +86,14 @@ fn find_or_claim<T: Tables>(
     if own && place.claim(tables, inside.port()) {
         return inside.port();
     }
-    walk.steps = Steps::from(first);
-    walk.claims = 1;
-    tables.repeat(PROBES, &mut walk);
+    if inside.protocol() == UDP && tables.keeps_parity() {
+        walk.again(first, LIKE);
+        tables.repeat(PROBES, &mut walk);
+    }
+    if walk.found == Port::NONE {
+        walk.again(first, ANY);
+        tables.repeat(PROBES, &mut walk);
+    }
     if walk.found != Port::NONE && walk.steps.turn > reach {
         tables.set_mapping_reach(stripe, walk.steps.turn);
     }
@@ -158,9 +166,23 @@ impl Steps {
 struct Walk {
     place: Place,
     steps: Steps,
-    /// 1 when free ports are claimed, 0 when the endpoint's own is looked for.
-    claims: u32,
+    wants: u32,
     found: Port,
+}
+
+/// What a walk wants: the port that the endpoint has already,
+const OWN: u32 = 0;
+/// a free one, which it claims,
+const ANY: u32 = 1;
+/// or such a one with the parity of the inside port.
+const LIKE: u32 = 2;
+
+impl Walk {
+    /// From the first place on, for something else.
+    #[inline(always)]
+    fn again(&mut self, first: u32, wants: u32) {
+        (self.steps, self.wants) = (Steps::from(first), wants);
+    }
 }
 
 impl<T: Tables> Turn<T> for Walk {
@@ -168,8 +190,10 @@ impl<T: Tables> Turn<T> for Walk {
     fn turn(&mut self, tables: &mut T) -> bool {
         let Some(pool) = tables.pool() else { return false };
         let Some(port) = self.steps.next(&pool) else { return true };
-        let taken = match self.claims {
-            0 => self.place.is_mapped(tables, port),
+        let differs = (port.number() ^ self.place.inside.port().number()) & 1 != 0;
+        let taken = match self.wants {
+            OWN => self.place.is_mapped(tables, port),
+            LIKE if differs => false,
             _ => self.place.claim(tables, port),
         };
         if taken {

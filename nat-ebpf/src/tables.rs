@@ -15,7 +15,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, Fragmented},
     hop::{Hop, HopReference},
-    interface::Interface,
+    interface::{Interface, Paired},
     port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     record::Use,
@@ -106,8 +106,24 @@ pub trait Tables {
     fn pool(&self) -> Option<Pool> {
         Some(self.settings().pool)
     }
+    /// Whether public ports of UDP have the parity of inside ports where they can.
+    #[inline(always)]
+    fn keeps_parity(&self) -> bool {
+        self.settings().parity != 0
+    }
     /// A managed interface.
     fn interface(&self, ifindex: u32) -> Option<Interface>;
+    /// A public address that some hosts are hidden behind, by its place.
+    fn paired(&self, place: u32) -> Option<Paired>;
+    /// The public address that `host` is hidden behind on the way by `interface`, and its number in the map
+    /// `ports`.
+    #[inline(always)]
+    fn hidden_behind(&self, interface: &Interface, host: [u8; 4]) -> Option<([u8; 4], u32)> {
+        match interface.place(host).and_then(|place| self.paired(place)) {
+            Some(paired) => Some((paired.address, paired.number)),
+            None => interface.public(),
+        }
+    }
     /// Whether an address is the gateway's own on an inside interface.
     fn is_inside_address(&self, address: [u8; 4]) -> bool;
 

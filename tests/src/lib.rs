@@ -34,5 +34,6 @@ pub mod session;
 pub mod six;
 pub mod stream;
 pub mod traffic;
+pub mod tun;
 pub mod two_nats;
 pub mod wait;

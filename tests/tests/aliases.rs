@@ -124,7 +124,8 @@ fn an_address_that_another_station_has_stays_there() {
     );
     forward(&gateway, "theirs", TAKEN);
     assert_eq!(added(&lab), Vec::<Ipv4Addr>::new());
-    let said = format!("rules name {TAKEN}, which another station of {WAN_DEVICE} has");
+    let said =
+        format!("the configuration names {TAKEN}, which another station of {WAN_DEVICE} has");
     assert!(gateway.output().contains(&said), "{}", gateway.output());
     let findings = gateway.call(&["doctor"]).expect("a call").stdout;
     assert!(findings.contains("no interface here has it"), "{findings}");

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod aliases;
+mod bare;
 mod behaviour;
 mod beside_linux;
 mod budgets;
@@ -30,6 +31,7 @@ mod masquerade;
 mod mss;
 mod oracle;
 mod overload;
+mod paired;
 mod papers;
 mod protocols;
 mod scale;

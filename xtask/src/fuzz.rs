@@ -2,8 +2,8 @@
 //!
 //! The fuzzer is built with coverage by the host's own compiler: the pass that counts is part of every
 //! rustc, and nothing here needs a sanitizer, as what is fuzzed has no unsafe code. What it finds on
-//! the way stays in `target/fuzz`; inputs that reach new code join the committed corpus, which `cargo test`
-//! replays.
+//! the way stays in `target/fuzz`; with `--keep` inputs that reach new code join the committed corpus, which
+//! `cargo test` replays.
 
 use std::{
     fs,
@@ -38,6 +38,9 @@ pub struct Options {
     /// How long each target runs
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u32,
+    /// Adds the inputs that have reached new code to the committed corpus
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Sets up and builds, then fuzzes one target after the other; false when something was found.
@@ -49,7 +52,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<bool> {
     let fuzzer = build(workspace)?;
     let mut all_hold = true;
     for target in &targets {
-        all_hold &= fuzz(workspace, &fuzzer, target, options.seconds)?;
+        all_hold &= fuzz(workspace, &fuzzer, target, options)?;
     }
     Ok(all_hold)
 }
@@ -93,7 +96,13 @@ fn host() -> anyhow::Result<String> {
 }
 
 /// Runs a target on what the corpus and earlier runs have; whether every input held.
-fn fuzz(workspace: &Workspace, fuzzer: &Path, target: &str, seconds: u32) -> anyhow::Result<bool> {
+fn fuzz(
+    workspace: &Workspace,
+    fuzzer: &Path,
+    target: &str,
+    options: &Options,
+) -> anyhow::Result<bool> {
+    let seconds = options.seconds;
     let corpus = workspace.root().join(CORPUS).join(target);
     let kept = workspace.root().join("target/fuzz/corpus").join(target);
     let findings = workspace.root().join("target/fuzz/findings").join(target);
@@ -125,11 +134,15 @@ fn fuzz(workspace: &Workspace, fuzzer: &Path, target: &str, seconds: u32) -> any
         );
         return Ok(false);
     }
+    println!("fuzz {target}: every input held");
+    if !options.keep {
+        return Ok(true);
+    }
     // New code alone counts: how often it is run fills folders and shows little.
     let mut merge = start();
     merge.args(["-merge=1", "-use_counters=0"]).args([&corpus, &kept]).stderr(Stdio::null());
     command::run(&mut merge)?;
-    println!("fuzz {target}: every input held; {} joined the corpus", count(&corpus)? - before);
+    println!("fuzz {target}: {} joined the corpus", count(&corpus)? - before);
     Ok(true)
 }
 

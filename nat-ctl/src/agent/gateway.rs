@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config, ForeignAddress},
     error::{Exit, Failure},
     options::Instance,
-    output::{FlowFilter, FtpSessionView, Role, RuleView},
+    output::{FlowFilter, FtpSessionView, RuleView},
     plane::clock,
     rules::{Origin, Rule, RuleKind, RuleStore},
 };
@@ -135,19 +135,16 @@ impl Agent {
     /// that masquerade and the gateway itself have claimed.
     fn refuse_shared(&self, rule: &Rule) -> Result<(), Failure> {
         let Rule::OneToOne(host) = rule else { return Ok(()) };
-        let plane = &self.world.plane;
-        let wan = plane.interfaces().iter().find(|interface| {
-            interface.role == Role::Wan && plane.address_of(&interface.name) == Some(host.public())
-        });
-        let Some(wan) = wan else { return Ok(()) };
+        if !self.world.plane.hides_behind(host.public()) {
+            return Ok(());
+        }
         Err(Failure::new(
             Exit::Conflict,
             format_args!(
-                "one-to-one '{}': {} is the address of {} itself, which masquerade shares: use \
-                 'forward add', or another public address",
+                "one-to-one '{}': {} is an address that masquerade hides hosts behind: use 'forward \
+                 add', or another public address",
                 host.name(),
-                host.public(),
-                wan.name
+                host.public()
             ),
         ))
     }

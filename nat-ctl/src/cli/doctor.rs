@@ -3,7 +3,7 @@
 //! Invariant: works with an agent, beside a data plane without one, and before the first start; what
 //! only root may see is not looked at by others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nat_ctl::{
@@ -55,7 +55,13 @@ fn at_work(mut agent: Client, instance: &Instance) -> Result<Subject, Failure> {
     let interfaces = interfaces(&agent.status()?);
     let pool = Inspector::open(instance).and_then(|inspector| inspector.pool()).ok();
     // What it adds is there.
-    Ok(Subject { running: true, interfaces, rules, adds_addresses: true, pool })
+    let addresses = match agent.call(&Request::Config)? {
+        Response::Config(text) => Config::of_text(Path::new("of the agent"), &text)?.masquerade,
+        other => return Err(unexpected(&other)),
+    }
+    .addresses
+    .to_vec();
+    Ok(Subject { running: true, interfaces, rules, adds_addresses: true, pool, addresses })
 }
 
 /// The data plane that an agent has left, or what the next run would have.
@@ -92,7 +98,8 @@ fn at_rest(args: DoctorArgs, instance: &Instance) -> Result<Subject, Failure> {
     }
     let pool = plane::pool(&config.masquerade.ports).ok();
     let adds_addresses = config.gateway.add_addresses;
-    Ok(Subject { running: left.is_some(), interfaces, rules, adds_addresses, pool })
+    let addresses = config.masquerade.addresses.to_vec();
+    Ok(Subject { running: left.is_some(), interfaces, rules, adds_addresses, pool, addresses })
 }
 
 fn interfaces(status: &StatusView) -> Vec<(String, Role)> {

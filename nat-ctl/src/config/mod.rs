@@ -3,6 +3,7 @@
 //! Invariant: a key that is not known, and a choice that the data plane does not have, is refused
 //! with its line and column; nothing of the file is ignored.
 
+mod addresses;
 mod choice;
 mod duration;
 mod pool;
@@ -19,6 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use addresses::PublicAddresses;
 pub use choice::{ClampMss, Filtering, ForeignAddress, Mapping};
 pub use pool::Pool;
 
@@ -78,8 +80,14 @@ impl Default for Gateway {
 pub struct Masquerade {
     /// Whether inside hosts without an address of their own reach the outside.
     pub enabled: bool,
+    /// Public addresses that hosts are shared out among; none is that of each WAN.
+    #[serde(skip_serializing_if = "PublicAddresses::is_empty")]
+    pub addresses: PublicAddresses,
     /// Public ports that may be handed out.
     pub ports: Pool,
+    /// Whether public ports of UDP are odd or even as inside ports are, while there are such (RFC 4787,
+    /// REQ-4).
+    pub parity: bool,
     /// When a host keeps its public port (RFC 4787, 4.1).
     pub mapping: Mapping,
     /// Who may answer on it (RFC 4787, 5).
@@ -95,7 +103,9 @@ impl Default for Masquerade {
     fn default() -> Self {
         Self {
             enabled: true,
+            addresses: PublicAddresses::default(),
             ports: Pool::default(),
+            parity: false,
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::AddressAndPortDependent,
             clamp_mss: ClampMss::Auto,
@@ -349,6 +359,16 @@ impl Config {
                        'endpoint-independent': a port that is shared by remote end leads nobody \
                        else in";
             return Err(Mistake::at(text, "filtering", why));
+        }
+        let shared = |host: &&OneToOne| config.masquerade.addresses.contains(&host.public());
+        if let Some(host) = config.one_to_one.iter().find(shared) {
+            let why = format!(
+                "one-to-one '{}' has {} for itself: name another address, or give the host a \
+                 forward",
+                host.name(),
+                host.public()
+            );
+            return Err(Mistake::at(text, "addresses", &why));
         }
         Ok(config)
     }

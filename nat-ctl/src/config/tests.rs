@@ -91,6 +91,39 @@ fn networks_of_ipv4_may_be_exempt_from_nat() {
 }
 
 #[test]
+fn hosts_may_be_shared_out_among_several_public_addresses() {
+    let config = parse(
+        "[masquerade]\naddresses = [\"203.0.113.20\", \"203.0.113.9 - 203.0.113.10\", \
+         \"198.51.100.4/30\"]\n",
+    );
+    let said: Vec<String> = config.masquerade.addresses.iter().map(ToString::to_string).collect();
+    let last = ["198.51.100.4", "198.51.100.5", "198.51.100.6", "198.51.100.7"];
+    assert_eq!(said[..3], ["203.0.113.20", "203.0.113.9", "203.0.113.10"]);
+    assert_eq!(said[3..], last);
+    assert_eq!(Config::parse(&config.text().expect("text")).expect("a sound file"), config);
+    for (named, wanted) in [
+        ("203.0.113.0/29\", \"203.0.113.20", "8 are the most"),
+        ("0.0.0.0-255.255.255.255", "the IPv4 address of a host"),
+        ("203.0.113.0/28", "8 are the most"),
+        ("203.0.113.1\", \"203.0.113.0/30", "203.0.113.1 is named twice"),
+        ("203.0.113.9-203.0.113.8", "ends before it begins"),
+        ("203.0.113.9-", "not an address"),
+        ("wan0", "not an address"),
+        ("224.0.0.1", "the IPv4 address of a host"),
+    ] {
+        let (line, _, why) = mistake(&format!("[masquerade]\naddresses = [\"{named}\"]\n"));
+        assert_eq!(line, 2);
+        assert!(why.contains(wanted), "{named}: {why}");
+    }
+    let (line, _, why) = mistake(
+        "[masquerade]\naddresses = [\"203.0.113.9\"]\n[[one_to_one]]\nname = \"mail\"\n\
+         public = \"203.0.113.9\"\nto = \"10.0.0.5\"\n",
+    );
+    assert_eq!(line, 2);
+    assert!(why.contains("one-to-one 'mail' has 203.0.113.9 for itself"), "{why}");
+}
+
+#[test]
 fn the_dashboards_names_are_understood() {
     let ours = parse(
         r#"

@@ -110,6 +110,13 @@ impl Facts {
         self.addresses.iter().find(|(_, of)| of == interface).map(|(network, _)| network.addr())
     }
 
+    /// The addresses that hosts are hidden behind on the way by a WAN.
+    pub(super) fn hiding(&self, subject: &Subject, wan: &str) -> Vec<Ipv4Addr> {
+        let own = self.addresses.iter().filter(|(_, of)| of == wan).map(|(own, _)| own.addr());
+        let shared: Vec<_> = own.filter(|address| subject.addresses.contains(address)).collect();
+        if shared.is_empty() { self.address_of(wan).into_iter().collect() } else { shared }
+    }
+
     /// The WAN of a gateway in whose network an address lies.
     pub(super) fn home_of(&self, subject: &Subject, address: Ipv4Addr) -> Option<&str> {
         let mut wans =

@@ -12,7 +12,7 @@ use netlink_packet_route::{
 use nix::net::if_::if_nametoindex;
 
 use crate::plane::{
-    CLASSIFIERS, OWN_FILTER, XDP_PROGRAMS,
+    BARE_CLASSIFIERS, CLASSIFIERS, OWN_FILTER, XDP_PROGRAMS,
     ask::{Scope, ask},
 };
 
@@ -95,6 +95,6 @@ fn filters(index: u32, hook: &str, parent: TcHandle) -> Vec<String> {
 
 /// The kernel keeps 15 characters of a name (BPF_OBJ_NAME_LEN).
 fn is_ours(name: &str) -> bool {
-    !name.is_empty()
-        && CLASSIFIERS.iter().chain(&XDP_PROGRAMS).any(|own| own.get(..15).unwrap_or(own) == name)
+    let mut own = CLASSIFIERS.iter().chain(&BARE_CLASSIFIERS).chain(&XDP_PROGRAMS);
+    !name.is_empty() && own.any(|own| own.get(..15).unwrap_or(own) == name)
 }

@@ -22,7 +22,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nat_common::port::Pool;
 use serde::Serialize;
@@ -87,6 +87,8 @@ pub struct Subject {
     pub adds_addresses: bool,
     /// The public ports of masquerade, where they are known.
     pub pool: Option<Pool>,
+    /// The public addresses that masquerade shares hosts out among; none is that of each WAN.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 impl Subject {

@@ -19,6 +19,7 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
         findings.extend(unreached(subject, facts, rule));
         findings.extend(uplink(subject, rule));
     }
+    findings.extend(shared(subject, facts));
     findings.extend(pool(subject, facts));
     for (index, first) in subject.rules.iter().enumerate() {
         for second in subject.rules.iter().skip(index + 1) {
@@ -29,43 +30,55 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
     }
 }
 
+/// What to do about a public address that this machine does not have, where something is.
+fn missing(subject: &Subject, facts: &Facts, address: Ipv4Addr) -> Option<String> {
+    let is_own = facts.addresses.iter().any(|(own, _)| own.addr() == address);
+    let home = facts.home_of(subject, address);
+    if is_own || home.is_some() && !subject.running && subject.adds_addresses {
+        return None;
+    }
+    Some(match home {
+        Some(wan) => format!(
+            "the gateway adds it to {wan} unless another station there has it ('ip neighbour \
+             show {address}'), it was taken off {wan}, or add_addresses is false: see \
+             which, then 'ip address add {address}/32 dev {wan}'"
+        ),
+        None => format!("'ip address add {address}/32 dev WAN', or have it routed to this machine"),
+    })
+}
+
+/// Addresses to hide hosts behind that this machine does not have.
+fn shared(subject: &Subject, facts: &Facts) -> Vec<Finding> {
+    let finding = |address: &Ipv4Addr| {
+        Some(Finding {
+            severity: Severity::Warning,
+            check: "public-address",
+            about: vec![],
+            found: format!("masquerade has {address}, and no interface here has it"),
+            why: "hosts are hidden behind the other addresses, or behind that of the WAN"
+                .to_owned(),
+            advice: missing(subject, facts, *address)?,
+        })
+    };
+    subject.addresses.iter().filter_map(finding).collect()
+}
+
 /// A public address that this machine does not have.
 fn address(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Finding> {
     let about = vec![rule.name().to_owned()];
     match public_address(rule)? {
         // It is the host's own.
         PublicAddress::Address(IpAddr::V6(_)) => None,
-        PublicAddress::Address(IpAddr::V4(address)) => {
-            let is_own = facts.addresses.iter().any(|(own, _)| own.addr() == address);
-            let home = facts.home_of(subject, address);
-            if is_own || home.is_some() && !subject.running && subject.adds_addresses {
-                return None;
-            }
-            let advice = match home {
-                Some(wan) => format!(
-                    "the gateway adds it to {wan} unless another station there has it ('ip neighbour \
-                     show {address}'), it was taken off {wan}, or add_addresses is false: see \
-                     which, then 'ip address add {address}/32 dev {wan}'"
-                ),
-                None => format!(
-                    "'ip address add {address}/32 dev WAN', or have it routed to this machine"
-                ),
-            };
-            Some(Finding {
-                severity: Severity::Warning,
-                check: "public-address",
-                about,
-                found: format!(
-                    "rule '{}' has {address}, and no interface here has it",
-                    rule.name()
-                ),
-                why:
-                    "the gateway answers no ARP for it: packets to it arrive only if the provider \
-                      routes it here"
-                        .to_owned(),
-                advice,
-            })
-        }
+        PublicAddress::Address(IpAddr::V4(address)) => Some(Finding {
+            severity: Severity::Warning,
+            check: "public-address",
+            about,
+            found: format!("rule '{}' has {address}, and no interface here has it", rule.name()),
+            why: "the gateway answers no ARP for it: packets to it arrive only if the provider \
+                  routes it here"
+                .to_owned(),
+            advice: missing(subject, facts, address)?,
+        }),
         PublicAddress::Interface(name) => {
             let has_one = facts.addresses.iter().any(|(_, of)| *of == name);
             (!has_one).then(|| Finding {
@@ -124,7 +137,7 @@ fn unreached(subject: &Subject, facts: &Facts, rule: &RuleView) -> Option<Findin
 /// Forwards that leave masquerade few ports or none, on an address that hosts are hidden behind.
 fn pool(subject: &Subject, facts: &Facts) -> Option<Finding> {
     let pool = subject.pool.filter(|pool| !pool.is_empty())?;
-    let hidden = subject.side(Role::Wan).filter_map(|wan| facts.address_of(wan));
+    let hidden = subject.side(Role::Wan).flat_map(|wan| facts.hiding(subject, wan));
     let mut worst: Option<(usize, Ipv4Addr, Protocol, Vec<String>)> = None;
     for address in hidden {
         for protocol in [Protocol::Tcp, Protocol::Udp] {

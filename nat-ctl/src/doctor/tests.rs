@@ -33,7 +33,7 @@ fn one_to_one(inbound: &[&str]) -> RuleView {
 
 fn subject(rules: Vec<RuleView>) -> Subject {
     let interfaces = vec![("wan0".to_owned(), Role::Wan), ("lan0".to_owned(), Role::Lan)];
-    Subject { running: true, interfaces, rules, adds_addresses: true, pool: None }
+    Subject { running: true, interfaces, rules, adds_addresses: true, ..Subject::default() }
 }
 
 /// A machine where nothing is wrong.
@@ -252,6 +252,26 @@ fn forwards_that_leave_masquerade_no_port_are_named() {
     assert_eq!(of("20000-29998"), [("pool", Warning)]);
     assert_eq!(of("20000-24998"), []);
     assert_eq!(of("30000-39999"), []);
+}
+
+#[test]
+fn addresses_that_hosts_are_shared_out_among_are_looked_at() {
+    use Severity::{Broken, Warning};
+    let mut ranges = [PortRange::default(); 4];
+    ranges[0] = PortRange::new(20_000, 29_999).unwrap();
+    let all = |public: &str| vec![forward("many", &format!("{public}:1024-65535"), "10.0.1.2")];
+    let behind = |last: u8, public: &str| {
+        let addresses = vec![Ipv4Addr::new(203, 0, 113, last)];
+        found(
+            &Subject { pool: Some(Pool::new(ranges)), addresses, ..subject(all(public)) },
+            &healthy(),
+        )
+    };
+    assert_eq!(behind(11, "203.0.113.11"), [("pool", Broken)]);
+    assert_eq!(behind(11, "wan0"), []);
+    // Nobody has it, so that hosts have the first one of the WAN.
+    let both = behind(60, "wan0");
+    assert_eq!(both, [("pool", Broken), ("public-address", Warning)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! The maps `interfaces` and `addresses`: what the gateway's own addresses are, now.
+//! The maps `interfaces`, `paired` and `addresses`: what the gateway's own addresses are, now.
 //!
-//! Invariant: the public address of a WAN is its first global address; an address that was just
+//! Invariant: inside hosts are hidden behind those addresses of a WAN that the configuration names, or
+//! where it has none of them behind its first global address; an address that was just
 //! added is in the map before one that was removed is taken out; a number is in the maps only while
 //! its ports are that address's.
 
@@ -13,6 +14,7 @@ use super::error::{PlaneError, Result};
 use super::links::Address;
 use super::maps::Maps;
 use super::numbers::Numbers;
+use super::paired::Places;
 use super::state::{Attached, State};
 use crate::output::Role;
 
@@ -39,14 +41,17 @@ const fn numbered(number: u32) -> u32 {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     public: BTreeMap<String, Ipv4Addr>,
+    /// Those that the configuration names to hide hosts behind.
+    named: Vec<Ipv4Addr>,
     /// The side of each, and the number of its interface.
     own: BTreeMap<[u8; 4], (Role, u32)>,
 }
 
 impl Addresses {
-    /// Sorts what the kernel has listed by what the interfaces are for.
-    pub fn of(interfaces: &[Attached], listed: &[Address]) -> Self {
-        let mut this = Self::default();
+    /// Sorts what the kernel has listed by what the interfaces are for; hosts are hidden behind those that
+    /// are `named`.
+    pub fn of(interfaces: &[Attached], listed: &[Address], named: &[Ipv4Addr]) -> Self {
+        let mut this = Self { named: named.to_vec(), ..Self::default() };
         for found in listed {
             let Some(interface) = interfaces.iter().find(|known| known.index == found.index) else {
                 continue;
@@ -81,16 +86,34 @@ impl Addresses {
         self.on_wans().map(|(address, _)| address)
     }
 
-    /// The first addresses of the WANs among `interfaces`, which inside hosts are hidden behind.
-    fn hiding(&self, interfaces: &[Attached]) -> Vec<Ipv4Addr> {
+    /// Those among the named ones that an interface has.
+    fn named_on(&self, interface: &Attached) -> Vec<Ipv4Addr> {
+        let is_there = |address: &&Ipv4Addr| {
+            self.own.get(&address.octets()).is_some_and(|(_, index)| *index == interface.index)
+        };
+        self.named.iter().filter(is_there).copied().collect()
+    }
+
+    /// The addresses of the WANs among `interfaces` that inside hosts are hidden behind, each with the number
+    /// of its interface.
+    fn hiding(&self, interfaces: &[Attached]) -> Vec<(Ipv4Addr, u32)> {
         let wans = interfaces.iter().filter(|interface| interface.role == Role::Wan);
-        wans.filter_map(|interface| self.of_interface(&interface.name)).collect()
+        let those_of = |wan: &Attached| {
+            let mut hiding = self.named_on(wan);
+            if hiding.is_empty() {
+                hiding.extend(self.of_interface(&wan.name));
+            }
+            hiding.into_iter().map(|address| (address, wan.index)).collect::<Vec<_>>()
+        };
+        wans.flat_map(those_of).collect()
     }
 
     /// Gives the addresses on WANs their numbers; gives back those that were another's before.
     fn number(&self, numbers: &mut Numbers, interfaces: &[Attached]) -> Vec<u32> {
         let outside: Vec<_> = self.outside().map(Ipv4Addr::from).collect();
-        numbers.assign(&self.hiding(interfaces), &outside)
+        let hiding: Vec<_> =
+            self.hiding(interfaces).into_iter().map(|(address, _)| address).collect();
+        numbers.assign(&hiding, &outside)
     }
 
     /// The values of the map `addresses`.
@@ -103,27 +126,47 @@ impl Addresses {
         self.own.iter().map(|(address, (role, _))| (*address, code(*address, *role))).collect()
     }
 
-    /// The values of the map `interfaces`. An address without a number is none to hide behind.
-    fn records(&self, numbers: &Numbers, interfaces: &[Attached]) -> BTreeMap<u32, Interface> {
-        let numbered =
-            |public: Ipv4Addr| Some((public.octets(), u16::try_from(numbers.of(public)?).ok()?));
-        // Hosts that dial a public address have that of the first WAN themselves.
-        let (turned, its_number) =
-            self.hiding(interfaces).into_iter().find_map(numbered).unwrap_or_default();
+    /// The values of the map `interfaces`, and the places that they refer to. An address without a number
+    /// is none to hide behind.
+    fn records(
+        &self,
+        numbers: &Numbers,
+        interfaces: &[Attached],
+    ) -> (BTreeMap<u32, Interface>, Places) {
+        let mut places = Places::default();
+        for wan in interfaces.iter().filter(|interface| interface.role == Role::Wan) {
+            places.add(wan.index, &self.named, &self.named_on(wan), numbers);
+        }
+        let hiding: Vec<_> = (self.hiding(interfaces).into_iter())
+            .filter_map(|(public, index)| {
+                let number = u16::try_from(numbers.of(public)?).ok()?;
+                Some((public.octets(), number, index))
+            })
+            .collect();
         let record = |interface: &Attached| match interface.role {
-            Role::Lan => Interface::lan(turned, its_number),
+            // Hosts that dial a public address have that of the first WAN themselves.
+            Role::Lan => {
+                let (public, number, of) = hiding.first().copied().unwrap_or_default();
+                places.pair(Interface::lan(public, number), of)
+            }
             Role::Wan => {
-                let found = self.of_interface(&interface.name).and_then(numbered);
-                let (public, number) = found.unwrap_or_default();
-                Interface::wan(public, number)
+                let found = hiding.iter().find(|(.., index)| *index == interface.index);
+                let (public, number, of) = found.copied().unwrap_or_default();
+                places.pair(Interface::wan(public, number), of)
             }
         };
-        interfaces.iter().map(|interface| (interface.index, record(interface))).collect()
+        (interfaces.iter().map(|interface| (interface.index, record(interface))).collect(), places)
     }
 
-    /// Writes both maps by difference.
+    /// Writes all three maps by difference.
     fn write(&self, maps: &mut Maps, numbers: &Numbers, interfaces: &[Attached]) -> Result<()> {
-        let records = self.records(numbers, interfaces);
+        let (records, places) = self.records(numbers, interfaces);
+        for (place, paired) in places.all() {
+            let what = "write the map paired";
+            if maps.paired.get(&place, 0).map_err(PlaneError::refused(what))? != paired {
+                maps.paired.set(place, paired, 0).map_err(PlaneError::refused(what))?;
+            }
+        }
         super::difference::apply(&mut maps.interfaces, &records).map_err(PlaneError::refused::<
             aya::maps::MapError,
         >(
@@ -169,14 +212,15 @@ impl Plane {
 
     fn unnumbered(&self) -> Vec<Ipv4Addr> {
         let hiding = self.addresses.hiding(&self.state.interfaces);
-        hiding.into_iter().filter(|address| self.state.numbers.of(*address).is_none()).collect()
+        let hiding = hiding.into_iter().map(|(address, _)| address);
+        hiding.filter(|address| self.state.numbers.of(*address).is_none()).collect()
     }
 }
 
 fn unnumbered(address: Ipv4Addr) -> String {
     format!(
         "there is no room for the ports of {address}: {PORT_ADDRESSES} public addresses of WANs are \
-         the most that hosts can be hidden behind: name fewer with --wan"
+         the most that hosts can be hidden behind: name fewer with --wan or masquerade.addresses"
     )
 }
 
@@ -187,7 +231,14 @@ mod tests {
 
     fn interface(name: &str, index: u32, role: Role) -> Attached {
         let reason = String::new();
-        Attached { name: name.to_owned(), index, role, mode: InterfaceMode::Tc, reason }
+        Attached {
+            name: name.to_owned(),
+            index,
+            role,
+            mode: InterfaceMode::Tc,
+            reason,
+            bare: false,
+        }
     }
 
     fn listed(index: u32, last: u8) -> Address {
@@ -197,8 +248,11 @@ mod tests {
     #[test]
     fn the_first_address_of_a_wan_is_hidden_behind_and_all_of_them_have_numbers() {
         let interfaces = [interface("wan0", 3, Role::Wan), interface("lan0", 4, Role::Lan)];
-        let addresses =
-            Addresses::of(&interfaces, &[listed(3, 9), listed(3, 1), listed(4, 5), listed(7, 6)]);
+        let addresses = Addresses::of(
+            &interfaces,
+            &[listed(3, 9), listed(3, 1), listed(4, 5), listed(7, 6)],
+            &[],
+        );
         let mut numbers = Numbers::default();
         assert!(addresses.number(&mut numbers, &interfaces).is_empty());
         let codes = addresses.codes(&numbers);
@@ -207,7 +261,7 @@ mod tests {
         assert_eq!(code(1).and_then(number), Some(1));
         assert_eq!((code(5), code(6)), (Some(ON_LAN), None));
         assert!([9, 1].iter().all(|last| code(*last).is_some_and(is_outside)));
-        let records = addresses.records(&numbers, &interfaces);
+        let (records, _) = addresses.records(&numbers, &interfaces);
         assert_eq!(records[&3].public(), Some(([203, 0, 113, 9], 0)));
         assert_eq!(records[&4], Interface::lan([203, 0, 113, 9], 0));
     }
@@ -217,12 +271,41 @@ mod tests {
         let interfaces: Vec<_> =
             (1..=9).map(|index| interface(&format!("wan{index}"), index, Role::Wan)).collect();
         let all: Vec<_> = (1..=9u8).map(|last| listed(last.into(), last)).collect();
-        let addresses = Addresses::of(&interfaces, &all);
+        let addresses = Addresses::of(&interfaces, &all, &[]);
         let mut numbers = Numbers::default();
         addresses.number(&mut numbers, &interfaces);
-        let records = addresses.records(&numbers, &interfaces);
+        let (records, _) = addresses.records(&numbers, &interfaces);
         assert_eq!(records[&8].public(), Some(([203, 0, 113, 8], 7)));
         assert_eq!(records[&9].public(), None);
         assert_eq!(addresses.codes(&numbers)[&[203, 0, 113, 9]], ON_WAN);
+    }
+
+    #[test]
+    fn hosts_are_shared_out_among_the_named_addresses_that_a_wan_has() {
+        let interfaces = [
+            interface("wan0", 3, Role::Wan),
+            interface("wan1", 5, Role::Wan),
+            interface("lan0", 4, Role::Lan),
+        ];
+        let named = [7, 8].map(|last| listed(0, last).address);
+        let there = [listed(3, 1), listed(3, 7), listed(3, 8), listed(5, 2), listed(4, 5)];
+        let addresses = Addresses::of(&interfaces, &there, &named);
+        let mut numbers = Numbers::default();
+        addresses.number(&mut numbers, &interfaces);
+        let number = |last: u8| numbers.of(Ipv4Addr::new(203, 0, 113, last)).expect("a number");
+        let (records, places) = addresses.records(&numbers, &interfaces);
+        let places: BTreeMap<_, _> = places.all().collect();
+        let behind = |index: u32, host: u8| {
+            let place = records[&index].place([10, 0, 1, host])?;
+            Some((places[&place].address[3], places[&place].number))
+        };
+        let mut seen = [2, 3].map(|host| behind(3, host).expect("an address"));
+        assert_eq!(behind(3, 4), behind(3, 2));
+        assert_eq!([2, 3].map(|host| behind(4, host)), seen.map(Some));
+        seen.sort_unstable();
+        assert_eq!(seen, [7, 8].map(|last| (last, number(last))));
+        // The other one has none of them.
+        assert_eq!(behind(5, 2), None);
+        assert_eq!(records[&5].public().map(|(address, _)| address[3]), Some(2));
     }
 }

@@ -1,8 +1,8 @@
-//! Public addresses that rules name and nobody has: the WAN in whose network they lie gets them.
+//! Public addresses that rules and masquerade name and nobody has: the WAN in whose network they lie gets them.
 //!
 //! Who wants to send to such an address asks for it by ARP, and only who has it answers (RFC 826).
 //! They are added as /32 with scope link: the kernel never dials from one, and the gateway hides no
-//! host behind it that no rule gives it to.
+//! host behind it that the configuration does not.
 //!
 //! Invariant: the file of the instance names an alias before it is added, so that `down` finds it
 //! after any death. One that another station is known to have is not added, and neither is one that was
@@ -178,7 +178,7 @@ impl Plane {
             wanted.iter().filter(|alias| self.is_taken(alias)).copied().collect();
         for alias in taken.difference(&self.taken) {
             tracing::warn!(
-                "rules name {}, which another station of {} has: not added here",
+                "the configuration names {}, which another station of {} has: not added here",
                 alias.address,
                 self.name_of(alias.index)
             );
@@ -202,7 +202,10 @@ impl Plane {
             match alias.add() {
                 Ok(()) => {
                     if !before.contains(alias) {
-                        tracing::info!("{} added to {name}: rules name it", alias.address);
+                        tracing::info!(
+                            "{} added to {name}: the configuration names it",
+                            alias.address
+                        );
                     }
                     self.announce(alias);
                 }
@@ -265,6 +268,7 @@ mod tests {
             role,
             mode: InterfaceMode::Tc,
             reason: String::new(),
+            bare: false,
         };
         vec![attached("wan0", WAN, Role::Wan), attached("lan0", LAN, Role::Lan)]
     }

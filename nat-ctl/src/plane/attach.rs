@@ -7,6 +7,10 @@
 //! ```text
 //!   LAN   ingress: xdp_inside,  tc_inside
 //!   WAN   ingress: xdp_outside, tc_outside      egress: tc_outside_egress (guard)
+//!
+//!   without an Ethernet header
+//!   LAN   ingress: tc_inside_bare
+//!   WAN   ingress: tc_outside_bare              egress: tc_outside_egress_bare
 //! ```
 
 use std::{
@@ -54,15 +58,26 @@ const WAN: &[Classifier] = &[
     Classifier { name: "tc_outside", at: TcAttachType::Ingress },
 ];
 
+const BARE_LAN: &[Classifier] = &[Classifier { name: "tc_inside_bare", at: TcAttachType::Ingress }];
+const BARE_WAN: &[Classifier] = &[
+    Classifier { name: "tc_outside_egress_bare", at: TcAttachType::Egress },
+    Classifier { name: "tc_outside_bare", at: TcAttachType::Ingress },
+];
+
 /// The programs of all roles.
 pub const CLASSIFIERS: [&str; 3] = ["tc_inside", "tc_outside_egress", "tc_outside"];
+/// Those of interfaces whose packets have no Ethernet header.
+pub const BARE_CLASSIFIERS: [&str; 3] =
+    ["tc_inside_bare", "tc_outside_egress_bare", "tc_outside_bare"];
 /// The same for XDP.
 pub const XDP_PROGRAMS: [&str; 2] = ["xdp_inside", "xdp_outside"];
 
-fn classifiers(role: Role) -> &'static [Classifier] {
-    match role {
-        Role::Lan => LAN,
-        Role::Wan => WAN,
+fn classifiers(role: Role, bare: bool) -> &'static [Classifier] {
+    match (role, bare) {
+        (Role::Lan, false) => LAN,
+        (Role::Wan, false) => WAN,
+        (Role::Lan, true) => BARE_LAN,
+        (Role::Wan, true) => BARE_WAN,
     }
 }
 
@@ -93,6 +108,19 @@ pub(super) enum AttachError {
     System(#[from] io::Error),
 }
 
+/// An interface that gets programs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number.
+    pub index: u32,
+    /// What it is for.
+    pub role: Role,
+    /// Whether its packets have no Ethernet header.
+    pub bare: bool,
+}
+
 /// Attaches the programs of one interface, or replaces those that are there.
 ///
 /// # Errors
@@ -100,13 +128,12 @@ pub(super) enum AttachError {
 pub fn attach(
     object: &mut Object,
     instance: &Instance,
-    name: &str,
-    index: u32,
-    role: Role,
+    to: Place<'_>,
     choice: Choice,
 ) -> Result<Attached> {
+    let Place { name, index, role, bare } = to;
     object.stages()?;
-    for classifier in classifiers(role) {
+    for classifier in classifiers(role, bare) {
         let program = object.classifier(classifier.name)?;
         let path = pin(instance, index, classifier.name);
         let what = format!("attach {} to {name}", classifier.name);
@@ -134,7 +161,7 @@ pub fn attach(
             }
         },
     };
-    Ok(Attached { name: name.to_owned(), index, role, mode, reason })
+    Ok(Attached { name: name.to_owned(), index, role, mode, reason, bare })
 }
 
 /// Whether links of this kernel can be on TC hooks.
@@ -250,7 +277,9 @@ pub fn drop_others(instance: &Instance, kept: &[Attached]) -> Result<()> {
     let wanted: Vec<PathBuf> = kept
         .iter()
         .flat_map(|interface| {
-            let tc = classifiers(interface.role).iter().map(|classifier| classifier.name);
+            let tc = classifiers(interface.role, interface.bare)
+                .iter()
+                .map(|classifier| classifier.name);
             let xdp = (interface.mode == InterfaceMode::Xdp).then(|| xdp_program(interface.role));
             tc.chain(xdp).map(|program| pin(instance, interface.index, program))
         })
@@ -275,7 +304,7 @@ pub fn detach_filters(interface: &Attached) -> Result<()> {
         return Ok(());
     }
     // The guard last: nothing may pass that is no longer translated.
-    for classifier in classifiers(interface.role).iter().rev() {
+    for classifier in classifiers(interface.role, interface.bare).iter().rev() {
         let place = (&interface.name, classifier.at, PRIORITY, HANDLE);
         let Ok(link) = SchedClassifierLink::attached(place.0, place.1, place.2, place.3, None)
         else {

@@ -79,10 +79,11 @@ mod tests {
             role: Role::Wan,
             mode: InterfaceMode::Tc,
             reason: String::new(),
+            bare: false,
         };
         let listed =
             |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };
-        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>())
+        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>(), &[])
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::options::Mode;
 pub struct Device {
     /// Its kind as `ip -d link` names it, where it is not a NIC: `veth`, `bridge`, ...
     pub kind: Option<String>,
+    /// Whether its packets have no Ethernet header.
+    pub bare: bool,
     /// What its driver says of XDP; `None` where the kernel (before 6.3) can't say.
     pub features: Option<Features>,
 }
@@ -29,6 +31,7 @@ pub enum Choice {
 /// Chooses the hook of `device` by the mode that the operator asked for.
 pub fn choose(mode: Mode, device: &Device) -> Choice {
     match (mode, &device.kind, device.features) {
+        _ if device.bare => Choice::Tc("its packets have no Ethernet header".to_owned()),
         (Mode::Tc, ..) => Choice::Tc("mode tc was asked for".to_owned()),
         (Mode::Xdp, ..) => Choice::Must("mode xdp was asked for".to_owned()),
         (Mode::Auto, Some(kind), _) => {
@@ -47,7 +50,16 @@ mod tests {
     use super::*;
 
     fn device(kind: Option<&str>, features: Option<u64>) -> Device {
-        Device { kind: kind.map(str::to_owned), features: features.map(Features::of) }
+        let kind = kind.map(str::to_owned);
+        Device { kind, bare: false, features: features.map(Features::of) }
+    }
+
+    #[test]
+    fn what_has_no_ethernet_header_gets_tc_whatever_is_asked_for() {
+        for mode in [Mode::Auto, Mode::Xdp, Mode::Tc] {
+            let bare = Device { bare: true, ..device(Some("tun"), Some(u64::MAX)) };
+            assert!(matches!(choose(mode, &bare), Choice::Tc(why) if why.contains("no Ethernet")));
+        }
     }
 
     #[test]

@@ -32,8 +32,35 @@ pub struct Link {
     pub name: String,
     /// Its kind, where it is not a NIC: `veth`, `bridge`, ...
     pub kind: Option<String>,
-    /// Whether its packets have an Ethernet header.
-    pub ethernet: bool,
+    /// What stands before the IP header of its packets.
+    pub layer: Layer,
+}
+
+/// What stands before the IP header of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// An Ethernet header.
+    Ethernet,
+    /// Nothing, as the programs see it: PPP, TUN, WireGuard, tunnels (`dev_is_mac_header_xmit` of
+    /// include/linux/if_arp.h).
+    Bare,
+    /// Something else.
+    Other,
+}
+
+impl Layer {
+    fn of(layer: LinkLayerType) -> Self {
+        match layer {
+            LinkLayerType::Ether => Self::Ethernet,
+            LinkLayerType::None
+            | LinkLayerType::Ppp
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre => Self::Bare,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// An IPv4 address of an interface.
@@ -202,6 +229,6 @@ fn link(message: &LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-    Some(Link { index: message.header.index, name: name?, kind, ethernet })
+    let layer = Layer::of(message.header.link_layer_type);
+    Some(Link { index: message.header.index, name: name?, kind, layer })
 }

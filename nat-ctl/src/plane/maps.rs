@@ -14,7 +14,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::FlowKey,
     fragment::{FragmentKey, Fragmented},
-    interface::Interface,
+    interface::{Interface, Paired},
     journal::Journal,
     layout::Geometry,
     port::Endpoint,
@@ -39,6 +39,7 @@ pub const NAMES: &[&str] = &[
     "geometry",
     "settings",
     "interfaces",
+    "paired",
     "redirects",
     "flows",
     "stripes",
@@ -86,6 +87,8 @@ pub struct Maps {
     pub settings: Array<MapData, Settings>,
     /// By interface number.
     pub interfaces: Hash<u32, Interface>,
+    /// Public addresses that hosts are shared out among, by place.
+    pub paired: Array<MapData, Paired>,
     /// Interfaces that XDP may redirect to, by number.
     pub redirects: DevMapHash<MapData>,
     /// Flow records, in the memory of the data plane.
@@ -154,6 +157,7 @@ impl Maps {
             geometry: open(pins, "geometry", Map::Array)?,
             settings: open(pins, "settings", Map::Array)?,
             interfaces: open(pins, "interfaces", Map::HashMap)?,
+            paired: open(pins, "paired", Map::Array)?,
             redirects: open(pins, "redirects", Map::DevMapHash)?,
             flows: FlowMemory::open(pins)?,
             before: FlowMemory::before(pins)?,

@@ -42,6 +42,7 @@ mod numbers;
 mod object;
 pub mod owners;
 mod pair;
+mod paired;
 mod pins;
 mod ports;
 pub mod route;
@@ -63,7 +64,7 @@ use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
 
 pub use addresses::Addresses;
 pub use aliases::is_station;
-pub use attach::{CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
+pub use attach::{BARE_CLASSIFIERS, CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
 pub use clock::Now;
 pub use down::{Removed, down};
 pub use error::{PlaneError, Result};
@@ -109,9 +110,11 @@ pub struct Plane {
     uplinks: Uplinks,
     /// All addresses of the machine, as they were read last.
     listed: Vec<Address>,
+    /// Public addresses that the configuration names to hide hosts behind.
+    named: Vec<Ipv4Addr>,
     /// Whether public addresses that nobody has are added.
     adds_addresses: bool,
-    /// Those of the rules in force.
+    /// Those of the rules in force, and those to hide hosts behind.
     public: BTreeSet<Ipv4Addr>,
     /// Those among them that another station has.
     taken: BTreeSet<Alias>,
@@ -156,6 +159,12 @@ impl Plane {
         self.mode
     }
 
+    /// Whether inside hosts are hidden behind an address: that of a WAN, or one that the configuration
+    /// names.
+    pub fn hides_behind(&self, address: Ipv4Addr) -> bool {
+        self.named.contains(&address) || self.addresses.hides_behind(address).is_some()
+    }
+
     /// First global address of a managed interface.
     pub fn address_of(&self, interface: &str) -> Option<Ipv4Addr> {
         self.addresses.of_interface(interface)
@@ -196,7 +205,8 @@ impl Plane {
         six::Openings::of(&rules.openings()).write(&mut self.maps)?;
         self.waiting = wanted.write(&mut self.maps)?;
         let public = entries.iter().map(|entry| entry.public);
-        self.public = public.chain(hosts.iter().map(|host| host.public)).collect();
+        let hosts = hosts.iter().map(|host| host.public);
+        self.public = public.chain(hosts).chain(self.named.iter().copied()).collect();
         self.rules = rules.clone();
         self.write_uplinks()
     }

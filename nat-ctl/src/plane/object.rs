@@ -115,6 +115,15 @@ impl Table {
     }
 }
 
+/// Which programs the interfaces need beside those that all do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Those for XDP.
+    pub native: bool,
+    /// Those for packets without an Ethernet header.
+    pub bare: bool,
+}
+
 /// The loaded object: maps are made and pinned, programs are not yet in the kernel.
 #[derive(Debug)]
 pub struct Object(Ebpf);
@@ -175,16 +184,17 @@ impl Object {
 }
 
 impl Object {
-    /// Brings all programs into the kernel that an interface can need, so that to attach them takes
-    /// no time; those for XDP with `native`. Several at once: the verifier takes two seconds of a
-    /// processor for all of them.
+    /// Brings all programs into the kernel that the interfaces can need, so that to attach them takes
+    /// no time. Several at once: the verifier takes two seconds of a processor for all of them.
     ///
     /// # Errors
     /// Where the verifier refuses one.
-    pub fn prepare(&mut self, native: bool) -> Result<()> {
-        let classifiers = Stage::ALL.map(Stage::program).into_iter().chain(attach::CLASSIFIERS);
+    pub fn prepare(&mut self, needed: Needed) -> Result<()> {
+        let bare = attach::BARE_CLASSIFIERS.into_iter().filter(|_| needed.bare);
+        let classifiers = Stage::ALL.map(Stage::program).into_iter();
+        let classifiers = classifiers.chain(attach::CLASSIFIERS).chain(bare);
         let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
-        let xdp = stages.chain(attach::XDP_PROGRAMS).filter(|_| native);
+        let xdp = stages.chain(attach::XDP_PROGRAMS).filter(|_| needed.native);
         let names: Vec<&str> = classifiers.chain(xdp).collect();
         if let Some(name) = names.iter().find(|name| self.0.program(name).is_none()) {
             return Err(missing(name));

@@ -12,7 +12,8 @@ use nat_common::{
 };
 
 use super::{
-    Plane, attach,
+    Plane,
+    attach::{self, Place},
     clock::{self, Now},
     down,
     error::{PlaneError, Result},
@@ -27,10 +28,10 @@ use super::{
     hook::{self, Choice, Device},
     hops::Hops,
     lifetimes::Lifetimes,
-    links::{Link, Netlink},
+    links::{Layer, Link, Netlink},
     maps::Maps,
     netns::Namespace,
-    object::{Object, Sizes, Table},
+    object::{Needed, Object, Sizes, Table},
     pins::{self, Pinned},
     ports, six,
     sockets::Sockets,
@@ -135,11 +136,12 @@ impl Preparing<'_> {
         state.write(&instance)?;
         pins::make(&instance)?;
         let mut object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
-        let mut native = false;
+        let mut needed = Needed::default();
         for (link, _) in links {
-            native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+            needed.native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+            needed.bare |= link.layer == Layer::Bare;
         }
-        object.prepare(native)?;
+        object.prepare(needed)?;
         flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
         let maps = Maps::open(&instance.pins())?;
         let timeouts = state.timeouts.into();
@@ -150,7 +152,7 @@ impl Preparing<'_> {
         let uplinks = maps.uplinks.iter().collect::<std::result::Result<Uplinks, _>>();
         let uplinks = uplinks.map_err(PlaneError::refused("read the map uplinks"))?;
         let settings =
-            Settings { epoch: hops.epoch(), uplinks: u16::from(!uplinks.is_empty()), ..settings };
+            Settings { epoch: hops.epoch(), uplinks: u8::from(!uplinks.is_empty()), ..settings };
         let mut plane = Plane {
             instance,
             mode: options.mode,
@@ -167,6 +169,7 @@ impl Preparing<'_> {
             addresses: super::Addresses::default(),
             uplinks,
             listed: vec![],
+            named: config.masquerade.addresses.to_vec(),
             adds_addresses: config.gateway.add_addresses,
             public: BTreeSet::new(),
             taken: BTreeSet::new(),
@@ -205,8 +208,13 @@ impl Plane {
         self.read_addresses().await?;
         let seconds = clock::now().seconds();
         self.gone = Gone::meanwhile(known.addresses(), &self.addresses, seconds);
-        self.check_numbers()?;
         self.write_rules(rules)?;
+        if !self.named.is_empty() {
+            // No host leaves with another one before they are there.
+            self.follow_aliases()?;
+            self.read_addresses().await?;
+        }
+        self.check_numbers()?;
         let outside: Vec<_> = self.addresses.outside().collect();
         let pool = self.settings.pool;
         ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside)
@@ -236,7 +244,9 @@ impl Plane {
     pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
         let choice = choice(self.mode, link)?;
         let (object, instance) = (&mut self.object, &self.instance);
-        let attached = attach::attach(object, instance, &link.name, link.index, role, choice)?;
+        let bare = link.layer == Layer::Bare;
+        let to = Place { name: &link.name, index: link.index, role, bare };
+        let attached = attach::attach(object, instance, to, choice)?;
         match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
             Some(known) => *known = attached,
             None => self.state.interfaces.push(attached),
@@ -247,7 +257,8 @@ impl Plane {
 
 /// The hook that an interface gets.
 fn choice(mode: Mode, link: &Link) -> Result<Choice> {
-    let device = Device { kind: link.kind.clone(), features: features::of(link.index)? };
+    let (kind, bare) = (link.kind.clone(), link.layer == Layer::Bare);
+    let device = Device { kind, bare, features: features::of(link.index)? };
     Ok(hook::choose(mode, &device))
 }
 
@@ -256,11 +267,12 @@ async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link
     let wan = options.wan.iter().map(|name| (name, Role::Wan));
     for (name, role) in wan.chain(options.lan.iter().map(|name| (name, Role::Lan))) {
         let link = netlink.link(name).await?;
-        if !link.ethernet {
+        if link.layer == Layer::Other {
             return Err(PlaneError::Refused {
                 what: format!("attach to interface '{name}'"),
                 why:
-                    "its packets have no Ethernet header, which is not supported: name another one"
+                    "its packets have neither an Ethernet header nor none, which is not supported: \
+                      name another one"
                         .to_owned(),
             });
         }
@@ -354,6 +366,7 @@ fn plan(
             role: *role,
             mode: InterfaceMode::Tc,
             reason: "not attached yet".to_owned(),
+            bare: link.layer == Layer::Bare,
         };
         state.interfaces.retain(|known| known.name != link.name);
         state.interfaces.push(planned);
@@ -393,6 +406,7 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         routes_others6: 0,
         // They follow from addresses and rules.
         uplinks: 0,
+        parity: u8::from(config.masquerade.parity),
         reserved: 0,
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,

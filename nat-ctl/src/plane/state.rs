@@ -40,6 +40,9 @@ pub struct Attached {
     pub mode: InterfaceMode,
     /// Why that one, in one sentence.
     pub reason: String,
+    /// Whether its packets have no Ethernet header.
+    #[serde(default)]
+    pub bare: bool,
 }
 
 /// The file.

@@ -75,7 +75,7 @@ impl Plane {
     /// Reads all addresses, and tells the data plane.
     pub(super) async fn read_addresses(&mut self) -> Result<()> {
         let listed = self.netlink.addresses().await?;
-        let now = Addresses::of(&self.state.interfaces, &listed);
+        let now = Addresses::of(&self.state.interfaces, &listed, &self.named);
         self.gone.follow(&self.addresses, &now, clock::now().seconds());
         (self.addresses, self.listed) = (now, listed);
         self.note_given()?;

@@ -79,7 +79,7 @@ impl Plane {
         super::difference::apply(&mut self.maps.uplinks, &wanted)
             .map_err(PlaneError::refused("write the map uplinks"))?;
         self.uplinks = wanted;
-        self.settings.uplinks = u16::from(!self.uplinks.is_empty());
+        self.settings.uplinks = u8::from(!self.uplinks.is_empty());
         self.hops.void();
         self.write_epoch(true)
     }
@@ -95,7 +95,14 @@ mod tests {
 
     fn interface(name: &str, index: u32, role: Role) -> Attached {
         let reason = String::new();
-        Attached { name: name.to_owned(), index, role, mode: InterfaceMode::Tc, reason }
+        Attached {
+            name: name.to_owned(),
+            index,
+            role,
+            mode: InterfaceMode::Tc,
+            reason,
+            bare: false,
+        }
     }
 
     fn listed(index: u32, address: Ipv4Addr) -> Address {
@@ -106,7 +113,7 @@ mod tests {
         let lan = interface("lan0", 9, Role::Lan);
         let interfaces: Vec<_> = wans.iter().cloned().chain([lan]).collect();
         let all = [listed(3, FIRST), listed(4, SECOND), listed(9, Ipv4Addr::new(10, 0, 0, 1))];
-        let addresses = Addresses::of(&interfaces, &all);
+        let addresses = Addresses::of(&interfaces, &all, &[]);
         let mut set = RuleSet::default();
         for rule in rules {
             let rule = serde_json::from_value(rule.clone()).expect("a rule");

@@ -17,7 +17,7 @@ use nat_common::{
     harmless,
     hop::{HOPS, Hop},
     host::{HOSTS, Host},
-    interface::Interface,
+    interface::{Interface, PAIRED, Paired},
     journal::Journal,
     layout::{self, Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, PortOwner},
@@ -81,6 +81,9 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Managed interfaces by number.
 #[btf_map(name = "interfaces")]
 pub static INTERFACES: HashMap<u32, Interface, 256, ON_DEMAND> = HashMap::new();
+/// Public addresses that hosts are shared out among, those of each interface in a row.
+#[btf_map(name = "paired")]
+pub static PAIRED_ADDRESSES: Array<Paired, { PAIRED as usize }> = Array::new();
 /// Interfaces that XDP may redirect to, by number.
 #[btf_map(name = "redirects")]
 pub static REDIRECTS: DevMapHash<256> = DevMapHash::new();

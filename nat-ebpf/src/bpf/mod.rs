@@ -1,5 +1,6 @@
 //! The path's hosts in the kernel: packets of XDP and TC, tables in BPF maps.
 
+pub mod bare;
 mod fib;
 mod flows;
 mod global;

@@ -215,6 +215,12 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn is_super(&self) -> bool {
+        // SAFETY: the program's context.
+        unsafe { (*self.skb()).gso_size != 0 }
+    }
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the program's context.
         unsafe { (*self.skb()).ifindex }

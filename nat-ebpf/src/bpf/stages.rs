@@ -15,6 +15,8 @@
 //!   tc_inside --IPv6--> tc_inside_six
 //!   tc_outside_rare --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
+//!   tc_inside_bare, tc_outside_bare --with a header now--> tc_inside, tc_outside
+//!   tc_outside_egress_bare --as tc_outside_egress
 //! ```
 
 use super::{Maps, maps};
@@ -40,6 +42,15 @@ pub fn go_xdp(context: &XdpContext, stage: Stage) -> u32 {
     // SAFETY: as above.
     unsafe { maps::XDP_STAGES.tail_call(context, stage as u32) };
     XDP_PASS
+}
+
+/// The program on an ingress hook.
+#[inline(always)]
+pub const fn first(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::Inside,
+        Zone::Outside => Stage::Outside,
+    }
 }
 
 /// The program for packets that are not as most are.

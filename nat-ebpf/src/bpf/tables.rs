@@ -27,7 +27,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, Fragmented},
     hop::{Hop, HopReference},
-    interface::Interface,
+    interface::{Interface, Paired},
     port::{Endpoint, Pool, Port, PortOwner},
     reason::Reason,
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne, RuleId},
@@ -80,9 +80,22 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn keeps_parity(&self) -> bool {
+        maps::SETTINGS.get(0).is_some_and(|settings| settings.parity != 0)
+    }
+
+    #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<Interface> {
-        // SAFETY: copied at once; a value replaced meanwhile is one or the other, eight bytes.
+        // SAFETY: copied at once; of a value replaced meanwhile its words are of one or the other.
         unsafe { maps::INTERFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn paired(&self, place: u32) -> Option<Paired> {
+        let paired = maps::PAIRED_ADDRESSES.get_ptr(place)?.cast::<u64>();
+        // SAFETY: eight bytes of the map, which the agent writes in one.
+        let paired: Paired = zerocopy::transmute!(unsafe { paired.read_volatile() });
+        (paired.address != [0; 4]).then_some(paired)
     }
 
     #[inline(always)]

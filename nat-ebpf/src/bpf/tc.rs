@@ -1,6 +1,6 @@
 //! The TC hooks: what the kernel hears of each outcome of the path.
 
-use super::{Maps, skb::TcPacket, stages};
+use super::{Maps, bare::Way, skb::TcPacket, stages};
 use crate::{
     fragment,
     guard::{self, Exit},
@@ -171,18 +171,28 @@ fn admit(packet: &TcPacket, admission: Result<Admission, Reason>, zone: Zone) ->
 #[inline(always)]
 pub fn outside_egress(context: TcContext) -> i32 {
     // SAFETY: the program's context.
-    let (mark, from) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).ingress_ifindex) };
-    if mark == layout::MARK {
+    if unsafe { (*context.skb.skb).mark } == layout::MARK {
         return TC_ACT_UNSPEC;
     }
+    guarded(context, Way::Plain)
+}
+
+/// Lets a packet that the path has not translated out by `way`, or not.
+#[inline(always)]
+pub fn guarded(context: TcContext, way: Way) -> i32 {
+    // SAFETY: the program's context.
+    let (mark, from) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).ingress_ifindex) };
     let packet = TcPacket::new(context);
     let verdict = match mark {
         layout::AGENT_MARK => guard::agent(&packet, &Maps),
         _ => guard::egress(&packet, &mut Maps, from),
     };
     match verdict {
-        Ok(Exit::Open) => TC_ACT_UNSPEC,
-        Ok(Exit::Error) => stages::go(packet.context(), Stage::EgressError),
+        Ok(Exit::Open) => way.leave(packet.context()),
+        Ok(Exit::Error) => {
+            way.note(packet.context());
+            stages::go(packet.context(), Stage::EgressError)
+        }
         Err(reason) => {
             Maps.count_drop(reason);
             TC_ACT_SHOT
@@ -195,7 +205,7 @@ pub fn outside_egress(context: TcContext) -> i32 {
 pub fn egress_error(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(context);
     match icmp_error::leave(&mut packet, &Maps) {
-        Ok(()) => TC_ACT_UNSPEC,
+        Ok(()) => Way::noted(packet.context()).leave(packet.context()),
         Err(reason) => {
             Maps.count_drop(reason);
             TC_ACT_SHOT

@@ -179,6 +179,12 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
         self.end - self.start
     }
 
+    /// XDP and super-packets exclude one another.
+    #[inline(always)]
+    fn is_super(&self) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.context.ingress_ifindex() as u32

@@ -222,6 +222,10 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         self.frame.len()
     }
 
+    fn is_super(&self) -> bool {
+        self.gso_size != 0
+    }
+
     fn ifindex(&self) -> u32 {
         self.ifindex
     }

@@ -9,7 +9,7 @@ use nat_common::{
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, Fragmented},
     hop::Hop,
-    interface::Interface,
+    interface::{Interface, Paired},
     port::{Endpoint, PortOwner},
     reason::{REASONS, Reason},
     record::{FlowRecord, Phase},
@@ -85,6 +85,8 @@ pub struct State {
     pub uplinks: HashMap<[u8; 4], u32>,
     /// Managed interfaces by number.
     pub interfaces: HashMap<u32, Interface>,
+    /// Public addresses that hosts are shared out among, by place.
+    pub paired: HashMap<u32, Paired>,
     /// Addresses of the gateway, as in the map of that name.
     pub addresses: HashMap<[u8; 4], u32>,
     /// Public ports and their owners.

@@ -20,7 +20,7 @@ use nat_common::{
     fragment::{self, FragmentKey, Fragmented},
     hop::{self, HOP_PROBES, Hop, HopReference, WORDS},
     host,
-    interface::Interface,
+    interface::{Interface, Paired},
     port::{Endpoint, PortOwner},
     reason::Reason,
     record::Use,
@@ -169,6 +169,11 @@ impl<'a> Tables for HostTables<'a> {
 
     fn interface(&self, ifindex: u32) -> Option<Interface> {
         self.still().interfaces.get(&ifindex).copied()
+    }
+
+    fn paired(&self, place: u32) -> Option<Paired> {
+        let paired = self.still().paired.get(&place).copied();
+        paired.filter(|paired| paired.address != [0; 4])
     }
 
     fn uplink(&self, public: [u8; 4]) -> u32 {

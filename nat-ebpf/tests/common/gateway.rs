@@ -10,13 +10,13 @@ use super::six;
 use nat_common::{
     flow::{TCP, UDP},
     hop::Link,
-    interface::Interface,
+    interface::{Interface, Paired},
     port::{Endpoint, Owner, Pool, Port, PortOwner, PortRange},
     rule::{self, AllowedKey, OneToOne, RuleId},
     settings::{Filtering, Mapping, Settings},
 };
 use nat_ebpf::{
-    host::{HostRoute, Limits, Memory, World},
+    host::{HostRoute, Limits, Memory, State, World},
     packet::{NextHop, Route},
 };
 
@@ -36,6 +36,11 @@ pub const START: u32 = 1000;
 pub const MTU: u32 = 1500;
 /// Number of [`PUBLIC`] in the map `ports`; [`OWN`] has none.
 pub const NUMBER: u16 = 3;
+/// Another public address, where hosts are shared out among several, and its number.
+pub const SECOND: [u8; 4] = [203, 0, 113, 3];
+pub const SECOND_NUMBER: u16 = 4;
+/// Where hosts are shared out: by threes, as a host with a turn that nobody has would show.
+pub const PAIRED: [[u8; 4]; 3] = [SECOND, PUBLIC, SECOND];
 /// What places and lots are drawn with.
 pub const SEEDS: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 /// The epoch of the routes, about to outgrow the half of it that a reference has.
@@ -131,6 +136,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         ipv6: 1,
         routes_others6: 0,
         uplinks: 0,
+        parity: 0,
         reserved: 0,
         pool: pool(),
         control_ports,
@@ -154,4 +160,29 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
     }
     drop(state);
     memory
+}
+
+pub const SECOND_IS_LOCAL: HostRoute =
+    HostRoute { network: (SECOND, 32), route: Route::Local, mtu: MTU as usize };
+
+/// Hosts are hidden behind [`PAIRED`], by whichever interface they leave and turn back.
+pub fn pair(state: &mut State) {
+    const FIRST: u16 = 5;
+    for (place, address) in (u32::from(FIRST)..).zip(PAIRED) {
+        let number = number_of(address).unwrap().into();
+        state.paired.insert(place, Paired { address, number });
+    }
+    for interface in state.interfaces.values_mut() {
+        *interface = interface.pairing(FIRST, PAIRED.len() as u16);
+    }
+    state.addresses.insert(SECOND, 2 | (u32::from(SECOND_NUMBER) + 1) << 16);
+}
+
+/// Number of a public address in the map `ports`.
+pub fn number_of(address: [u8; 4]) -> Option<u16> {
+    match address {
+        PUBLIC => Some(NUMBER),
+        SECOND => Some(SECOND_NUMBER),
+        _ => None,
+    }
 }

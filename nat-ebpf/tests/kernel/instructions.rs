@@ -5,13 +5,13 @@
 //! one. They are those of one compiler: another one may need the counts written anew.
 
 use crate::{
+    both::{Both, ROOMY, Step, clock},
     common::{
         frame::{ACK, SYN, Spec, TCP, UDP},
         gateway::{HOST, PUBLIC, REMOTE},
     },
     counted::{Executed, Executions},
     lab,
-    same::{Both, ROOMY, Step, clock},
 };
 use nat_common::{counter::Counter, flow::Zone};
 use std::{env, fs, path::PathBuf};

@@ -6,6 +6,8 @@
 //! missing and pass.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod both;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod counted;

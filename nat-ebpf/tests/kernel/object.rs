@@ -3,7 +3,7 @@
 
 use crate::common::{
     frame::{ICMP, TCP, UDP},
-    gateway::{NUMBER, PUBLIC, SEEDS},
+    gateway::{PUBLIC, SECOND, SEEDS, number_of},
 };
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
@@ -21,6 +21,7 @@ use nat_common::{
     fragment::{FragmentKey, Fragmented, IDENTIFICATIONS},
     hop::{HOPS, Hop},
     host::{self, HOSTS, Host},
+    interface::Paired,
     layout::{Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, Port, PortOwner, place},
     punt::PuntHeader,
@@ -161,11 +162,21 @@ impl Object {
         map.set(0, settings, 0).unwrap();
     }
 
+    /// Makes interfaces and addresses what they are in `state`.
+    pub fn hide(&mut self, state: &State) {
+        self.write("interfaces", &state.interfaces);
+        let mut paired: Array<_, Paired> =
+            Array::try_from(self.ebpf.map_mut("paired").unwrap()).unwrap();
+        for (place, address) in &state.paired {
+            paired.set(*place, address, 0).unwrap();
+        }
+        self.write("addresses", &state.addresses);
+    }
+
     /// Makes all maps say what `state` says.
     pub fn fill(&mut self, state: &State) {
         self.settings(state.settings);
-        self.write("interfaces", &state.interfaces);
-        self.write("addresses", &state.addresses);
+        self.hide(state);
         self.write_flows(&state.flows());
         self.write_ports(&state.ports);
         self.write_hops(&state.hops);
@@ -299,7 +310,7 @@ impl Object {
     }
 
     fn write_ports(&mut self, ports: &Table<Endpoint, PortOwner>) {
-        let numbered = |public: &Endpoint| public.address() == PUBLIC;
+        let numbered = |public: &Endpoint| number_of(public.address()).is_some();
         let (array, hash): (Table<_, _>, Table<_, _>) =
             ports.iter().map(|(public, owner)| (*public, *owner)).partition(|(p, _)| numbered(p));
         self.write("other_ports", &hash);
@@ -309,7 +320,8 @@ impl Object {
             map.set(index, PortOwner::NONE, 0).unwrap();
         }
         for (public, owner) in array {
-            let index = place(NUMBER.into(), &public).expect("a protocol with ports");
+            let number = number_of(public.address()).expect("a numbered address");
+            let index = place(number.into(), &public).expect("a protocol with ports");
             map.set(index, owner, 0).unwrap();
         }
     }
@@ -317,11 +329,13 @@ impl Object {
     /// All ports, of numbered addresses and of others.
     pub fn ports(&mut self) -> Table<Endpoint, PortOwner> {
         let mut ports = self.read("other_ports");
-        assert!(ports.keys().all(|public: &Endpoint| public.address() != PUBLIC));
+        assert!(ports.keys().all(|public: &Endpoint| number_of(public.address()).is_none()));
         for (index, word) in self.ports.taken() {
-            assert_eq!(index / PORTS_PER_ADDRESS, u32::from(NUMBER), "of the numbered address");
+            let number = index / PORTS_PER_ADDRESS;
+            let is_its = |address: &[u8; 4]| number_of(*address).map(u32::from) == Some(number);
+            let address = [PUBLIC, SECOND].into_iter().find(is_its).expect("a numbered address");
             let protocol = [TCP, UDP, ICMP][((index % PORTS_PER_ADDRESS) >> 16) as usize];
-            let public = Endpoint::new(protocol, PUBLIC, Port::new(index as u16));
+            let public = Endpoint::new(protocol, address, Port::new(index as u16));
             ports.insert(public, PortOwner::from_word(word));
         }
         ports

@@ -1,6 +1,7 @@
 //! IPv6 in the kernel and on the host: the same frames one after the other, as TC sees them.
 
 use crate::{
+    both::clock,
     common::{
         frame::{ACK, FIN, RST, SYN},
         gateway::{self, LAN, PUBLIC, WAN},
@@ -11,7 +12,6 @@ use crate::{
     },
     lab,
     object::{self, Object},
-    same::clock,
 };
 use nat_common::{
     flow::{self, Zone},

@@ -46,7 +46,9 @@ pub fn gateway(flows: usize, masquerade: bool, public: Option<[u8; 4]>) -> Gatew
         by_address: false,
         contacts: vec![],
         public,
+        paired: vec![],
         pool: POOL.to_vec(),
+        parity: false,
         control_ports: vec![21, 2121],
         places: vec![
             ([0, 0, 0, 0], 0, Place::Wan),
@@ -95,6 +97,23 @@ impl Gateway {
     pub fn exempting(mut self) -> Self {
         self.memory.state().settings.exempt = 1;
         self.model.exempt.push(EXEMPT);
+        self
+    }
+
+    /// Public ports of UDP are odd or even as inside ports are.
+    pub fn keeping_parity(mut self) -> Self {
+        self.memory.state().settings.parity = 1;
+        self.model.parity = true;
+        self
+    }
+
+    /// Hosts are shared out among [`PAIRED`].
+    pub fn pairing(mut self) -> Self {
+        pair(&mut self.memory.state());
+        self.world.routes.push(SECOND_IS_LOCAL);
+        self.model.places.push((SECOND, 32, Place::Gateway));
+        self.model.numbered.push(SECOND);
+        self.model.paired = PAIRED.to_vec();
         self
     }
 

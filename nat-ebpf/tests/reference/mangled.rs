@@ -76,10 +76,11 @@ proptest! {
 
 #[test]
 fn each_broken_header_has_its_reason() {
-    let cases: [(usize, u8, Reason); 6] = [
+    let cases: [(usize, u8, Reason); 7] = [
         (ETHERNET, 0x65, Reason::BadHeader),
         (ETHERNET, 0x44, Reason::BadHeader),
         (ETHERNET + 3, 19, Reason::BadHeader),
+        (ETHERNET + 3, 0, Reason::BadHeader),
         (ETHERNET + 3, 200, Reason::Truncated),
         (ETHERNET + 20 + 12, 0x40, Reason::BadHeader),
         (ETHERNET + 20 + 12, 0xf0, Reason::BadHeader),
@@ -93,6 +94,18 @@ fn each_broken_header_has_its_reason() {
         assert_eq!(verdict, Verdict::Drop(reason), "byte {at} = {byte:#x}");
         assert_eq!(gateway.memory.state().dropped(reason), 1);
     }
+}
+
+/// Linux's `iph_totlen`: what has no length is as long as its frame if it is to be cut, and broken if not.
+#[test]
+fn a_super_packet_of_more_than_64_kb_has_no_length() {
+    let gateway = gateway::gateway(64, true, Some(PUBLIC));
+    let mut frame = Spec::tcp((HOST, 5000), (REMOTE, 80), SYN).build();
+    frame[ETHERNET + 2..ETHERNET + 4].fill(0);
+    let mut packet = HostPacket::new(frame, LAN, &gateway.world);
+    packet.gso_size = 1400;
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+    assert!(matches!(verdict, Verdict::Forward(_)), "{verdict:?}");
 }
 
 #[test]

@@ -183,7 +183,11 @@ pub struct Model {
     /// Public ends, and where the inside has sent to as those.
     pub contacts: Vec<(u8, End, Address)>,
     pub public: Option<Address>,
+    /// Public addresses that hosts are shared out among, one after the other; none is `public` for all.
+    pub paired: Vec<Address>,
     pub pool: Vec<u16>,
+    /// Ports of UDP stay odd or even while there is one.
+    pub parity: bool,
     pub control_ports: Vec<u16>,
     pub places: Vec<(Address, u32, Place)>,
     pub sockets: Vec<(u8, End)>,
@@ -941,7 +945,7 @@ impl Model {
             } else if let Body::Other { .. } = spec.body {
                 return Err(Protocol);
             } else {
-                let address = self.public.ok_or(NoPublicAddress)?;
+                let address = self.hides(spec.src).ok_or(NoPublicAddress)?;
                 let port = self.public_port(protocol, src, dst, address, chosen)?;
                 ((address, port), 0, plain)
             };
@@ -988,7 +992,7 @@ impl Model {
                 .map(Some);
         }
         let own = self.one_to_one.iter().find(|host| host.0 == spec.src).map(|host| host.1);
-        let shared = self.public.filter(|_| self.masquerade);
+        let shared = self.hides(spec.src).filter(|_| self.masquerade);
         let Some(address) = own.or(shared) else { return Ok(None) };
         let (to, rule, kin) = if let Some(forward) = self.forward(protocol, dst) {
             let kin = if forward.ftp && protocol == TCP { Kin::Control } else { Kin::Plain };
@@ -1015,6 +1019,14 @@ impl Model {
             return Err(TupleTaken);
         }
         self.begin(Zone::Inside, protocol, (src, dst), (public, to), rule, kin).map(Some)
+    }
+
+    /// The public address that a host is hidden behind.
+    fn hides(&self, host: Address) -> Option<Address> {
+        let turns = self.paired.len();
+        let turn =
+            host.iter().fold(0, |turn, byte| (turn * 256 + usize::from(*byte)) % turns.max(1));
+        self.paired.get(turn).copied().or(self.public)
     }
 
     /// Whether a forward is for that sender.
@@ -1230,7 +1242,7 @@ impl Model {
             mapped.idle = false;
             return Ok(mapped.public.1);
         }
-        let free: Vec<u16> = self
+        let mut free: Vec<u16> = self
             .pool
             .iter()
             .copied()
@@ -1238,6 +1250,9 @@ impl Model {
                 !self.owned.iter().any(|o| o.protocol == protocol && o.public == (address, *port))
             })
             .collect();
+        if self.parity && protocol == UDP && free.iter().any(|port| port % 2 == inside.1 % 2) {
+            free.retain(|port| port % 2 == inside.1 % 2);
+        }
         let port = match chosen {
             _ if free.contains(&inside.1) => inside.1,
             _ if free.is_empty() => return Err(PortsExhausted),

@@ -583,6 +583,20 @@ proptest! {
     }
 
     #[test]
+    fn each_host_has_its_public_address_of_several(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        play(gateway::gateway(64, true, Some(PUBLIC)).pairing(), &steps);
+    }
+
+    #[test]
+    fn public_ports_are_odd_or_even_as_inside_ports_are_while_there_are_such(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        play(gateway::gateway(64, true, Some(PUBLIC)).keeping_parity(), &steps);
+    }
+
+    #[test]
     fn without_masquerade_or_without_address_only_rules_let_out(
         steps in prop::collection::vec(step(), 1..30),
         masquerade in any::<bool>(),

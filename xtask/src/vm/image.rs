@@ -39,8 +39,8 @@ const APPLETS: [&str; 18] = [
 ];
 
 /// Modules: pairs of devices, hooks, and NICs with native XDP. BPF itself is built in.
-const MODULES: [&str; 6] =
-    ["veth", "sch_ingress", "cls_bpf", "virtio_pci", "virtio_net", "af_packet"];
+const MODULES: [&str; 7] =
+    ["veth", "sch_ingress", "cls_bpf", "virtio_pci", "virtio_net", "af_packet", "ipip"];
 
 /// Servers run as users with less rights, and pure-ftpd asks for one of its own.
 const USERS: &str = "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::/tmp:/bin/bash\n\

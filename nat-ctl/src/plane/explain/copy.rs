@@ -77,6 +77,7 @@ fn fill6(state: &mut State, maps: &Maps) -> Result<(), MapError> {
 fn ours(state: &mut State, maps: &Maps) -> Result<(), MapError> {
     state.settings = maps.settings.get(&0, 0)?;
     state.interfaces = maps.interfaces.iter().collect::<Result<_, _>>()?;
+    state.paired = (0..).zip(maps.paired.iter().collect::<Result<Vec<_>, _>>()?).collect();
     Ok(())
 }
 

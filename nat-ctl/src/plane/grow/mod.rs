@@ -27,12 +27,13 @@ use nat_common::{counter::Counter, flow_table, layout::Geometry, reason::Reason}
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Attached, Plane, attach,
+    Attached, Plane,
+    attach::{self, Place},
     clock::{self, Now},
     error::{PlaneError, Result},
     flow_memory,
     hook::Choice,
-    object::{Object, Sizes, Table},
+    object::{Needed, Object, Sizes, Table},
     pins,
     sweep::Sweeper,
 };
@@ -199,10 +200,10 @@ impl Plane {
         let homes = flow_table::homes(flow_table::places(flows.saturating_mul(2)));
         let next = now.with_homes(homes);
         let course = Course { from: need::room(now.homes), begun: clock::moment() };
-        let (sizes, native) = (self.sizes, self.is_native());
+        let (sizes, needed) = (self.sizes, self.needed());
         thread::Builder::new()
             .name("grow".to_owned())
-            .spawn(move || load(&pins, &sizes, native, now, next, course))
+            .spawn(move || load(&pins, &sizes, needed, now, next, course))
             .map_err(PlaneError::refused("make a larger flow table"))
     }
 
@@ -235,7 +236,7 @@ impl Plane {
         let work = Work {
             pins: self.instance.pins(),
             sizes: self.sizes,
-            native: self.is_native(),
+            needed: self.needed(),
             epoch: self.hops.epoch(),
         };
         self.growth = Growth::Moving(Moving::start(work)?, course);
@@ -264,8 +265,12 @@ impl Plane {
         Ok(format!("flow table grown from {} to {to} flows in {time} ms", course.from))
     }
 
-    fn is_native(&self) -> bool {
-        self.state.interfaces.iter().any(|interface| interface.mode == InterfaceMode::Xdp)
+    fn needed(&self) -> Needed {
+        let interfaces = &self.state.interfaces;
+        Needed {
+            native: interfaces.iter().any(|interface| interface.mode == InterfaceMode::Xdp),
+            bare: interfaces.iter().any(|interface| interface.bare),
+        }
     }
 
     /// The programs of the object take the place of those that are attached. An interface that is
@@ -278,7 +283,8 @@ impl Plane {
                 InterfaceMode::Tc => Choice::Tc(known.reason.clone()),
             };
             let (name, index) = (known.name.as_str(), known.index);
-            attach::attach(&mut self.object, &self.instance, name, index, known.role, choice)?;
+            let to = Place { name, index, role: known.role, bare: known.bare };
+            attach::attach(&mut self.object, &self.instance, to, choice)?;
         }
         Ok(())
     }
@@ -288,7 +294,7 @@ impl Plane {
 fn load(
     pins: &Path,
     sizes: &Sizes,
-    native: bool,
+    needed: Needed,
     now: Geometry,
     next: Geometry,
     course: Course,
@@ -297,6 +303,6 @@ fn load(
     let next_table = Table { pin: tables::NEXT, geometry: next };
     let before = Table { pin: tables::NOW, geometry: now };
     let mut both = Object::load(pins, sizes, &next_table, Some(&before))?;
-    both.prepare(native)?;
+    both.prepare(needed)?;
     Ok(Ready { both: Some(both), geometry: next, course })
 }

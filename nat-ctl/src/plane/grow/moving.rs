@@ -27,7 +27,7 @@ use crate::plane::{
     error::{PlaneError, Result},
     flow_memory::FlowMemory,
     hops,
-    object::{Object, Sizes, Table},
+    object::{Needed, Object, Sizes, Table},
 };
 
 /// Between two looks at the whole table, at first and at most. A flow stays for one more when a packet
@@ -51,8 +51,8 @@ pub struct Work {
     pub pins: PathBuf,
     /// Of the other maps.
     pub sizes: Sizes,
-    /// Whether programs for XDP are wanted.
-    pub native: bool,
+    /// Which programs are wanted.
+    pub needed: Needed,
     /// The epoch of next hops when it begins.
     pub epoch: u32,
 }
@@ -106,14 +106,14 @@ impl Drop for Moving {
 impl Work {
     fn run(self, stopped: &AtomicBool) -> Result<Option<Object>> {
         let _haste = Haste::begin();
-        let Self { pins, sizes, native, epoch } = self;
+        let Self { pins, sizes, needed, epoch } = self;
         let now = Table::pinned(&pins, tables::NOW)?;
         if !move_to(&pins, &sizes, &now, stopped)? {
             return Ok(None);
         }
         hops::forget_before(&pins, epoch)?;
         let mut alone = Object::load(&pins, &sizes, &now, None)?;
-        alone.prepare(native)?;
+        alone.prepare(needed)?;
         Ok(Some(alone))
     }
 }

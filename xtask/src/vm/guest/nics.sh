@@ -4,8 +4,9 @@
 #   inside         hub 0         gateway (this namespace)         hub 1         outside
 #   10.0.1.2 :01 --------- :02 10.0.1.1      203.0.113.1 :03 --------- :04 203.0.113.10
 #
-# Mode auto has to choose XDP, which has to carry the data; mode tc has to carry it without XDP. An
-# agent that was killed is succeeded in place. At the end nothing is attached.
+# Mode auto has to choose XDP, which has to carry the data; mode tc has to carry it without XDP, and by a
+# tunnel whose packets have no Ethernet header. An agent that was killed is succeeded in place. At the end
+# nothing is attached.
 set -euo pipefail
 
 log=/tmp/agent.log
@@ -128,7 +129,7 @@ transfer() {
     counts before
     seconds=$(within inside curl --disable --silent --show-error --max-time 60 "$@" \
         --user anonymous:lab@example.net --output /tmp/got --write-out '%{time_total}' \
-        ftp://203.0.113.10/file.bin)
+        "ftp://${far:-203.0.113.10}/file.bin")
     cmp /tmp/got /srv/ftp/file.bin
     counts after
     xdp=$((after_xdp - before_xdp)) tc=$((after_tc - before_tc))
@@ -194,11 +195,24 @@ round xdp
 end TERM
 nothing_left
 
-start --mode tc --persist
+ip link add tun0 type ipip local 203.0.113.1 remote 203.0.113.10
+ip address add 192.0.2.1/30 dev tun0
+ip link set tun0 up
+within outside ip link add tun0 type ipip local 203.0.113.10 remote 203.0.113.1
+within outside ip address add 192.0.2.2/30 dev tun0
+within outside ip link set tun0 up
+
+start --mode tc --persist --wan wan0,tun0
 round tc
+far=192.0.2.2 transfer tc --disable-epsv --no-ftp-skip-pasv-ip
+far=192.0.2.2 transfer tc --disable-eprt --ftp-port -
+[[ $(tc filter show dev tun0 ingress) == *'handle 0x'* ]] || fail "tun0 has no filter"
 end TERM
 (( $(filters) == 3 )) || fail "$(filters) filters are at work without an agent, not 3"
 start --mode tc --persist
+for hook in ingress egress; do
+    [[ -z $(tc filter show dev tun0 "$hook" 2>&1) ]] || fail "tun0 has a filter, and was not named"
+done
 round tc
 end TERM
 nat-ctl down
