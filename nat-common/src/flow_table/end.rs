@@ -69,16 +69,21 @@ pub fn finish<M: Memory>(memory: &M, line: Line<M::Place>, ending: State) -> boo
     // One of the homes has the bit. The place is ours until it is free, so a bit for it in another one
     // can be nobody's.
     for choice in 0..CHOICES {
-        let home = key.home(memory, choice);
-        let bit = bit(home, line.index);
-        if bit != 0
-            && let Some(place) = memory.place(home)
-            && memory.load(place, REACH) & bit != 0
-        {
-            memory.clear_bits(place, REACH, bit);
-        }
+        memory.clear_reach(key.home(memory, choice), line.index);
     }
     memory.swap(line.place, STATE, ending.word(), ending.freed().word())
+}
+
+/// Clears the bit that stands for the record number `index` in the reach of a home, if it has one.
+#[inline(always)]
+pub fn clear_reach<M: Memory>(memory: &M, home: u32, index: u32) {
+    let bit = bit(home, index);
+    if bit != 0
+        && let Some(place) = memory.place(home)
+        && memory.load(place, REACH) & bit != 0
+    {
+        memory.clear_bits(place, REACH, bit);
+    }
 }
 
 /// The bit in the reach of a home that stands for the record number `index`; 0 if none does.

@@ -7,7 +7,7 @@ use crate::{
     record::{ACTION, FlowRecord, KEY, KEY_MASK, PACKETS_LOW, REACH, STATE, State, WORDS},
 };
 
-/// What the near home of a key says.
+/// What a home of a key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Near<P> {
     /// Here it is.
@@ -31,7 +31,12 @@ pub fn find<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
 /// The same at its first home: what nearly every packet needs while flows are few.
 #[inline(always)]
 pub fn find_near<M: Memory>(memory: &M, key: &Hashed) -> Near<M::Place> {
-    let home = key.home(memory, 0);
+    find_at(memory, key, key.home(memory, 0))
+}
+
+/// The same at one of its homes.
+#[inline(always)]
+pub fn find_at<M: Memory>(memory: &M, key: &Hashed, home: u32) -> Near<M::Place> {
     let Some(place) = memory.place(home) else { return Near::None };
     let reach = memory.load(place, REACH);
     match probe(memory, key, home, reach) {
@@ -43,15 +48,12 @@ pub fn find_near<M: Memory>(memory: &M, key: &Hashed) -> Near<M::Place> {
 
 /// The same at its other homes.
 #[inline(always)]
-pub fn find_far<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
+fn find_far<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
     for choice in 1..CHOICES {
-        let home = key.home(memory, choice);
-        let reach = memory.load(memory.place(home)?, REACH);
-        if let Some(found) = probe(memory, key, home, reach) {
-            return Some(found);
-        }
-        if reach & SPILLED == 0 {
-            return None;
+        match find_at(memory, key, key.home(memory, choice)) {
+            Near::Found(found) => return Some(found),
+            Near::Spilled => {}
+            Near::None => return None,
         }
     }
     None

@@ -47,8 +47,8 @@ mod touch;
 
 use crate::record::State;
 
-pub use end::{end, end_pair, finish, put_back, remove};
-pub use find::{Near, find, find_far, find_near, load_flow};
+pub use end::{clear_reach, end, end_pair, finish, put_back, remove};
+pub use find::{Near, find, find_at, find_near, load_flow};
 pub use growing::{FoundIn, Lies, allowance, find_before, go_on, is_new, remove_both};
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};
@@ -139,6 +139,13 @@ pub trait Memory {
     fn set_bits(&self, place: Self::Place, word: usize, bits: u64);
     /// Clears bits of a word at once.
     fn clear_bits(&self, place: Self::Place, word: usize, bits: u64);
+    /// Does [`clear_reach`]: a memory may have a way of its own to say it.
+    fn clear_reach(&self, home: u32, index: u32)
+    where
+        Self: Sized,
+    {
+        clear_reach(self, home, index);
+    }
     /// Tries once to take a lock, below [`STRIPES`].
     fn lock(&self, stripe: u32) -> bool;
     /// Gives a lock back.

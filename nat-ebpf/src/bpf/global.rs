@@ -17,7 +17,7 @@ use nat_common::{
     checksum::Sum,
     contact::Contact,
     flow::FlowKey,
-    flow_table::{self, Hashed, LOCK_TRIES, Line, Memory as _, Near},
+    flow_table::{self, CHOICES, Hashed, LOCK_TRIES, Line, Memory as _, Near},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
@@ -49,6 +49,9 @@ pub const BUSY_KEY: u64 = NOTHING + 2;
 /// Answer of [`nat_public_port`] and [`nat_shared_port`]: no port is free.
 pub const EXHAUSTED: u64 = NOTHING + 3;
 
+/// Answer of [`nat_find_at`]: it may be at another home.
+const ELSEWHERE: u64 = NOTHING + 5;
+
 /// Answer of [`nat_open_host`]: the host has as many flows as it may.
 pub const AT_LIMIT: u64 = NOTHING + 4;
 
@@ -56,10 +59,9 @@ pub const AT_LIMIT: u64 = NOTHING + 4;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
-    match flow_table::find_near(&NOW, &hashed(first, second)) {
-        Near::Found(found) => answer(found),
-        Near::Spilled => nat_find_far(first, second),
-        Near::None => NONE,
+    match nat_find_at(first, second, hashed(first, second).home(&NOW, 0)) {
+        ELSEWHERE => nat_find_far(first, second),
+        answer => answer,
     }
 }
 
@@ -67,7 +69,25 @@ pub extern "C" fn nat_find(first: u64, second: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_find_far(first: u64, second: u64) -> u64 {
-    flow_table::find_far(&NOW, &hashed(first, second)).map_or(NONE, answer)
+    let key = hashed(first, second);
+    for choice in 1..CHOICES {
+        match nat_find_at(first, second, key.home(&NOW, choice)) {
+            ELSEWHERE => {}
+            answer => return answer,
+        }
+    }
+    NONE
+}
+
+/// The same at one of its homes, or [`ELSEWHERE`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_find_at(first: u64, second: u64, home: u32) -> u64 {
+    match flow_table::find_at(&NOW, &hashed(first, second), home) {
+        Near::Found(found) => answer(found),
+        Near::Spilled => ELSEWHERE,
+        Near::None => NONE,
+    }
 }
 
 /// The record in the table before: answers as [`nat_find`], with [`LEFT`].
@@ -136,6 +156,14 @@ pub extern "C" fn nat_remove(found: u64) -> u64 {
     let state = State::from_word(NOW.load(place, STATE));
     let is_same = state.lives_on(State::from_word(found & VERSION));
     (is_same && flow_table::remove(&NOW, Line { place, index }, state)) as u64
+}
+
+/// Clears the bit for the record number `index` in the reach of a home.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_clear_reach(home: u32, index: u32) -> u64 {
+    flow_table::clear_reach(&NOW, home, index);
+    0
 }
 
 /// The key of these two words; both tables have the same seeds.

@@ -1,7 +1,7 @@
 //! The memory of the flow table: records in the map `flows`, locks in `stripes`; and the atomic
 //! operations on words of maps.
 
-use super::maps;
+use super::{global, maps};
 use core::{
     intrinsics::{self, AtomicOrdering::SeqCst},
     ptr,
@@ -121,6 +121,16 @@ impl<const BEFORE: bool> Memory for Table<BEFORE> {
         // SAFETY: as above.
         unsafe {
             intrinsics::atomic_and::<u64, u64, { SeqCst }>(place.cast::<u64>().add(word), !bits);
+        }
+    }
+
+    #[inline(always)]
+    fn clear_reach(&self, home: u32, index: u32) {
+        if BEFORE {
+            flow_table::clear_reach(self, home, index);
+        } else {
+            // For all homes of a line the verifier goes through it once.
+            global::nat_clear_reach(home, index);
         }
     }
 
