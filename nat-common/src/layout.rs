@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -84,11 +84,17 @@ pub enum Stage {
     InsideSix = 18,
     /// IPv6 from outside.
     OutsideSix = 19,
+    /// IPv6 from inside where prefixes are translated.
+    InsidePrefix = 20,
+    /// The same from outside.
+    OutsidePrefix = 21,
+    /// The same at the egress of a way out.
+    EgressPrefix = 22,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -109,6 +115,9 @@ impl Stage {
         Self::InsideRefused,
         Self::InsideSix,
         Self::OutsideSix,
+        Self::InsidePrefix,
+        Self::OutsidePrefix,
+        Self::EgressPrefix,
     ];
 
     /// Name of the XDP program.
@@ -135,7 +144,10 @@ impl Stage {
             | Self::OutsideFragment
             | Self::InsideRefused
             | Self::InsideSix
-            | Self::OutsideSix => None,
+            | Self::OutsideSix
+            | Self::InsidePrefix
+            | Self::OutsidePrefix
+            | Self::EgressPrefix => None,
         }
     }
 
@@ -162,6 +174,9 @@ impl Stage {
             Self::InsideRefused => "tc_inside_refused",
             Self::InsideSix => "tc_inside_six",
             Self::OutsideSix => "tc_outside_six",
+            Self::InsidePrefix => "tc_inside_prefix",
+            Self::OutsidePrefix => "tc_outside_prefix",
+            Self::EgressPrefix => "tc_outside_egress_prefix",
         }
     }
 }
@@ -179,6 +194,9 @@ pub const AGENT_MARK: u32 = 0x4e41_5402;
 
 /// Control connections that can be inspected at a time: entries of the `sessions` map.
 pub const SESSIONS: u32 = 16384;
+
+/// Entries of the map `prefixes`, of which each pair of prefixes has three.
+pub const PREFIXES: u32 = 768;
 
 /// Bytes of the ring buffer `punts`.
 pub const RING: u32 = 1 << 20;

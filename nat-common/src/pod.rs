@@ -46,5 +46,7 @@ pod!(
     crate::six::Flow6Key,
     crate::six::Fragment6Key,
     crate::six::Opening,
+    crate::six::Prefix,
+    crate::six::PrefixKey,
     crate::watch::Watch,
 );

@@ -119,6 +119,8 @@ reasons! {
     Extension = 40, "extension", "Harmless when rare. `tcpdump -vv ip6` shows who sends them.";
     /// The inside host has as many flows as one host may open, and this packet would begin another one.
     HostLimit = 41, "host-limit", "`nat-ctl hosts list` names the host. If it is not infected, raise `limits.flows_per_host`.";
+    /// An address whose prefix is translated and that has no word left that could be adjusted: its subnet, or under a prefix longer than /48 its interface identifier, is all ones (RFC 6296).
+    PrefixOnes = 42, "prefix-ones", "Give the subnet of the inside host another number than ffff.";
 }
 
 /// Number of reasons: the size of the `drops` map.

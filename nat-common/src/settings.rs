@@ -64,8 +64,8 @@ pub struct Settings {
     /// Whether a UDP endpoint with an even port gets an even public port, and one with an odd port an odd
     /// one, while there is one (RFC 4787 REQ-4): 1 or 0.
     pub parity: u8,
-    /// Nothing.
-    pub reserved: u16,
+    /// Whether the map `prefixes` has an entry: 1 or 0.
+    pub prefixes: u16,
     /// Ports for masquerade and expectations.
     pub pool: Pool,
     /// TCP ports whose outbound connections are FTP control connections; 0 where unused.

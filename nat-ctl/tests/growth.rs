@@ -116,7 +116,7 @@ impl Lab {
             mode,
             config,
             config_file: None,
-            rules: RuleStore::open(file("rules.json"), &[], &|_| None).unwrap(),
+            rules: RuleStore::open(file("rules.json"), &[], &[], &|_| None).unwrap(),
             persist: false,
             metrics: None,
             verbose: 0,

@@ -65,7 +65,7 @@ impl Lab {
 
     fn rules(&self, rules: &[Rule]) -> RuleStore {
         let path = std::env::temp_dir().join(format!("{}.rules.json", self.instance));
-        let mut store = RuleStore::open(path, &[], &|_| None).unwrap();
+        let mut store = RuleStore::open(path, &[], &[], &|_| None).unwrap();
         for rule in rules {
             store.add(rule.clone(), Origin::Runtime, &|_| None).unwrap();
         }

@@ -160,6 +160,18 @@ mod programs {
         bpf::tc::refused(context, Zone::Outside)
     }
 
+    /// TC ingress of an inside interface, IPv6 where prefixes are translated.
+    #[classifier]
+    pub fn tc_inside_prefix(context: TcContext) -> i32 {
+        bpf::tc::prefix(context, Zone::Inside)
+    }
+
+    /// TC ingress of a way out, IPv6 where prefixes are translated.
+    #[classifier]
+    pub fn tc_outside_prefix(context: TcContext) -> i32 {
+        bpf::tc::prefix(context, Zone::Outside)
+    }
+
     /// TC ingress of an inside interface, IPv6.
     #[classifier]
     pub fn tc_inside_six(context: TcContext) -> i32 {
@@ -176,6 +188,12 @@ mod programs {
     #[classifier]
     pub fn tc_outside_egress_error(context: TcContext) -> i32 {
         bpf::tc::egress_error(context)
+    }
+
+    /// TC egress of a way out, IPv6 where prefixes are translated.
+    #[classifier]
+    pub fn tc_outside_egress_prefix(context: TcContext) -> i32 {
+        bpf::tc::egress_prefix(context)
     }
 
     /// TC egress of a way out.

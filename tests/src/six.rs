@@ -64,6 +64,9 @@ pub fn turn_on(chain: &Chain) -> Result<()> {
             namespace.sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "0")?;
         }
         for (device, address) in devices {
+            // Until a link-local address is known to be nobody else's, a second or two, no neighbour is asked.
+            namespace.sysctl(&format!("net.ipv6.conf.{device}.accept_dad"), "0")?;
+            namespace.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
             namespace.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "0")?;
             namespace.ip(&format!("address add {address}/64 dev {device} nodad"))?;
         }

@@ -33,6 +33,7 @@ mod oracle;
 mod overload;
 mod paired;
 mod papers;
+mod prefix;
 mod protocols;
 mod scale;
 mod seeds;

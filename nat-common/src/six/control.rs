@@ -1,8 +1,9 @@
 //! FTP over IPv6: what the agent tells the data plane of control connections, and what it lets in for
 //! them. Maps `controls6` and `expectations6`.
 //!
-//! A control connection has no record of its own but its flow. Its lines are not rewritten, so nothing has
-//! to be corrected: the agent reads a segment, lets in what that announces, and sends it on as it came.
+//! A control connection has no record of its own but its flow. Nothing has to be corrected where no line is
+//! rewritten, which is everywhere but behind a translated prefix: the agent reads a segment, lets in what
+//! that announces, and sends it on as it came. Once it has rewritten a line all segments go by it.
 
 use super::Address6;
 use crate::{flow::Zone, port::Port, rule::RuleId, session::SessionId};
@@ -17,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Control6 {
     session: SessionId,
     created: u32,
-    /// Bits of [`UNREAD`] and [`AT_LINE`].
+    /// Bits of [`UNREAD`], [`AT_LINE`] and [`SHIFTED`].
     marks: u32,
     lines: [u32; 2],
 }
@@ -28,6 +29,8 @@ const _: () = assert!(size_of::<Control6>() == 20);
 const UNREAD: u32 = 1;
 /// Where the next line of each side starts is known.
 const AT_LINE: [u32; 2] = [2, 4];
+/// A line of it was rewritten.
+const SHIFTED: u32 = 8;
 
 impl Control6 {
     /// That of `session`, whose flow was made in the second `created`, and of which each side has been
@@ -52,6 +55,17 @@ impl Control6 {
     #[inline(always)]
     pub const fn is_unread(&self) -> bool {
         self.marks & UNREAD != 0
+    }
+
+    /// The same, in which a line was rewritten.
+    pub const fn shifted(self) -> Self {
+        Self { marks: self.marks | SHIFTED, ..self }
+    }
+
+    /// Whether a line was rewritten, so that the agent shifts all of its segments.
+    #[inline(always)]
+    pub const fn is_shifted(&self) -> bool {
+        self.marks & SHIFTED != 0
     }
 
     /// The session.
@@ -170,6 +184,9 @@ mod tests {
             assert_eq!((control.session(), control.created()), (session, 9));
             assert!(control.unread().is_unread());
             assert_eq!(control.unread().lines(), lines);
+            let shifted = control.shifted();
+            assert!(shifted.is_shifted() && !control.is_shifted() && !shifted.is_unread());
+            assert_eq!(shifted.lines(), lines);
         }
     }
 }

@@ -1,12 +1,15 @@
-//! IPv6: what is remembered of flows, fragments and rules. No address is rewritten, so one record is
-//! found by the packets of both directions, and rules only let in.
+//! IPv6: what is remembered of flows, fragments and rules. No port is rewritten, and addresses where a
+//! prefix is, without a state: so one record with inside addresses is found by the packets of both
+//! directions, and rules only let in.
 
 mod control;
 mod flow;
+mod prefix;
 mod rule;
 
 pub use control::{Control6, Expectation6, Expectation6Key};
 pub use flow::{Flow6, Flow6Key, Fragment6Key, ICMPV6, Way6};
+pub use prefix::{LONGEST_PREFIX, Prefix, PrefixKey};
 pub use rule::{Allowed6Key, Endpoint6, Opening, opening_keys};
 
 /// An IPv6 address, as on the wire.

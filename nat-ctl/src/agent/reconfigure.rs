@@ -232,7 +232,7 @@ impl Agent {
     fn rules_with(&self, config: &Config) -> Result<RuleStore, Failure> {
         let path = self.rules.path().to_owned();
         let resolve = |name: &str| self.world.plane.address_of(name);
-        let mut rules = RuleStore::open(path, &config.rules(), &resolve)?;
+        let mut rules = RuleStore::open(path, &config.rules(), &config.prefix, &resolve)?;
         for kind in [RuleKind::Forward, RuleKind::OneToOne] {
             for (rule, _) in self.rules.list(kind).filter(|(_, from)| *from == Origin::Runtime) {
                 rules.add(rule.clone(), Origin::Runtime, &resolve)?;
@@ -277,6 +277,7 @@ fn next_start(before: &Config, after: &Config) -> Vec<String> {
     let sections = [
         ("gateway", before.gateway != after.gateway),
         ("masquerade", before.masquerade != after.masquerade),
+        ("prefix", before.prefix != after.prefix),
         ("ipv6", before.ipv6 != after.ipv6),
         ("ftp", before.ftp != after.ftp),
         ("timeouts", before.timeouts != after.timeouts),

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use nat_common::watch::Watch;
+use nat_common::{sequence::Corrections, watch::Watch};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -165,6 +165,11 @@ impl Session {
             None => out.push(Command::Drop { side, reason: DropReason::EditsFull }),
         }
         out
+    }
+
+    /// How what `side` sends is shifted.
+    pub fn corrections(&self, side: Side) -> &Corrections {
+        self.stream(side).corrections()
     }
 
     /// Whether every byte of `side` before `seq` has been read, so that what stands there (the end

@@ -69,7 +69,7 @@ fn at_rest(args: DoctorArgs, instance: &Instance) -> Result<Subject, Failure> {
     let file = args.config.as_deref();
     let config = file.map_or_else(|| Ok(Config::default()), Config::load)?;
     let path = RuleStore::path_for(file, instance);
-    let store = RuleStore::open(path, &config.rules(), &address_of)?;
+    let store = RuleStore::open(path, &config.rules(), &config.prefix, &address_of)?;
     let kinds = [RuleKind::Forward, RuleKind::OneToOne];
     let rules = kinds.into_iter().flat_map(|kind| RuleView::list(&store, kind)).collect();
     let left = Inspector::open(instance).and_then(|inspector| inspector.status(0)).ok();

@@ -294,7 +294,7 @@ impl Place {
 
     fn store(&self, instance: &Instance) -> Result<RuleStore, Failure> {
         let config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
-        Ok(RuleStore::open(self.path(instance), &config.rules(), &address_of)?)
+        Ok(RuleStore::open(self.path(instance), &config.rules(), &config.prefix, &address_of)?)
     }
 }
 

@@ -52,7 +52,7 @@ pub fn run(args: RunArgs, instance: Instance, verbose: u8) -> Result<(), Failure
     need_root("run the gateway")?;
     check_existence(wan.iter().chain(&lan))?;
     let path = RuleStore::path_for(file.as_deref(), &instance);
-    let rules = RuleStore::open(path, &config.rules(), &address_of)?;
+    let rules = RuleStore::open(path, &config.rules(), &config.prefix, &address_of)?;
     let mode = mode.unwrap_or(config.gateway.mode);
     let options = RunOptions {
         instance,

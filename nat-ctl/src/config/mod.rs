@@ -27,7 +27,7 @@ pub use pool::Pool;
 use crate::{
     error::{Exit, reason},
     options::Mode,
-    rules::{Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Rule, RuleError, RuleSet},
+    rules::{Cidr, FTP_CONTROL_PORT, Forward, OneToOne, Prefix, Rule, RuleError, RuleSet, clash},
 };
 
 /// A configuration file, with defaults where it says nothing.
@@ -44,6 +44,9 @@ pub struct Config {
     /// Addresses that belong to a host inside.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub one_to_one: Vec<OneToOne>,
+    /// Prefixes of IPv6 that are translated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefix: Vec<Prefix>,
     /// IPv6.
     pub ipv6: Ipv6,
     /// The FTP engine.
@@ -302,7 +305,7 @@ impl Config {
             column: mistake.column,
             why: mistake.why,
         })?;
-        let mut set = RuleSet::default();
+        let mut set = RuleSet::behind(&config.prefix);
         for rule in config.rules() {
             set.insert(rule, &|_| None)
                 .map_err(|source| ConfigError::Rules { path: path.to_owned(), source })?;
@@ -350,6 +353,13 @@ impl Config {
             let why = "denied_commands are those of strict mode: say 'strict = true' too, here or in a \
                        rule";
             return Err(Mistake::at(text, "denied_commands", why));
+        }
+        if let Some(why) = clash(&config.prefix) {
+            return Err(Mistake::at(text, "[[prefix]]", &why));
+        }
+        if !config.ipv6.enabled && !config.prefix.is_empty() {
+            let why = "prefixes are translated where IPv6 is filtered: say '[ipv6] enabled = true'";
+            return Err(Mistake::at(text, "[[prefix]]", why));
         }
         let Masquerade { mapping, filtering, .. } = &config.masquerade;
         if *mapping == Mapping::AddressAndPortDependent

@@ -357,3 +357,29 @@ flows = 65536
         assert!(shown.contains("tcp_established = \"2h4m\""), "{shown}");
     }
 }
+
+#[test]
+fn prefixes_are_read_written_and_held_against_each_other_and_the_rules() {
+    let pair = |wan: &str, public: &str| {
+        format!("[[prefix]]\nwan = \"{wan}\"\ninside = \"fd00:1::/48\"\npublic = \"{public}\"\n")
+    };
+    let one = pair("eth0", "2001:db8:1::/48");
+    let config = parse(&format!("{one}{}", pair("eth1", "2001:db8:2::/48")));
+    assert_eq!(config.prefix.len(), 2);
+    assert_eq!(parse(&config.text().expect("a file")), config);
+
+    let (line, _, why) = mistake(&format!("{one}{}", pair("eth0", "2001:db8:2::/48")));
+    assert_eq!(line, 1);
+    assert!(why.contains("two translations"), "{why}");
+    let (_, _, why) = mistake(&format!("{one}[ipv6]\nenabled = false\n"));
+    assert!(why.contains("where IPv6 is filtered"), "{why}");
+    let (line, _, why) = mistake(&pair("eth0", "2001:db8:1::/64"));
+    assert_eq!(line, 1, "{why}");
+    assert!(why.contains("differ in length"), "{why}");
+
+    let forward = "[[forward]]\nname = \"web\"\nprotocol = \"tcp\"\n\
+                   public = \"[2001:db8:9::1]:80\"\nto = \"[fd00:1::1]:80\"\n";
+    let path = Path::new("nat.toml");
+    let refused = Config::of_text(path, &format!("{forward}{one}")).expect_err("another host");
+    assert!(refused.to_string().contains("known outside as 2001:db8:1:"), "{refused}");
+}

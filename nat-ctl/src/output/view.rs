@@ -180,8 +180,8 @@ pub struct FlowView {
     pub state: String,
     /// What the initiator sends.
     pub original: End,
-    /// What the answer looks like on the other side; of IPv6, which is not translated, the same turned
-    /// round.
+    /// What the answer looks like on the other side; of IPv6, where no prefix is translated, the same
+    /// turned round.
     pub reply: End,
     /// Seconds since the first packet.
     pub age_s: u64,

@@ -15,6 +15,7 @@ use super::links::Address;
 use super::maps::Maps;
 use super::numbers::Numbers;
 use super::paired::Places;
+use super::six;
 use super::state::{Attached, State};
 use crate::output::Role;
 
@@ -193,7 +194,8 @@ impl Plane {
             tracing::warn!("{}", unnumbered(address));
         }
         let State { numbers, interfaces, .. } = &self.state;
-        self.addresses.write(&mut self.maps, numbers, interfaces)
+        self.addresses.write(&mut self.maps, numbers, interfaces)?;
+        six::Prefixes::of(&self.prefixes, interfaces).write(&mut self.maps)
     }
 
     /// Refuses to start where inside hosts would have nothing to be hidden behind.

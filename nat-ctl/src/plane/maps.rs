@@ -22,7 +22,10 @@ use nat_common::{
     rule::{AllowedKey, EncryptedKey, Forward, OneToOne},
     session::SessionId,
     settings::Settings,
-    six::{Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6Key, Opening},
+    six::{
+        Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6Key, Opening, Prefix,
+        PrefixKey,
+    },
     watch::Watch,
 };
 
@@ -59,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "fragments6",
     "forwards6",
     "allowed6",
+    "prefixes",
     "controls6",
     "expectations6",
     "one_to_one",
@@ -117,6 +121,8 @@ pub struct Maps {
     pub forwards6: Hash<Endpoint6, Opening>,
     /// Remote networks of IPv6 of filters.
     pub allowed6: LpmTrie<MapData, Allowed6Key, u32>,
+    /// Prefixes of IPv6 that are translated.
+    pub prefixes: LpmTrie<MapData, PrefixKey, Prefix>,
     /// What is known of control connections over IPv6, by their flow.
     pub controls6: Hash<Flow6Key, Control6>,
     /// Announced connections over IPv6.
@@ -172,6 +178,7 @@ impl Maps {
             flows6: Flows6::open(pins)?,
             forwards6: open(pins, "forwards6", Map::HashMap)?,
             allowed6: open(pins, "allowed6", Map::LpmTrie)?,
+            prefixes: open(pins, "prefixes", Map::LpmTrie)?,
             uplinks: open(pins, "uplinks", Map::HashMap)?,
             controls6: open(pins, "controls6", Map::HashMap)?,
             expectations6: open(pins, "expectations6", Map::HashMap)?,

@@ -74,12 +74,13 @@ pub use mapped::Mapped;
 pub use maps::Maps;
 pub use pair::Pair;
 pub use ports::pool;
+pub use six::Prefixes;
 pub use state::Attached;
 pub use sweep::{DataLine, Report};
 
 use crate::{
     options::{Instance, Mode},
-    rules::{Cidr, Rule, RuleSet},
+    rules::{Cidr, Prefix, Rule, RuleSet},
 };
 use aliases::Alias;
 use gone::Gone;
@@ -123,6 +124,8 @@ pub struct Plane {
     rules: RuleSet,
     /// Networks to which packets leave as they are.
     exempt: Vec<Cidr>,
+    /// Prefixes of IPv6 that are translated.
+    prefixes: Vec<Prefix>,
     /// Public ports of forwards that something else still uses.
     waiting: Vec<Endpoint>,
     _lock: Lock,

@@ -80,6 +80,7 @@ impl Plane {
         let links = find_links(&netlink, options).await?;
         let others = State::all()?;
         refuse_taken(instance, namespace, &links, &others)?;
+        refuse_absent(options)?;
         pins::mount_bpffs()?;
         let start = look(instance, namespace)?;
         let state = plan(instance, namespace, &links, options, now)?;
@@ -176,6 +177,7 @@ impl Preparing<'_> {
             gone: Gone::default(),
             rules: RuleSet::default(),
             exempt: config.masquerade.exempt.clone(),
+            prefixes: config.prefix.clone(),
             waiting: vec![],
             _lock: lock,
         };
@@ -284,6 +286,17 @@ async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link
         links.push((link, role));
     }
     Ok(links)
+}
+
+/// A prefix is translated at a WAN.
+fn refuse_absent(options: &RunOptions) -> Result<()> {
+    match options.config.prefix.iter().find(|pair| !options.wan.contains(&pair.wan().to_owned())) {
+        Some(pair) => Err(PlaneError::NotFound(format!(
+            "translate a prefix at '{}': that is none of the WANs: name it with --wan, too",
+            pair.wan()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// An interface belongs to one instance.
@@ -407,7 +420,7 @@ fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Result<Settings
         // They follow from addresses and rules.
         uplinks: 0,
         parity: u8::from(config.masquerade.parity),
-        reserved: 0,
+        prefixes: u16::from(!config.prefix.is_empty()),
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
         flows_per_host: config.limits.flows_per_host,

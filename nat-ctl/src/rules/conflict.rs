@@ -29,7 +29,9 @@ pub(super) fn between(new: &Rule, old: &Rule, resolve: Resolve<'_>) -> Option<St
 
 fn forwards(a: &Forward, b: &Forward, resolve: Resolve<'_>) -> Option<String> {
     let (left, right) = (a.public(), b.public());
-    if !same_address(&left.address, &right.address, resolve) {
+    // A host of IPv6 is reached by its inside address, whatever that is outside.
+    let is_same_host = a.to().address.is_ipv6() && a.to().address == b.to().address;
+    if !is_same_host && !same_address(&left.address, &right.address, resolve) {
         return None;
     }
     keys(a).find_map(|(protocol, ports)| {

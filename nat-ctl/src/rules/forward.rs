@@ -244,10 +244,11 @@ impl ForwardDraft {
             }
         }
         match (&self.public.address, self.to.address) {
-            (PublicAddress::Address(IpAddr::V6(public)), IpAddr::V6(to)) => {
-                if *public != to || ports.is_some_and(|ports| ports.public != ports.to) {
+            (PublicAddress::Address(IpAddr::V6(_)), IpAddr::V6(_)) => {
+                // What the host is known as outside the configuration knows.
+                if ports.is_some_and(|ports| ports.public != ports.to) {
                     return Err(refuse(
-                        "IPv6 is not translated: name the same address and ports in 'public' and 'to'",
+                        "ports of IPv6 are not translated: name the same in 'public' and 'to'",
                     ));
                 }
                 if self.uplink.is_some() {
@@ -267,7 +268,7 @@ impl ForwardDraft {
             (PublicAddress::Interface(_), IpAddr::V4(_)) => {}
             (PublicAddress::Interface(_), IpAddr::V6(_)) => {
                 return Err(refuse(
-                    "IPv6 is not translated: name the host's own address in 'public', too",
+                    "an interface does not stand for a host of IPv6: name the host's address in 'public'",
                 ));
             }
             (PublicAddress::Address(_), _) => {

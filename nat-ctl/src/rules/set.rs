@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Forward, ForwardEntry, HostEntry, MAX_ENTRIES, OneToOne, OpeningEntry, RuleError, RuleId,
-    RuleName, conflict, expand,
+    Forward, ForwardEntry, HostEntry, MAX_ENTRIES, OneToOne, OpeningEntry, Prefix, RuleError,
+    RuleId, RuleName, conflict, expand, prefix,
 };
 
 /// The address of an interface by its name, where it has one.
@@ -69,19 +69,28 @@ impl std::fmt::Display for RuleKind {
 pub struct RuleSet {
     rules: Vec<Rule>,
     numbers: Numbers,
+    /// What inside addresses of IPv6 are known as.
+    prefixes: Vec<Prefix>,
 }
 
 /// The number of each rule.
 pub(super) type Numbers = BTreeMap<RuleName, RuleId>;
 
 impl RuleSet {
+    /// None yet, where these prefixes are translated.
+    pub fn behind(prefixes: &[Prefix]) -> Self {
+        Self { prefixes: prefixes.to_vec(), ..Self::default() }
+    }
+
     /// Adds a rule that fits beside the others. `resolve` lets a rule that names an interface be
     /// compared with one that names its address.
     ///
     /// # Errors
+    /// [`RuleError::Inconsistent`] where it names another address than that of its host,
     /// [`RuleError::Conflict`] names the rule that is in the way, [`RuleError::TooMany`] and
     /// [`RuleError::TooManyRules`] say that a map is full; the set is unchanged then.
     pub fn insert(&mut self, rule: Rule, resolve: Resolve<'_>) -> Result<(), RuleError> {
+        prefix::check(&self.prefixes, &rule)?;
         for other in &self.rules {
             if let Some(why) = conflict::between(&rule, other, resolve) {
                 let (rule, other) = (rule.name().clone(), other.name().clone());

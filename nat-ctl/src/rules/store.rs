@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rule, RuleError, RuleKind, RuleSet, set::Resolve};
+use super::{Prefix, Rule, RuleError, RuleKind, RuleSet, set::Resolve};
 use crate::{
     error::{Exit, reason},
     options::Instance,
@@ -112,16 +112,18 @@ impl RuleStore {
         }
     }
 
-    /// Rules of the configuration, then those of the state file, which need not exist.
+    /// Rules of the configuration, then those of the state file, which need not exist, where these
+    /// prefixes are translated.
     ///
     /// # Errors
     /// Where the file can't be read, or its rules clash with those of the configuration.
     pub fn open(
         path: PathBuf,
         configured: &[Rule],
+        prefixes: &[Prefix],
         resolve: Resolve<'_>,
     ) -> Result<Self, StoreError> {
-        let mut store = Self { path, set: RuleSet::default(), origins: BTreeMap::new() };
+        let mut store = Self { path, set: RuleSet::behind(prefixes), origins: BTreeMap::new() };
         for rule in configured {
             store.admit(rule.clone(), Origin::File, resolve)?;
         }

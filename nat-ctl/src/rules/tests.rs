@@ -406,7 +406,7 @@ fn a_rule_has_its_number_for_as_long_as_it_is_there_and_again_afterwards() {
 }
 
 fn store(folder: &std::path::Path) -> RuleStore {
-    RuleStore::open(folder.join("nat.rules.json"), &[], NOWHERE).expect("store")
+    RuleStore::open(folder.join("nat.rules.json"), &[], &[], NOWHERE).expect("store")
 }
 
 /// A folder of its own, removed afterwards.
@@ -447,13 +447,13 @@ fn the_store_removes_only_what_it_may() {
     let folder = Folder::new("remove");
     let configured = [forward("a", "tcp", "203.0.113.10:80", "192.168.1.10")];
     let path = folder.0.join("nat.rules.json");
-    let mut store = RuleStore::open(path.clone(), &configured, NOWHERE).expect("store");
+    let mut store = RuleStore::open(path.clone(), &configured, &[], NOWHERE).expect("store");
     let exit = |error: StoreError| error.exit();
     assert_eq!(store.remove(RuleKind::Forward, "b").map_err(exit), Err(Exit::NotFound));
     assert_eq!(store.remove(RuleKind::OneToOne, "a").map_err(exit), Err(Exit::NotFound));
     assert_eq!(store.remove(RuleKind::Forward, "a").map_err(exit), Err(Exit::Conflict));
     std::fs::write(&path, "{\"version\":2,\"rules\":[]}").expect("write");
-    let error = RuleStore::open(path, &[], NOWHERE).expect_err("version");
+    let error = RuleStore::open(path, &[], &[], NOWHERE).expect_err("version");
     assert!(error.to_string().contains("version 2"), "{error}");
 }
 
@@ -461,7 +461,7 @@ fn the_store_removes_only_what_it_may() {
 fn a_rule_that_cannot_be_kept_is_not_in_force() {
     let folder = Folder::new("full");
     let path = folder.0.join("file/nat.rules.json");
-    let mut store = RuleStore::open(path, &[], NOWHERE).expect("store");
+    let mut store = RuleStore::open(path, &[], &[], NOWHERE).expect("store");
     std::fs::write(folder.0.join("file"), "in the way").expect("write");
     let rule = forward("a", "tcp", "203.0.113.10:80", "192.168.1.10");
     store.add(rule, Origin::Command, NOWHERE).expect_err("no folder");

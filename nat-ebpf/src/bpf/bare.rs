@@ -16,8 +16,9 @@ use nat_common::{flow::Zone, layout, reason::Reason};
 /// Length of the header, and where the protocol stands in it.
 const HEADER: u32 = crate::headers::ETHERNET as u32;
 const PROTOCOL: u32 = 12;
-/// `ETH_P_IP` of include/uapi/linux/if_ether.h.
-const IPV4: u16 = 0x0800;
+/// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h, as a packet has them.
+const IPV4: u32 = 0x0800_u16.to_be() as u32;
+const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// By what a packet leaves a WAN.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,12 @@ pub fn ingress(context: TcContext, zone: Zone) -> i32 {
 pub fn outside_egress(context: TcContext) -> i32 {
     // SAFETY: the program's context.
     let (mark, protocol) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).protocol) };
-    if mark == layout::MARK || protocol != IPV4.to_be().into() {
+    let is_judged = match protocol {
+        IPV4 => true,
+        IPV6 => Maps.settings().prefixes != 0,
+        _ => false,
+    };
+    if mark == layout::MARK || !is_judged {
         return TC_ACT_UNSPEC;
     }
     match give_header(&context) {

@@ -29,7 +29,7 @@ use nat_common::{
     settings::Settings,
     six::{
         Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, FRAGMENTED6, Flow6,
-        Flow6Key, Fragment6Key, Opening,
+        Flow6Key, Fragment6Key, Opening, Prefix, PrefixKey,
     },
     tcp_options,
     watch::Watch,
@@ -167,6 +167,9 @@ pub static FORWARDS6: HashMap<Endpoint6, Opening, 65536, ON_DEMAND> = HashMap::n
 /// Remote networks of IPv6 that filters of rules let in.
 #[btf_map(name = "allowed6")]
 pub static ALLOWED6: LpmTrie<Allowed6Key, u32, 65536> = LpmTrie::new();
+/// Prefixes of IPv6 that are translated, both ways.
+#[btf_map(name = "prefixes")]
+pub static PREFIXES: LpmTrie<PrefixKey, Prefix, { layout::PREFIXES as usize }> = LpmTrie::new();
 /// What the agent knows of control connections over IPv6, by their flow.
 #[btf_map(name = "controls6")]
 pub static CONTROLS6: HashMap<Flow6Key, Control6, SESSIONS, ON_DEMAND> = HashMap::new();

@@ -10,7 +10,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::lpm_trie::Key,
-    helpers::generated::bpf_skb_load_bytes,
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use core::{
     intrinsics::{self, AtomicOrdering::SeqCst},
@@ -21,8 +21,8 @@ use nat_common::{
     flow::Zone,
     reason::Reason,
     six::{
-        Address6, Allowed6Key, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening, Way6,
+        Address6, Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
+        Fragment6Key, Opening, PrefixKey, Way6,
     },
 };
 
@@ -42,6 +42,16 @@ impl Packet6 for TcPacket {
                 return Err(Reason::Truncated);
             }
             Ok(bytes.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        let from = (&raw const bytes).cast();
+        // SAFETY: the helper reads N bytes. The sum stays, so that nothing has to be told of it.
+        match unsafe { bpf_skb_store_bytes(self.context().skb.skb, at as u32, from, N as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Reason::WriteFailed),
         }
     }
 
@@ -144,9 +154,9 @@ impl Tables6 for Maps {
     }
 
     #[inline(always)]
-    fn is_unread6(&self, key: &Flow6Key) -> bool {
-        // SAFETY: one word of it is read; the map frees replaced values only after a grace period.
-        unsafe { maps::CONTROLS6.get(key) }.is_some_and(|control| control.is_unread())
+    fn control6(&self, key: &Flow6Key) -> Option<Control6> {
+        // SAFETY: one word of the copy is used; the map frees replaced values only after a grace period.
+        unsafe { maps::CONTROLS6.get(key) }.copied()
     }
 
     #[inline(always)]
@@ -160,4 +170,30 @@ impl Tables6 for Maps {
         let bits = Allowed6Key::FILTER_BITS + 128;
         maps::ALLOWED6.get(&Key::new(bits, Allowed6Key::new(filter, *remote))).is_some()
     }
+
+    #[inline(always)]
+    fn translate(&self, key: &mut PrefixKey) -> Result<Option<u32>, Reason> {
+        let mut whole = Key::new(PrefixKey::SCOPE_BITS + 128, *key);
+        let found = translate(&mut whole);
+        if found == ONES {
+            return Err(Reason::PrefixOnes);
+        }
+        *key = whole.data;
+        Ok(if found == 0 { None } else { Some(found) })
+    }
+}
+
+/// No interface has this number.
+const ONES: u32 = u32::MAX;
+
+/// Puts the translated address into the key, and gives the interface of the pair; 0 where there is none. A
+/// function of its own, since its stack is then free again when others are called.
+#[inline(never)]
+fn translate(key: &mut Key<PrefixKey>) -> u32 {
+    let Some(prefix) = maps::PREFIXES.get(key) else { return 0 };
+    let mut data = key.data;
+    let Some(address) = prefix.translate(data.address()) else { return ONES };
+    data.set_address(address);
+    *key = Key::new(PrefixKey::SCOPE_BITS + 128, data);
+    prefix.wan()
 }

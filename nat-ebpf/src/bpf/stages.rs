@@ -13,8 +13,10 @@
 //!   tc_inside_new --for the gateway--> tc_inside_local --made--> tc_inside_rare
 //!                 --ICMP error--> tc_inside_error
 //!   tc_inside --IPv6--> tc_inside_six
+//!             --IPv6, prefixes are translated--> tc_inside_prefix --> tc_inside_six
 //!   tc_outside_rare --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
+//!                     --IPv6, prefixes are translated--> tc_outside_egress_prefix
 //!   tc_inside_bare, tc_outside_bare --with a header now--> tc_inside, tc_outside
 //!   tc_outside_egress_bare --as tc_outside_egress
 //! ```
@@ -113,6 +115,15 @@ pub const fn error(zone: Zone) -> Stage {
     match zone {
         Zone::Inside => Stage::InsideError,
         Zone::Outside => Stage::OutsideError,
+    }
+}
+
+/// The program for IPv6 where prefixes are translated.
+#[inline(always)]
+pub const fn prefix(zone: Zone) -> Stage {
+    match zone {
+        Zone::Inside => Stage::InsidePrefix,
+        Zone::Outside => Stage::OutsidePrefix,
     }
 }
 

@@ -84,7 +84,10 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
-        Ok(Outcome::Rare) if packet.is_six() => stages::go(packet.context(), stages::six(zone)),
+        Ok(Outcome::Rare) if packet.is_six() => match Maps.settings().prefixes {
+            0 => stages::go(packet.context(), stages::six(zone)),
+            _ => stages::go(packet.context(), stages::prefix(zone)),
+        },
         Ok(Outcome::Rare) => stages::go(packet.context(), stages::rare(zone)),
         Ok(Outcome::Unknown) => stages::go(packet.context(), stages::new(zone)),
         Ok(Outcome::Control) => stages::go(packet.context(), stages::control(zone)),
@@ -101,6 +104,19 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             // answers for a connection that is not its own.
             TC_ACT_SHOT
         }
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The program for IPv6 where prefixes are translated.
+#[inline(always)]
+pub fn prefix(context: TcContext, zone: Zone) -> i32 {
+    let mut packet = TcPacket::new(context);
+    match six::arrive(&mut packet, &Maps, zone) {
+        Ok(()) => stages::go(packet.context(), stages::six(zone)),
         Err(reason) => {
             Maps.count_drop(reason);
             TC_ACT_SHOT
@@ -183,6 +199,15 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
     // SAFETY: the program's context.
     let (mark, from) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).ingress_ifindex) };
     let packet = TcPacket::new(context);
+    if packet.is_six() {
+        return match Maps.settings().prefixes {
+            0 => way.leave(packet.context()),
+            _ => {
+                way.note(packet.context());
+                stages::go(packet.context(), Stage::EgressPrefix)
+            }
+        };
+    }
     let verdict = match mark {
         layout::AGENT_MARK => guard::agent(&packet, &Maps),
         _ => guard::egress(&packet, &mut Maps, from),
@@ -193,6 +218,19 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
             way.note(packet.context());
             stages::go(packet.context(), Stage::EgressError)
         }
+        Err(reason) => {
+            Maps.count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The program for IPv6 on the egress hook of a way out, where prefixes are translated.
+#[inline(always)]
+pub fn egress_prefix(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(context);
+    match six::leave(&mut packet, &Maps) {
+        Ok(()) => Way::noted(packet.context()).leave(packet.context()),
         Err(reason) => {
             Maps.count_drop(reason);
             TC_ACT_SHOT

@@ -13,13 +13,18 @@ use nat_common::{
     flow::Zone,
     reason::Reason,
     six::{
-        Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, Fragment6Key, Opening,
+        Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
+        Fragment6Key, Opening, PrefixKey,
     },
 };
 
 impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
     fn load<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason> {
         self.read(at)
+    }
+
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+        self.write(at, bytes)
     }
 
     fn course(&self, _src: &Address6, dst: &Address6) -> Course {
@@ -110,8 +115,8 @@ impl<'a> Tables6 for HostTables<'a> {
         self.still().controls6.remove(key);
     }
 
-    fn is_unread6(&self, key: &Flow6Key) -> bool {
-        self.still().controls6.get(key).is_some_and(|control| control.is_unread())
+    fn control6(&self, key: &Flow6Key) -> Option<Control6> {
+        self.still().controls6.get(key).copied()
     }
 
     fn opening(&self, end: &Endpoint6) -> Option<Opening> {
@@ -124,5 +129,15 @@ impl<'a> Tables6 for HostTables<'a> {
             .allowed6
             .iter()
             .any(|(number, network, bits)| *number == filter && is_in(remote, network, *bits))
+    }
+
+    fn translate(&self, key: &mut PrefixKey) -> Result<Option<u32>, Reason> {
+        let state = self.still();
+        let found = state.prefixes.iter().filter(|(network, bits, _)| {
+            network.scope() == key.scope() && is_in(&key.address(), &network.address(), *bits)
+        });
+        let Some((_, _, prefix)) = found.max_by_key(|(_, bits, _)| *bits) else { return Ok(None) };
+        key.set_address(prefix.translate(key.address()).ok_or(Reason::PrefixOnes)?);
+        Ok(Some(prefix.wan()))
     }
 }

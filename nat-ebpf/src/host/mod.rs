@@ -56,7 +56,7 @@ pub fn tc_ingress(
                 Ok(Admission::Error) => icmp_error::pass(packet, tables, zone),
                 Err(reason) => Err(reason),
             },
-            Ok(Outcome::Rare) if headers::is_six(packet) => match six::pass(packet, tables, zone) {
+            Ok(Outcome::Rare) if headers::is_six(packet) => match six(packet, tables, zone) {
                 Ok(Passage::Untouched) => Ok(Outcome::Stack),
                 Ok(Passage::Known) => {
                     tables.count(Counter::Six);
@@ -145,6 +145,15 @@ pub fn outside_egress(
     if mark == layout::MARK {
         return Verdict::Pass;
     }
+    if headers::is_six(packet) {
+        if tables.settings().prefixes == 0 {
+            return Verdict::Pass;
+        }
+        return match six::leave(packet, tables) {
+            Ok(()) => Verdict::Pass,
+            Err(reason) => drop(tables, reason),
+        };
+    }
     let verdict = match mark {
         layout::AGENT_MARK => guard::agent(packet, tables),
         _ => guard::egress(packet, tables, from),
@@ -158,6 +167,17 @@ pub fn outside_egress(
         Ok(()) => Verdict::Pass,
         Err(reason) => drop(tables, reason),
     }
+}
+
+fn six(
+    packet: &mut HostPacket<'_, true>,
+    tables: &mut HostTables<'_>,
+    zone: Zone,
+) -> Result<Passage, Reason> {
+    if tables.settings().prefixes != 0 {
+        six::arrive(packet, tables, zone)?;
+    }
+    six::pass(packet, tables, zone)
 }
 
 fn admit(

@@ -18,7 +18,7 @@ use nat_common::{
     settings::Settings,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening,
+        Fragment6Key, Opening, Prefix, PrefixKey,
     },
     watch::Watch,
 };
@@ -119,6 +119,8 @@ pub struct State {
     pub forwards6: HashMap<Endpoint6, Opening>,
     /// Remote networks of IPv6 by number of the filter: network and bits of its prefix.
     pub allowed6: Vec<(u32, Address6, u32)>,
+    /// Prefixes of IPv6 that are translated: view and network, bits of the network, and how.
+    pub prefixes: Vec<(PrefixKey, u32, Prefix)>,
     /// Control connections over IPv6, by their flow.
     pub controls6: HashMap<Flow6Key, Control6>,
     /// Announced connections over IPv6.

@@ -2,7 +2,8 @@
 //! what they have announced is let in.
 //!
 //! As for IPv4, payload is handed over, and with it FIN and RST, which must not overtake it; empty
-//! acknowledgements pass. Nothing is rewritten, so no number is shifted.
+//! acknowledgements pass. A number is shifted where a line was rewritten, which it is behind a translated
+//! prefix alone: the agent does that, and all segments of such a connection go by it.
 
 use super::{
     Passage,
@@ -59,7 +60,13 @@ pub(super) fn pass<P: Packet6, T: Tables6>(
 ) -> Result<Passage, Reason> {
     let ends = headers.flags & (wire::FIN | wire::RST) != 0;
     let has_payload = headers.payload() > 0;
-    if !(has_payload || ends) || tables.is_unread6(key) {
+    let is_read = has_payload || ends;
+    if !is_read && tables.settings().prefixes == 0 {
+        return Ok(Passage::Known);
+    }
+    let known = tables.control6(key);
+    let is_shifted = known.is_some_and(|control| control.is_shifted());
+    if !is_shifted && (!is_read || known.is_some_and(|control| control.is_unread())) {
         return Ok(Passage::Known);
     }
     // A line in fragments nobody reads.
@@ -67,7 +74,8 @@ pub(super) fn pass<P: Packet6, T: Tables6>(
         return Err(Reason::Fragment);
     }
     if !tables.settings().agent_alive(now) {
-        return if has_payload { Err(Reason::AlgNoAgent) } else { Ok(Passage::Known) };
+        let waits = has_payload || is_shifted;
+        return if waits { Err(Reason::AlgNoAgent) } else { Ok(Passage::Known) };
     }
     let header = PuntHeader::six(zone, headers.length, packet.ifindex());
     packet.punt(header, ETHERNET)?;

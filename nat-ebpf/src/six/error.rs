@@ -15,7 +15,7 @@ use nat_common::{
 };
 
 /// Header of an ICMP error (RFC 4443 section 3); the quote lies behind it.
-const HEADER: usize = 8;
+pub(super) const HEADER: usize = 8;
 /// Types of ICMP messages (RFC 4443).
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;

@@ -13,6 +13,9 @@ use nat_common::{
 
 /// The fixed header (RFC 8200 section 3).
 pub(super) const FIXED: usize = 40;
+/// Where its addresses stand in it.
+pub(super) const SRC: usize = 8;
+pub(super) const DST: usize = 24;
 /// Extension headers that are followed. RFC 8504 section 5.3 lets a host refuse more; there are six kinds,
 /// one of which may come twice (RFC 8200 section 4.1).
 const EXTENSIONS: usize = 8;
@@ -31,8 +34,8 @@ const TCP_FLAGS: usize = 13;
 /// Header of UDP, and of ICMP.
 const SHORT: usize = 8;
 /// Types of ICMP messages (RFC 4443).
-const UNREACHABLE: u8 = 1;
-const PARAMETER_PROBLEM: u8 = 4;
+pub(super) const UNREACHABLE: u8 = 1;
+pub(super) const PARAMETER_PROBLEM: u8 = 4;
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 
@@ -224,7 +227,7 @@ impl Fixed {
             return Err(Reason::BadHeader);
         }
         let payload = u16::from_be_bytes([high, low]);
-        Ok(Self { payload, next, src: packet.load(at + 8)?, dst: packet.load(at + 24)? })
+        Ok(Self { payload, next, src: packet.load(at + SRC)?, dst: packet.load(at + DST)? })
     }
 }
 

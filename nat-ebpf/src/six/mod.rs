@@ -1,9 +1,9 @@
 //! IPv6: which packets the kernel may forward between the inside and the outside.
 //!
-//! Nothing is rewritten, so nothing has to be sent from here: a packet is dropped, or left to the
-//! kernel, which routes it, counts its hops, resolves neighbours and tells senders what is wrong. What
-//! is not forwarded between the two sides at all (the gateway's own packets, a link's, those between
-//! inside networks) is left alone.
+//! Nothing has to be sent from here: a packet is dropped, or left to the kernel, which routes it, counts
+//! its hops, resolves neighbours and tells senders what is wrong. What is not forwarded between the two
+//! sides at all (the gateway's own packets, a link's, those between inside networks) is left alone.
+//! Nothing is rewritten but prefixes, before and behind all of this ([`prefix`]).
 //!
 //! ```text
 //!   IPv6 --stays on its link--> untouched
@@ -19,10 +19,12 @@ mod control;
 mod error;
 mod headers;
 mod opening;
+mod prefix;
 mod tables;
 
 use control::Kin;
 pub use headers::{Fragmentation, Headers6};
+pub use prefix::{arrive, leave};
 pub use tables::{Course, Line6, Packet6, Tables6};
 
 use crate::{headers::Transport, tables::Refused};

@@ -5,7 +5,8 @@ use nat_common::{
     flow::Zone,
     reason::Reason,
     six::{
-        Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, Fragment6Key, Opening,
+        Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
+        Fragment6Key, Opening, PrefixKey,
     },
 };
 
@@ -27,6 +28,12 @@ pub trait Packet6: Packet {
     /// # Errors
     /// [`Reason::Truncated`] when the frame ends before.
     fn load<const N: usize>(&self, at: usize) -> Result<[u8; N], Reason>;
+
+    /// Overwrites bytes at any offset of the frame with others of the same sum.
+    ///
+    /// # Errors
+    /// [`Reason::WriteFailed`] when the kernel does not let it.
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason>;
 
     /// Where the kernel's routing leads a packet that arrives as this one does, whatever its length.
     fn course(&self, src: &Address6, dst: &Address6) -> Course;
@@ -64,10 +71,16 @@ pub trait Tables6: Tables {
     fn take_expectation6(&mut self, key: &Expectation6Key) -> Option<Expectation6>;
     /// Forgets what the agent knew of an earlier connection with that key.
     fn forget_control6(&mut self, key: &Flow6Key);
-    /// Whether nobody reads a control connection any more.
-    fn is_unread6(&self, key: &Flow6Key) -> bool;
+    /// What the agent knows of a control connection.
+    fn control6(&self, key: &Flow6Key) -> Option<Control6>;
     /// What a rule opens at an end inside, by its exact key.
     fn opening(&self, end: &Endpoint6) -> Option<Opening>;
     /// Whether a filter lets a remote address in.
     fn allowed6(&self, filter: u32, remote: &Address6) -> bool;
+    /// Puts an address as it is translated, by the longest prefix, in the place of the one in the key.
+    /// The interface of that pair of prefixes; `None` for an address that is not translated.
+    ///
+    /// # Errors
+    /// [`Reason::PrefixOnes`].
+    fn translate(&self, key: &mut PrefixKey) -> Result<Option<u32>, Reason>;
 }

@@ -137,7 +137,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         routes_others6: 0,
         uplinks: 0,
         parity: 0,
-        reserved: 0,
+        prefixes: 0,
         pool: pool(),
         control_ports,
         flows_per_host: 0,

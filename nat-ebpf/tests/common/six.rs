@@ -8,7 +8,7 @@
 use super::gateway::{LAN, OTHER, WAN};
 use nat_common::{
     flow::{TCP, UDP},
-    six::{Address6, ICMPV6},
+    six::{Address6, ICMPV6, Prefix, PrefixKey},
 };
 use nat_ebpf::six::Course;
 
@@ -19,6 +19,26 @@ pub const LAN6: Address6 = address([1, 0, 0, 0, 0xfe]);
 pub const NOWHERE6: Address6 = address([0x66, 0, 0, 0, 1]);
 pub const OTHER6: Address6 = address([4, 0, 0, 0, 9]);
 pub const LINK_LOCAL: Address6 = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+
+/// What is inside below 2001:db8:1::/48 is known outside below 2001:db8:a::/48, where prefixes are
+/// translated. The third groups differ by -9, so the fourth ones do by 9 (RFC 6296 section 3.4).
+pub const HOST6_OUTSIDE: Address6 = address([0xa, 0xfff6, 0, 0, 2]);
+pub const NEIGHBOUR6: Address6 = address([1, 0, 0, 0, 3]);
+pub const NEIGHBOUR6_OUTSIDE: Address6 = address([0xa, 0xfff6, 0, 0, 3]);
+pub const LAN6_OUTSIDE: Address6 = address([0xa, 0xfff6, 0, 0, 0xfe]);
+/// An inside and a public address that have no other.
+pub const ONES6: Address6 = address([1, 0xffff, 0, 0, 2]);
+pub const ONES6_OUTSIDE: Address6 = address([0xa, 0xffff, 0, 0, 2]);
+
+/// The map `prefixes` with that pair at the way out.
+pub fn prefixes() -> Vec<(PrefixKey, u32, Prefix)> {
+    let (inside, public) = (address([1, 0, 0, 0, 0]), address([0xa, 0, 0, 0, 0]));
+    let out = Prefix::new(inside, public, 48, WAN);
+    let back = Prefix::new(public, inside, 48, WAN);
+    let keys = [PrefixKey::leaving(WAN, inside), PrefixKey::inside(inside)];
+    let keys = keys.map(|key| (key, 48, out)).into_iter();
+    keys.chain([(PrefixKey::public(public), 48, back)]).collect()
+}
 
 /// As `ip -6 route` has it in the namespace of the tests in the kernel.
 pub const ROUTES: [(Address6, u32, Course); 7] = [

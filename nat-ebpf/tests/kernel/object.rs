@@ -30,7 +30,7 @@ use nat_common::{
     rule::AllowedKey,
     session::Session,
     settings::Settings,
-    six::{Allowed6Key, Flow6, Flow6Key},
+    six::{Allowed6Key, Flow6, Flow6Key, Prefix, PrefixKey},
     watch::Watch,
 };
 use nat_ebpf::host::State;
@@ -191,6 +191,12 @@ impl Object {
         for (filter, network, bits) in &state.allowed6 {
             let key = Allowed6Key::new(*filter, *network);
             allowed6.insert(&Key::new(Allowed6Key::FILTER_BITS + bits, key), 1, 0).unwrap();
+        }
+        let mut prefixes: LpmTrie<_, PrefixKey, Prefix> =
+            LpmTrie::try_from(self.ebpf.map_mut("prefixes").unwrap()).unwrap();
+        for (key, bits, prefix) in &state.prefixes {
+            let key = Key::new(PrefixKey::SCOPE_BITS + bits, *key);
+            prefixes.insert(&key, prefix, 0).unwrap();
         }
         let mut allowed: LpmTrie<_, AllowedKey, u32> =
             LpmTrie::try_from(self.ebpf.map_mut("allowed").unwrap()).unwrap();

@@ -6,8 +6,9 @@ use crate::{
         frame::{ACK, FIN, RST, SYN},
         gateway::{self, LAN, PUBLIC, WAN},
         six::{
-            GATEWAY6, HOST6, LAN6, LINK_LOCAL, NOWHERE6, OTHER6, REMOTE6, ROUTES, datagram,
-            fragment, frame, icmp, line, quote, tcp, udp,
+            GATEWAY6, HOST6, HOST6_OUTSIDE, LAN6, LAN6_OUTSIDE, LINK_LOCAL, NOWHERE6, ONES6,
+            ONES6_OUTSIDE, OTHER6, REMOTE6, ROUTES, datagram, fragment, frame, icmp, line,
+            prefixes, quote, tcp, udp,
         },
     },
     lab,
@@ -36,7 +37,19 @@ const FRAMES: u32 = 4000;
 /// Few ends, so that packets meet flows of each other.
 fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
     let zone = select(vec![Zone::Inside, Zone::Outside]);
-    let inside = select(vec![HOST6, HOST6, HOST6, LAN6, LINK_LOCAL]);
+    let inside = select(vec![
+        HOST6,
+        HOST6,
+        HOST6,
+        HOST6_OUTSIDE,
+        HOST6_OUTSIDE,
+        HOST6_OUTSIDE,
+        LAN6,
+        LAN6_OUTSIDE,
+        ONES6,
+        ONES6_OUTSIDE,
+        LINK_LOCAL,
+    ]);
     let outside = select(vec![
         REMOTE6,
         REMOTE6,
@@ -45,6 +58,8 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         OTHER6,
         GATEWAY6,
         ROUTES[1].0,
+        HOST6_OUTSIDE,
+        LAN6_OUTSIDE,
         [0xff; 16],
     ]);
     let ports = (select(vec![80, 5000, 21]), select(vec![80, 53, 21]));
@@ -151,8 +166,8 @@ fn timeless(flows: impl Iterator<Item = (Flow6Key, Flow6)>) -> BTreeMap<Flow6Key
 }
 
 #[test]
-fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
-    lab::run("the_programs_judge_ipv6_as_the_path_does_on_the_host", |object| {
+fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
+    lab::run("the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host", |object| {
         let _sockets = lab::set_up();
         lab::set_up_six();
         let mut object = Object::load(&object, 401);
@@ -175,11 +190,13 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
                 state.expectations6.insert(key, value);
             }
             state.allowed6 = vec![(3, REMOTE6, 112)];
+            state.prefixes = prefixes();
             object.fill(&state);
         }
         let world = gateway::world();
         let mut runner = TestRunner::new(Config::default());
         let mut fates = BTreeMap::new();
+        let mut translated = 0;
         for number in 0..FRAMES {
             let (zone, mut frame) = frames().new_tree(&mut runner).unwrap().current();
             let ifindex = if zone == Zone::Inside { LAN } else { WAN };
@@ -187,8 +204,10 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
             {
                 let mut state = memory.state();
                 state.now = clock();
-                if state.settings.heartbeat != state.now {
-                    state.settings.heartbeat = state.now;
+                // In the first half they are in the map, and the settings say that there are none.
+                let prefixes = u16::from(number >= FRAMES / 2);
+                if (state.settings.heartbeat, state.settings.prefixes) != (state.now, prefixes) {
+                    (state.settings.heartbeat, state.settings.prefixes) = (state.now, prefixes);
                     object.settings(state.settings);
                 }
             }
@@ -201,7 +220,24 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
                 Verdict::Forward(_) => panic!("{verdict:?}"),
             };
             let what = format!("{number}: {zone:?} {verdict:?} {frame:02x?}");
-            assert_eq!(answer, object::Answer { code, frame, mark: 0 }, "{what}");
+            translated += u32::from(packet.frame != frame);
+            let wanted = packet.frame.clone();
+            assert_eq!(answer, object::Answer { code, frame: wanted, mark: 0 }, "{what}");
+            // The same frame at the way out.
+            if zone == Zone::Inside {
+                frame[5] = WAN as u8;
+                let answer = object.egress(WAN, LAN, 0, &frame).expect("a test run");
+                let mut packet = HostPacket::new(frame.clone(), WAN, &world);
+                let verdict = host::outside_egress(&mut packet, &mut memory.tables(), LAN, 0);
+                let code = match verdict {
+                    Verdict::Pass => object::TC_UNSPEC,
+                    Verdict::Drop(_) => object::TC_SHOT,
+                    Verdict::Punted | Verdict::Forward(_) => panic!("{verdict:?}"),
+                };
+                translated += u32::from(packet.frame != frame);
+                let wanted = object::Answer { code, frame: packet.frame, mark: 0 };
+                assert_eq!(answer, wanted, "{what}");
+            }
             let state = memory.state();
             assert_eq!(object.drops(), state.drops.0, "{what}");
             assert_eq!(object.counters(), state.counters, "{what}");
@@ -209,7 +245,8 @@ fn the_programs_judge_ipv6_as_the_path_does_on_the_host() {
             assert_eq!(timeless(object.flows6().into_iter()), here, "{what}");
             *fates.entry(format!("{verdict:?}")).or_insert(0) += 1;
         }
-        println!("{fates:#?}");
+        println!("{fates:#?}, {translated} translated");
+        assert!(translated > FRAMES / 8, "{translated}");
         assert!(fates["Punted"] > 10, "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });

@@ -12,6 +12,7 @@ mod hairpin;
 mod icmp_errors;
 mod mangled;
 mod model;
+mod prefix;
 mod races;
 mod records;
 mod sequences;

@@ -5,10 +5,14 @@
 
 use nat_common::{
     reason::Reason,
+    session::SessionId,
     six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
 };
 
-use crate::{agent::send::SendError, plane::PlaneError};
+use crate::{
+    agent::send::SendError,
+    plane::{PlaneError, Prefixes},
+};
 
 /// The data plane, as far as control connections over IPv6 need it.
 pub trait Kernel {
@@ -35,6 +39,30 @@ pub trait Kernel {
     /// # Errors
     /// See [`Kernel::flow`].
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError>;
+
+    /// The prefixes that are translated.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn prefixes(&mut self) -> Result<Prefixes, PlaneError>;
+
+    /// Keeps the whole state of a session.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError>;
+
+    /// Reads that.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn recall(&mut self, session: SessionId) -> Result<Option<Vec<u8>>, PlaneError>;
+
+    /// Forgets that.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn forget(&mut self, session: SessionId) -> Result<(), PlaneError>;
 
     /// Lets an announced connection in or out.
     ///

@@ -1,11 +1,12 @@
 //! FTP control connections over IPv6: segments between the wire, the FTP engine and the data plane.
 //!
-//! Nothing of IPv6 is translated, so no line is rewritten and no number shifted: a segment is read, what it
-//! announces is let in, and it leaves as it came.
+//! A segment is read, what it announces is let in, and it leaves as it came: with inside addresses, which
+//! the data plane translates behind it where a prefix is. Where one is, a line that names an inside address
+//! leaves with the public one, and from then on all segments of that connection come here to be shifted.
 //!
-//! Invariant: what a segment announces is in force before it leaves, in this order: expectation, what a
-//! successor has to know, segment. Whatever fails before the last step keeps the segment back, and its
-//! sender repeats it.
+//! Invariant: what a segment announces is in force before it leaves, in this order: expectation, what the
+//! data plane and a successor have to know, segment. Whatever fails before the last step keeps the segment
+//! back, and its sender repeats it.
 //!
 //! ```text
 //!   punt -> Segment -> flow -> engine (new, or where a predecessor stood) -> commands
@@ -45,9 +46,9 @@ use super::{
 };
 use crate::{
     alg::{self, Command, DropReason},
-    plane::PlaneError,
+    plane::{PlaneError, Prefixes},
 };
-use segment::Segment;
+use segment::{Leaving, Segment};
 
 /// Flows that are looked at in one step of the sweep.
 const SWEEP_STEP: usize = 512;
@@ -78,6 +79,8 @@ struct Tracked {
     kept: bool,
     /// Which sides have ended their stream: the client, then the server.
     ended: [bool; 2],
+    /// What the outside knows the inside end as.
+    public: Ipv6Addr,
 }
 
 /// A segment with all that belongs to it.
@@ -89,18 +92,21 @@ struct Passing<'a> {
     now: u32,
 }
 
-/// What an engine asks for that has nothing to hide.
-struct Untranslated;
+/// What an engine asks for: ports are not translated, and addresses by their prefix.
+struct Stateless(Prefixes);
 
-impl alg::Gateway for Untranslated {
+impl alg::Gateway for Stateless {
     fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
         request.port
     }
 
     fn release(&mut self, _public: SocketAddr) {}
 
-    fn is_inside(&self, _address: IpAddr) -> bool {
-        false
+    fn is_inside(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => self.0.public_of(address) != address,
+        }
     }
 }
 
@@ -160,8 +166,10 @@ impl Bridge {
             if let Ok(Some(flow)) = kernel.flow(&key)
                 && flow.created() == control.created()
                 && !control.is_unread()
+                && let Err(reason) = self.rejoin(kernel, &key, &flow, &control)
             {
-                self.rejoin(&key, &flow, &control);
+                // It is judged again when a segment of it comes.
+                tracing::debug!("ftp session {}: {reason}", control.session().number());
             }
         }
     }
@@ -211,7 +219,9 @@ impl Bridge {
             if segment.has(wire::FIN) && !session.has_read(side, segment.sequence()) {
                 return Err(Reason::AlgGap);
             }
-            send(kernel, number, &segment.packets(0)?)?;
+            let leaving =
+                segment.shifted(session.corrections(side), session.corrections(side.other()));
+            send(kernel, number, &segment.packets(&leaving)?)?;
         } else {
             let read = alg::Segment {
                 side,
@@ -221,7 +231,8 @@ impl Bridge {
                 fin: segment.has(wire::FIN),
                 urgent: segment.urgent(),
             };
-            let commands = self.engine.on_segment(number, &read, &mut Untranslated, now);
+            let mut gateway = Stateless(kernel.prefixes().map_err(unknown)?);
+            let commands = self.engine.on_segment(number, &read, &mut gateway, now);
             for command in commands.ok_or(Reason::AlgUnknown)? {
                 self.carry_out(kernel, &passing, number, command)?;
             }
@@ -247,32 +258,73 @@ impl Bridge {
             return Err(Reason::AlgSessionsFull);
         }
         if let Some(kept) = kept.filter(|kept| kept.created() == flow.created()) {
-            return Ok(self.rejoin(key, flow, &kept));
+            let rejoined = self.rejoin(kernel, key, flow, &kept);
+            return rejoined.inspect_err(|reason| {
+                if *reason == Reason::AlgReset {
+                    // The other end hears of it with its next segment.
+                    let _told = send(kernel, kept.session().number(), &[segment.reset_sender()]);
+                }
+            });
         }
         let session = SessionId::from_number(self.next);
         self.next = self.next.saturating_add(1);
-        let control = control_flow(session, key, flow);
+        let public = public_of(kernel, key)?;
+        let control = control_flow(session, key, flow, public);
         let begun = self.engine.start(control, flow.rule());
         if segment.has(wire::ACK) {
             // No payload has passed before the first segment, so the other begins here.
             begun.starts_at(side.other(), segment.acknowledgement());
         }
-        self.remember(key, flow, session, false);
+        self.remember(key, flow, session, public, false);
         self.said.push((control, Said::Begun));
         Ok(session.number())
     }
 
-    fn rejoin(&mut self, key: &Flow6Key, flow: &Flow6, kept: &Control6) -> u32 {
-        let control = control_flow(kept.session(), key, flow);
-        self.engine.rejoin(control, flow.rule(), kept.lines());
-        self.remember(key, flow, kept.session(), true);
+    /// Goes on where a predecessor stood: at a line, or where lines were rewritten with all that it knew.
+    ///
+    /// # Errors
+    /// [`Reason::AlgReset`] where that is known to nobody any more.
+    fn rejoin(
+        &mut self,
+        kernel: &mut impl Kernel,
+        key: &Flow6Key,
+        flow: &Flow6,
+        kept: &Control6,
+    ) -> Result<u32, Reason> {
+        let public = public_of(kernel, key)?;
+        let control = control_flow(kept.session(), key, flow, public);
+        if kept.is_shifted() {
+            let image = kernel.recall(kept.session()).map_err(unknown)?;
+            let resumed = image.and_then(|image| {
+                let created = image.split_first_chunk::<4>()?;
+                let is_it = u32::from_be_bytes(*created.0) == kept.created();
+                is_it.then(|| {
+                    self.engine.resume(created.1, &control, flow.rule()).ok().flatten().is_some()
+                })
+            });
+            if resumed != Some(true) {
+                report::lost(kept.session());
+                return Err(Reason::AlgReset);
+            }
+        } else {
+            self.engine.rejoin(control, flow.rule(), kept.lines());
+        }
+        self.remember(key, flow, kept.session(), public, true);
         tracing::debug!("{}: goes on where its last agent ended", report::name(&control));
-        kept.session().number()
+        Ok(kept.session().number())
     }
 
-    fn remember(&mut self, key: &Flow6Key, flow: &Flow6, session: SessionId, kept: bool) {
+    fn remember(
+        &mut self,
+        key: &Flow6Key,
+        flow: &Flow6,
+        session: SessionId,
+        public: Ipv6Addr,
+        kept: bool,
+    ) {
         let (created, rule) = (flow.created(), flow.rule());
-        self.tracked.insert(*key, Tracked { session, created, rule, kept, ended: [false; 2] });
+        let ended = [false; 2];
+        self.tracked.insert(*key, Tracked { session, created, rule, kept, ended, public });
     }
 
     fn carry_out(
@@ -282,9 +334,10 @@ impl Bridge {
         number: u32,
         command: Command,
     ) -> Result<(), Reason> {
-        let Passing { key, flow, segment, now, .. } = passing;
+        let Passing { key, flow, side, segment, now } = passing;
         let session = SessionId::from_number(number);
-        let control = control_flow(session, key, flow);
+        let public = self.tracked.get(key).ok_or(Reason::AlgUnknown)?.public;
+        let control = control_flow(session, key, flow, public);
         match command {
             Command::Expect(expectation) => {
                 let expires = now.saturating_add(self.expectation);
@@ -297,21 +350,30 @@ impl Bridge {
             }
             Command::Unexpect(gone) => unexpect(kernel, &control, &gone),
             Command::Emit(emit) => {
-                self.keep(kernel, key, number);
-                send(kernel, number, &segment.packets(emit.payload.len())?)?;
+                self.keep(kernel, key, number)?;
+                let session = self.engine.find(number).ok_or(Reason::AlgUnknown)?;
+                let leaving = Leaving {
+                    sequence: emit.seq,
+                    acknowledgement: emit.ack.unwrap_or_default(),
+                    acknowledged: session.corrections(side.other()),
+                    payload: &emit.payload,
+                    fin: emit.fin,
+                    urgent: emit.urgent,
+                };
+                send(kernel, number, &segment.packets(&leaving)?)?;
             }
             Command::Drop { reason: DropReason::Gap, .. } => return Err(Reason::AlgGap),
-            // What is not translated is not edited.
-            Command::Drop { reason: DropReason::EditsFull, .. }
-            | Command::SetCorrections { .. } => return Err(Reason::AlgEditsFull),
-            Command::Reset { seq, .. } => {
+            Command::Drop { reason: DropReason::EditsFull, .. } => {
+                return Err(Reason::AlgEditsFull);
+            }
+            Command::Reset { seq, ack, .. } => {
                 if let Some(tracked) = self.tracked.get_mut(key).filter(|it| !it.is_over()) {
                     tracked.ended = [true; 2];
                     self.said.push((control, Said::Over));
                 }
                 // Whether they are sent or not, what comes next is answered so again.
-                let _told =
-                    send(kernel, number, &[segment.reset_receiver(seq), segment.reset_sender()]);
+                let receiver = segment.reset_receiver(seq, ack.unwrap_or_default());
+                let _told = send(kernel, number, &[receiver, segment.reset_sender()]);
                 if let Err(error) = kernel.close(key) {
                     report::failed(&error);
                 }
@@ -319,28 +381,56 @@ impl Bridge {
             }
             Command::Log(event) => self.said.push((control, Said::Event(event))),
             Command::EndInspection(end) => self.said.push((control, Said::Ended(end))),
-            // Once nobody reads it the data plane hands nothing over, nor follows its records.
-            Command::Watch { .. } | Command::ResumeInspection => {}
+            // The engine has them. Once nobody reads a connection the data plane hands nothing over, nor
+            // follows its records.
+            Command::SetCorrections { .. } | Command::Watch { .. } | Command::ResumeInspection => {}
         }
         Ok(())
     }
 
-    /// Keeps what the data plane and a successor have to know: without it only they are worse off.
-    fn keep(&mut self, kernel: &mut impl Kernel, key: &Flow6Key, number: u32) {
+    /// Keeps what the data plane and a successor have to know: without it only they are worse off, but
+    /// where a line was rewritten, whose segments would leave with numbers of the other side.
+    ///
+    /// # Errors
+    /// [`Reason::AlgBusy`] where that can't be kept.
+    fn keep(
+        &mut self,
+        kernel: &mut impl Kernel,
+        key: &Flow6Key,
+        number: u32,
+    ) -> Result<(), Reason> {
         let (Some(session), Some(tracked)) = (self.engine.find(number), self.tracked.get_mut(key))
         else {
-            return;
+            return Ok(());
         };
+        let sides = [alg::Side::Client, alg::Side::Server];
+        let is_shifted = sides.iter().any(|side| !session.corrections(*side).is_identity());
         let lines = [alg::Side::Client, alg::Side::Server].map(|side| session.line_starts(side));
         let control = Control6::new(tracked.session, tracked.created, lines);
         let control = match session.ended() {
+            _ if is_shifted => control.shifted(),
             Some(alg::End::Encrypted | alg::End::NotFtp) => control.unread(),
             Some(alg::End::Reset) | None => control,
         };
         match kernel.keep(key, &control) {
             Ok(()) => tracked.kept = true,
-            Err(error) => report::failed(&error),
+            Err(error) => {
+                report::failed(&error);
+                return if is_shifted { Err(Reason::AlgBusy) } else { Ok(()) };
+            }
         }
+        if is_shifted {
+            match session.to_bytes() {
+                Ok(image) => {
+                    let state = [&control.created().to_be_bytes()[..], &image].concat();
+                    kernel.remember(control.session(), &state).unwrap_or_else(|error| {
+                        report::failed(&error);
+                    });
+                }
+                Err(error) => tracing::warn!("{}: {error}", report::name(session.flow())),
+            }
+        }
+        Ok(())
     }
 
     /// With RST, or the second FIN, what the session has announced goes. The engine stays for segments that
@@ -358,9 +448,9 @@ impl Bridge {
             tracked.ended = [true; 2];
         }
         if tracked.is_over() && !was_over {
-            let session = tracked.session;
-            let control = control_flow(session, key, flow);
-            let gone = self.engine.finish(session.number(), &mut Untranslated);
+            let (session, public) = (tracked.session, tracked.public);
+            let control = control_flow(session, key, flow, public);
+            let gone = self.engine.finish(session.number(), &mut Stateless(Prefixes::default()));
             self.take_back(kernel, control, gone);
         }
     }
@@ -371,7 +461,10 @@ impl Bridge {
         let tracked = entry.remove();
         let number = tracked.session.number();
         let Some(control) = self.engine.find(number).map(|session| *session.flow()) else { return };
-        let gone = self.engine.end(number, &mut Untranslated);
+        let gone = self.engine.end(number, &mut Stateless(Prefixes::default()));
+        if let Err(error) = kernel.forget(tracked.session) {
+            report::failed(&error);
+        }
         if tracked.is_over() {
             return;
         }
@@ -399,8 +492,19 @@ impl Tracked {
     }
 }
 
-/// The control connection of a flow in the words of the engine: the inside end is known outside as it is.
-fn control_flow(session: SessionId, key: &Flow6Key, flow: &Flow6) -> alg::ControlFlow {
+/// What the outside knows the inside end of a flow as.
+fn public_of(kernel: &mut impl Kernel, key: &Flow6Key) -> Result<Ipv6Addr, Reason> {
+    let prefixes = kernel.prefixes().map_err(unknown)?;
+    Ok(prefixes.public_of(Ipv6Addr::from(key.inside())))
+}
+
+/// The control connection of a flow in the words of the engine. Its inside port is the public one.
+fn control_flow(
+    session: SessionId,
+    key: &Flow6Key,
+    flow: &Flow6,
+    public: Ipv6Addr,
+) -> alg::ControlFlow {
     let end = |address: Address6, port: Port| {
         SocketAddr::new(Ipv6Addr::from(address).into(), port.number())
     };
@@ -410,11 +514,13 @@ fn control_flow(session: SessionId, key: &Flow6Key, flow: &Flow6) -> alg::Contro
         Zone::Inside => (alg::Side::Client, inside, outside),
         Zone::Outside => (alg::Side::Server, outside, inside),
     };
-    let (session, inside, public) = (session.number(), side, inside);
+    let public = SocketAddr::new(public.into(), inside.port());
+    let (session, inside) = (session.number(), side);
     alg::ControlFlow { session, inside, client, server, public, client_public: None }
 }
 
-/// The key of an expectation in its map: it arrives from the side of who dials.
+/// The key of an expectation in its map: it arrives from the side of who dials, and leads to the inside
+/// address that the public one stands for.
 fn expectation_key(control: &alg::ControlFlow, key: &alg::ExpectationKey) -> Expectation6Key {
     let zone = match control.course(key.from) {
         alg::Course::Inward => Zone::Outside,
@@ -422,7 +528,11 @@ fn expectation_key(control: &alg::ControlFlow, key: &alg::ExpectationKey) -> Exp
         alg::Course::Outward | alg::Course::Turned => Zone::Inside,
     };
     let port = Port::new(key.to.port());
-    Expectation6Key::new(zone, TCP, octets(key.from), octets(key.to.ip()), port)
+    let to = match key.to.ip() {
+        to if to == control.public.ip() => control.address(control.inside),
+        to => to,
+    };
+    Expectation6Key::new(zone, TCP, octets(key.from), octets(to), port)
 }
 
 /// An announcement is of the family of its session, and so are the addresses here.

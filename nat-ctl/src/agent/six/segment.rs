@@ -1,15 +1,17 @@
-//! A segment of a control connection over IPv6: read, and made again as it came.
+//! A segment of a control connection over IPv6: read, and made again as it came, or as it was rewritten.
 //!
-//! Invariant: what leaves carries the bytes that came, in order and without a hole, in packets that every
-//! link takes; all checksums are whole, for nothing behind a raw socket finishes them.
+//! Invariant: what leaves carries its bytes once, in order and without a hole, in packets that every link
+//! takes; all checksums are whole, for nothing behind a raw socket finishes them.
 
 use nat_common::{
     checksum::Sum,
     flow::{TCP, Zone},
     port::Port,
     reason::Reason,
+    sequence::Corrections,
     six::{Address6, Flow6Key},
     tcp::wire,
+    tcp_options,
 };
 
 use crate::agent::segment::TCP_HEADER;
@@ -31,6 +33,23 @@ const EXTENSIONS: usize = 8;
 const CWR: u8 = 0x80;
 /// The folded sum over data and its own checksum, where that is right (RFC 1071, 1).
 const ALL_ONES: u16 = 0xffff;
+
+/// What leaves for a segment, as its receiver counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving<'a> {
+    /// Number of the first byte.
+    pub sequence: u32,
+    /// What is acknowledged; of no meaning without [`wire::ACK`].
+    pub acknowledgement: u32,
+    /// Corrections of what its sender acknowledges, for SACK.
+    pub acknowledged: &'a Corrections,
+    /// The bytes.
+    pub payload: &'a [u8],
+    /// Whether the stream ends behind them.
+    pub fin: bool,
+    /// Where urgent data ends, counted from `sequence`.
+    pub urgent: Option<u16>,
+}
 
 /// A whole TCP segment over IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,36 +137,63 @@ impl<'a> Segment<'a> {
         self.has(wire::URG).then(|| u16::from_be_bytes(array(self.tcp, 18)))
     }
 
-    /// The packets that carry it on: the first `length` bytes of its payload, and its end with the last.
+    /// All of it, shifted by the corrections of what its sender sends and of what it acknowledges.
+    pub fn shifted<'b>(&self, sent: &Corrections, acknowledged: &'b Corrections) -> Leaving<'b>
+    where
+        'a: 'b,
+    {
+        let sequence = sent.map_seq(self.sequence());
+        let urgent = self.urgent().and_then(|urgent| {
+            let end = sent.map_seq(self.sequence().wrapping_add(u32::from(urgent)));
+            u16::try_from(end.wrapping_sub(sequence)).ok()
+        });
+        Leaving {
+            sequence,
+            acknowledgement: acknowledged.map_ack(self.acknowledgement()),
+            acknowledged,
+            payload: self.payload,
+            fin: self.has(wire::FIN),
+            urgent,
+        }
+    }
+
+    /// The packets of what leaves.
     ///
     /// # Errors
     /// [`Reason::TtlExpired`].
-    pub fn packets(&self, length: usize) -> Result<Vec<Vec<u8>>, Reason> {
-        let payload = self.payload.get(..length).unwrap_or(self.payload);
-        let whole = payload.len() == self.payload.len();
+    pub fn packets(&self, leaving: &Leaving<'_>) -> Result<Vec<Vec<u8>>, Reason> {
         let most = LEAST_MTU.saturating_sub(self.ip.len() + self.tcp.len()).max(1);
-        if payload.is_empty() {
-            return Ok(vec![self.packet(0, &[], whole)?]);
+        if leaving.payload.is_empty() {
+            return Ok(vec![self.packet(leaving, 0, &[], true)?]);
         }
-        let last = payload.len().div_ceil(most) - 1;
-        let pieces = payload.chunks(most).enumerate();
+        let last = leaving.payload.len().div_ceil(most) - 1;
+        let pieces = leaving.payload.chunks(most).enumerate();
         pieces
-            .map(|(index, piece)| self.packet(index * most, piece, whole && index == last))
+            .map(|(index, piece)| self.packet(leaving, index * most, piece, index == last))
             .collect()
     }
 
-    fn packet(&self, offset: usize, piece: &[u8], last: bool) -> Result<Vec<u8>, Reason> {
+    fn packet(
+        &self,
+        leaving: &Leaving<'_>,
+        offset: usize,
+        piece: &[u8],
+        last: bool,
+    ) -> Result<Vec<u8>, Reason> {
         let mut ip = self.ip.to_vec();
         let hops = ip.get(7).copied().filter(|hops| *hops > 1).ok_or(Reason::TtlExpired)?;
         let length = ip.len() - FIXED + self.tcp.len() + piece.len();
         let length = u16::try_from(length).map_err(|_| Reason::AlgMalformed)?;
         put(&mut ip, 4, &length.to_be_bytes());
         put(&mut ip, 7, &[hops - 1]);
-        let mut flags = self.flags();
-        let urgent = self.urgent().map(usize::from).and_then(|urgent| urgent.checked_sub(offset));
-        let urgent = urgent.filter(|left| *left > 0);
-        if urgent.is_none() {
-            flags &= !wire::URG;
+        let mut flags = self.flags() & !(wire::URG | wire::FIN);
+        let urgent = leaving.urgent.map(usize::from);
+        let urgent = urgent.and_then(|urgent| urgent.checked_sub(offset)).filter(|left| *left > 0);
+        if urgent.is_some() {
+            flags |= wire::URG;
+        }
+        if leaving.fin {
+            flags |= wire::FIN;
         }
         if !last {
             flags &= !(wire::PSH | wire::FIN | wire::RST);
@@ -156,7 +202,11 @@ impl<'a> Segment<'a> {
             flags &= !CWR;
         }
         let mut segment = self.tcp.to_vec();
-        put(&mut segment, 4, &self.sequence().wrapping_add(offset as u32).to_be_bytes());
+        put(&mut segment, 4, &leaving.sequence.wrapping_add(offset as u32).to_be_bytes());
+        if self.has(wire::ACK) {
+            put(&mut segment, 8, &leaving.acknowledgement.to_be_bytes());
+        }
+        map_sack(&mut segment, leaving.acknowledged);
         put(&mut segment, 13, &[flags]);
         put(&mut segment, 16, &[0; 2]);
         put(&mut segment, 18, &(urgent.unwrap_or(0) as u16).to_be_bytes());
@@ -166,10 +216,11 @@ impl<'a> Segment<'a> {
         Ok([ip, segment].concat())
     }
 
-    /// The RST for the end that it was meant for, which expects `sequence` next.
-    pub fn reset_receiver(&self, sequence: u32) -> Vec<u8> {
+    /// The RST for the end that it was meant for, which expects `sequence` next and has sent up to
+    /// `acknowledgement`.
+    pub fn reset_receiver(&self, sequence: u32, acknowledgement: u32) -> Vec<u8> {
         let ports = [array(self.tcp, 0), array(self.tcp, 2)];
-        reset([self.source(), self.destination()], ports, sequence, self.acknowledgement())
+        reset([self.source(), self.destination()], ports, sequence, acknowledgement)
     }
 
     /// The RST for the end that has sent it.
@@ -219,6 +270,23 @@ fn reset(
     [&ip[..], &src, &dst, &tcp].concat()
 }
 
+/// Brings the blocks of a SACK option to the numbers of its receiver.
+fn map_sack(header: &mut [u8], acknowledged: &Corrections) {
+    if acknowledged.is_identity() {
+        return;
+    }
+    let mut area = [0; tcp_options::BUFFER];
+    let options = header.get_mut(TCP_HEADER..).unwrap_or_default();
+    let length = options.len();
+    if let Some(used) = area.get_mut(..length) {
+        used.copy_from_slice(options);
+        tcp_options::map_sack(&mut area, length, |edge, round| acknowledged.unmap(edge, round));
+    }
+    if let Some(mapped) = area.get(..length) {
+        options.copy_from_slice(mapped);
+    }
+}
+
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     if let Some(place) = bytes.get_mut(at..at + value.len()) {
         place.copy_from_slice(value);
@@ -258,6 +326,14 @@ pub(super) mod tests {
 
     const ENDS: [(Address6, u16); 2] = [([1; 16], 40_000), ([2; 16], 21)];
 
+    /// The packets of a segment whose first bytes leave as they came.
+    fn unshifted(segment: &Segment<'_>, length: usize) -> Result<Vec<Vec<u8>>, Reason> {
+        let none = &Corrections::IDENTITY;
+        let leaving = segment.shifted(none, none);
+        let fin = leaving.fin && length == leaving.payload.len();
+        segment.packets(&Leaving { payload: &leaving.payload[..length], fin, ..leaving })
+    }
+
     #[test]
     fn a_segment_leaves_as_it_came_a_hop_further() {
         let bytes = packet(ENDS, [7, 9], wire::ACK | wire::PSH, b"EPSV\r\n");
@@ -265,10 +341,10 @@ pub(super) mod tests {
         assert_eq!((segment.sequence(), segment.acknowledgement()), (7, 9));
         let mut wanted = bytes.clone();
         wanted[7] -= 1;
-        assert_eq!(segment.packets(6).unwrap(), [wanted]);
+        assert_eq!(unshifted(&segment, 6).unwrap(), [wanted]);
         let mut last = bytes.clone();
         last[7] = 1;
-        assert_eq!(Segment::parse(&last).unwrap().packets(6), Err(Reason::TtlExpired));
+        assert_eq!(unshifted(&Segment::parse(&last).unwrap(), 6), Err(Reason::TtlExpired));
     }
 
     #[test]
@@ -280,15 +356,37 @@ pub(super) mod tests {
         bytes[5] += 8;
         let segment = Segment::parse(&bytes).unwrap();
         assert_eq!(segment.payload(), b"NOOP\r\n");
-        let [sent] = &segment.packets(6).unwrap()[..] else { panic!("one packet") };
+        let [sent] = &unshifted(&segment, 6).unwrap()[..] else { panic!("one packet") };
         assert_eq!(sent[8..], bytes[8..]);
+    }
+
+    #[test]
+    fn a_segment_leaves_with_the_numbers_of_the_other_side() {
+        let mut sent = Corrections::default();
+        sent.push(900, 20, 25).unwrap();
+        let mut acknowledged = Corrections::default();
+        acknowledged.push(1500, 30, 20).unwrap();
+        let bytes = packet(ENDS, [1000, 2000], wire::ACK | wire::URG, b"NOOP\r\n");
+        let segment = Segment::parse(&bytes).unwrap();
+        let leaving = Leaving { urgent: Some(3), ..segment.shifted(&sent, &acknowledged) };
+        let [out] = &segment.packets(&leaving).unwrap()[..] else { panic!("one packet") };
+        let out = Segment::parse(out).unwrap();
+        assert_eq!((out.sequence(), out.acknowledgement()), (1005, 2010));
+        assert_eq!((out.payload(), out.urgent()), (&b"NOOP\r\n"[..], Some(3)));
+        // SACK: two NOPs, then one block.
+        let mut options = [&[1, 1, 5, 10][..], &2000u32.to_be_bytes()].concat();
+        options.extend(2100u32.to_be_bytes());
+        let mut header = [&[0; TCP_HEADER][..], &options].concat();
+        map_sack(&mut header, &acknowledged);
+        assert_eq!(header[TCP_HEADER + 4..TCP_HEADER + 8], 2010u32.to_be_bytes());
+        assert_eq!(header[TCP_HEADER + 8..], 2110u32.to_be_bytes());
     }
 
     #[test]
     fn each_end_is_reset_with_the_number_that_it_expects() {
         let bytes = packet(ENDS, [1000, 5020], wire::ACK, b"SITE x\r\n");
         let segment = Segment::parse(&bytes).unwrap();
-        let there = segment.reset_receiver(1003);
+        let there = segment.reset_receiver(1003, segment.acknowledgement());
         let back = segment.reset_sender();
         let (there, back) = (Segment::parse(&there).unwrap(), Segment::parse(&back).unwrap());
         assert_eq!((there.sequence(), there.acknowledgement()), (1003, 5020));
@@ -310,7 +408,7 @@ pub(super) mod tests {
             let bytes = packet(ENDS, [u32::MAX - 5, 9], flags, &payload);
             let segment = Segment::parse(&bytes).unwrap();
             let taken = taken.min(length);
-            let packets = segment.packets(taken).unwrap();
+            let packets = unshifted(&segment, taken).unwrap();
             let mut got = vec![];
             for (index, packet) in packets.iter().enumerate() {
                 prop_assert!(packet.len() <= LEAST_MTU);

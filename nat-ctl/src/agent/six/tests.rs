@@ -24,6 +24,8 @@ struct List {
     key: Flow6Key,
     flow: Option<Flow6>,
     kept: HashMap<Flow6Key, Control6>,
+    journal: HashMap<SessionId, Vec<u8>>,
+    prefixes: Prefixes,
     steps: Vec<Step>,
 }
 
@@ -43,6 +45,24 @@ impl Kernel for List {
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError> {
         self.kept.insert(*key, *control);
         self.steps.push(Step::Keep(*control));
+        Ok(())
+    }
+
+    fn prefixes(&mut self) -> Result<Prefixes, PlaneError> {
+        Ok(self.prefixes.clone())
+    }
+
+    fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError> {
+        self.journal.insert(session, state.to_vec());
+        Ok(())
+    }
+
+    fn recall(&mut self, session: SessionId) -> Result<Option<Vec<u8>>, PlaneError> {
+        Ok(self.journal.get(&session).cloned())
+    }
+
+    fn forget(&mut self, session: SessionId) -> Result<(), PlaneError> {
+        self.journal.remove(&session);
         Ok(())
     }
 
@@ -87,7 +107,14 @@ impl Line {
     fn with(zone: Zone, policy: alg::Policy) -> Self {
         let key = Flow6Key::new(zone, TCP, HERE.0, Port::new(HERE.1), THERE.0, Port::new(THERE.1));
         let flow = Flow6::new(zone, RuleId::new(3), 90, 60, 0).control();
-        let kernel = List { key, flow: Some(flow), kept: HashMap::new(), steps: vec![] };
+        let kernel = List {
+            key,
+            flow: Some(flow),
+            kept: HashMap::new(),
+            journal: HashMap::new(),
+            prefixes: Prefixes::default(),
+            steps: vec![],
+        };
         Self { bridge: Bridge::new(policy, 30), kernel, zone, sent: [1000, 5000] }
     }
 
@@ -288,4 +315,96 @@ fn a_connection_that_is_opened_anew_in_the_same_second_is_read_from_its_beginnin
     let [Step::Keep(kept), sent] = &steps[..] else { panic!("{steps:?}") };
     assert!(kept.session() > before);
     assert_eq!(payload(sent), b"220 hello again\r\n");
+}
+
+/// The client is inside, and known outside by another prefix.
+fn behind_a_prefix() -> (Line, Ipv6Addr) {
+    let text = "wan = 'wan0'\ninside = '101:101:101::/48'\npublic = '2001:db8:1000::/48'\n";
+    let pair: crate::rules::Prefix = toml::from_str(text).unwrap();
+    let mut line = Line::new(Zone::Inside);
+    line.kernel.prefixes = pair.entries(3).into_iter().collect();
+    let public = pair.public_of(HERE.0.into()).unwrap();
+    line.greet();
+    (line, public)
+}
+
+fn segment(step: &Step) -> (u32, u32) {
+    let Step::Send(packet) = step else { panic!("not sent: {step:?}") };
+    let segment = Segment::parse(packet).unwrap();
+    (segment.sequence(), segment.acknowledgement())
+}
+
+#[test]
+fn behind_a_prefix_a_line_leaves_with_the_public_address_and_numbers_are_shifted() {
+    let (mut line, public) = behind_a_prefix();
+    let [client, server] = line.sent;
+    let steps = line.client(&eprt(5000));
+    let [Step::Expect(key, _), Step::Keep(kept), sent] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*key, line.announced(), "it is let in to the inside address");
+    assert!(kept.is_shifted());
+    let text = format!("EPRT |2|{public}|5000|\r\n");
+    assert_eq!(payload(sent), text.as_bytes());
+    assert_eq!(segment(sent), (client, server));
+    // Repeated it leaves as it did.
+    line.sent[0] = client;
+    assert_eq!(line.client(&eprt(5000)).last(), Some(sent));
+    // The server acknowledges what it got, the client hears what it has sent.
+    let grown = (text.len() as u32).wrapping_sub(eprt(5000).len() as u32);
+    assert_ne!(grown, 0);
+    let after = line.sent[0];
+    line.sent[0] = after.wrapping_add(grown);
+    let steps = line.server("200 fine\r\n");
+    assert_eq!(segment(steps.last().unwrap()), (server, after));
+    let steps = line.say(alg::Side::Server, 0, b"");
+    assert_eq!(segment(&steps[0]), (line.sent[1], after), "an empty one, too");
+    line.sent[0] = after;
+    let steps = line.client("NOOP\r\n");
+    assert_eq!(segment(steps.last().unwrap()), (after.wrapping_add(grown), line.sent[1]));
+    // Encrypted or not, its numbers stay shifted.
+    line.sent[0] = line.sent[0].wrapping_add(grown);
+    line.server("200 nothing\r\n");
+    line.sent[0] = line.sent[0].wrapping_sub(grown);
+    line.client("AUTH TLS\r\n");
+    line.sent[0] = line.sent[0].wrapping_add(grown);
+    let steps = line.server("234 go\r\n");
+    let [Step::Unexpect(_), Step::Keep(kept), _] = &steps[..] else { panic!("{steps:?}") };
+    assert!(kept.is_shifted() && !kept.is_unread());
+}
+
+#[test]
+fn behind_a_prefix_no_byte_of_an_inside_address_leaves_of_a_line_that_is_cut() {
+    let (mut line, public) = behind_a_prefix();
+    let (first, mut got) = (line.sent[0], vec![]);
+    for byte in eprt(5000).bytes() {
+        let steps = line.client(&char::from(byte).to_string());
+        assert!(!matches!(steps[0], Step::Expect(..)), "{steps:?}");
+        // What is swallowed sends the byte before it again.
+        if let Some(step @ Step::Send(_)) = steps.last() {
+            got.truncate(segment(step).0.wrapping_sub(first) as usize);
+            got.extend_from_slice(payload(step));
+        }
+    }
+    assert_eq!(got, format!("EPRT |2|{public}|0|\r\n").as_bytes());
+}
+
+#[test]
+fn behind_a_prefix_a_successor_goes_on_with_the_shift_or_ends_the_session() {
+    let (mut line, _) = behind_a_prefix();
+    line.client(&eprt(5000));
+    let mut next = Bridge::new(alg::Policy::default(), 30);
+    next.adopt(&mut line.kernel);
+    line.bridge = next;
+    let first = line.client("NOOP\r\n");
+    let (sequence, _) = segment(first.last().unwrap());
+    assert_ne!(sequence, line.sent[0] - 6);
+
+    line.kernel.journal.clear();
+    line.bridge = Bridge::new(alg::Policy::default(), 30);
+    line.bridge.adopt(&mut line.kernel);
+    assert_eq!(line.bridge.open().count(), 0);
+    let steps = line.client("NOOP\r\n");
+    let [Step::Send(reset), Step::Count(reason)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*reason, Reason::AlgReset);
+    assert!(reset[53] & wire::RST != 0);
+    assert_eq!(reset[24..40], HERE.0, "who has spoken hears of it");
 }

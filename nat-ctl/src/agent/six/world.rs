@@ -1,7 +1,9 @@
 //! The data plane and the wire, as the bridge of IPv6 writes to them.
 
 use nat_common::{
+    journal::Journal,
     reason::Reason,
+    session::SessionId,
     six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
 };
 
@@ -12,7 +14,7 @@ use crate::{
         send::SendError,
         world::{World, refused},
     },
-    plane::{PlaneError, maps},
+    plane::{PlaneError, Prefixes, maps},
 };
 
 impl Kernel for World {
@@ -33,6 +35,31 @@ impl Kernel for World {
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError> {
         let kept = self.plane.maps_mut().controls6.insert(key, control, 0);
         kept.map_err(refused("keep what is known of an FTP session over IPv6"))
+    }
+
+    fn prefixes(&mut self) -> Result<Prefixes, PlaneError> {
+        Prefixes::read(self.plane.maps())
+    }
+
+    fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError> {
+        let what = "keep the state of an FTP session over IPv6";
+        let record = Journal::new(state).ok_or_else(|| PlaneError::Refused {
+            what: what.to_owned(),
+            why: format!("it has {} bytes, which is more than its record holds", state.len()),
+        })?;
+        let kept = self.plane.maps_mut().journal.insert(session.number(), record, 0);
+        kept.map_err(refused(what))
+    }
+
+    fn recall(&mut self, session: SessionId) -> Result<Option<Vec<u8>>, PlaneError> {
+        let found = maps::optional(self.plane.maps_mut().journal.get(&session.number(), 0));
+        let found = found.map_err(refused("read the state of an FTP session over IPv6"))?;
+        Ok(found.and_then(|record| record.bytes().map(<[u8]>::to_vec)))
+    }
+
+    fn forget(&mut self, session: SessionId) -> Result<(), PlaneError> {
+        let gone = maps::remove(&mut self.plane.maps_mut().journal, &session.number());
+        gone.map(drop).map_err(refused("forget the state of an FTP session over IPv6"))
     }
 
     fn expect(&mut self, key: &Expectation6Key, value: &Expectation6) -> Result<(), PlaneError> {

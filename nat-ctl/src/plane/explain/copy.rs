@@ -10,7 +10,7 @@ use nat_common::{
     layout,
     port::{Endpoint, Port},
     session::Side,
-    six::{Allowed6Key, Flow6Key},
+    six::{Allowed6Key, Flow6Key, PrefixKey},
     watch,
 };
 use nat_ebpf::host::{Limits, State};
@@ -69,6 +69,11 @@ fn fill6(state: &mut State, maps: &Maps) -> Result<(), MapError> {
         let (key, _) = entry?;
         let bits = key.prefix_len().saturating_sub(Allowed6Key::FILTER_BITS);
         state.allowed6.push((key.data().filter(), key.data().remote(), bits));
+    }
+    for entry in maps.prefixes.iter() {
+        let (key, prefix) = entry?;
+        let bits = key.prefix_len().saturating_sub(PrefixKey::SCOPE_BITS);
+        state.prefixes.push((key.data(), bits, prefix));
     }
     Ok(())
 }

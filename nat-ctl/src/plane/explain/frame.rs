@@ -16,6 +16,8 @@ const TTL: u8 = 64;
 /// Don't fragment.
 const DONT: [u8; 2] = [0x40, 0];
 const ECHO_REQUEST: u8 = 8;
+/// Where the addresses of IPv6 begin.
+const ADDRESSES6: usize = ETHERNET + 8;
 /// RFC 4443 section 4.1.
 const ECHO_REQUEST6: u8 = 128;
 /// Link addresses are of no interest: those of stations, not of groups.
@@ -54,6 +56,15 @@ pub fn of6(asked: &Asked<Ipv6Addr>) -> Vec<u8> {
     let length = (segment.len() as u16).to_be_bytes();
     let ip = [&[0x60, 0, 0, 0][..], &length, &[number, TTL], &src, &dst].concat();
     [&LINKS[..], &[0x86, 0xdd], &ip, &segment].concat()
+}
+
+/// Source and destination that stand in a frame of [`of6`] now.
+pub fn ends6(frame: &[u8]) -> [Ipv6Addr; 2] {
+    let address = |at: usize| {
+        let bytes = frame.get(at..).and_then(|rest| rest.first_chunk::<16>());
+        bytes.copied().map_or(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from)
+    };
+    [address(ADDRESSES6), address(ADDRESSES6 + 16)]
 }
 
 /// What stands behind the IP header; `pseudo` is what its checksum has beside it, by its length.

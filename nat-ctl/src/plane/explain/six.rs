@@ -10,11 +10,12 @@ use std::{
 use nat_common::{
     counter::Counter,
     flow::Zone,
+    interface::{Interface, Role},
     reason::Reason,
     six::{self, Flow6, Opening},
 };
 use nat_ebpf::{
-    host::{HostPacket, Memory, State, Verdict, World, tc_ingress},
+    host::{HostPacket, Memory, State, Verdict, World, outside_egress, tc_ingress},
     six::Course,
 };
 
@@ -29,6 +30,7 @@ use crate::plane::{
     error::Result,
     inspect::Inspector,
     route::{self, Way},
+    six::Prefixes,
 };
 use crate::rules::Protocol;
 
@@ -41,36 +43,63 @@ impl Inspector {
         index: u32,
     ) -> Result<ExplainView> {
         let mut zone = Zone::Inside;
+        let routed = |dst: Ipv6Addr| route::of_packet(dst.into(), asked.src.into(), index);
+        // The same packet with the destination that the gateway knows it by.
+        let inside = Prefixes::read(self.maps())?.inside_of(asked.dst);
+        let met = match routed(asked.dst) {
+            Way::Local => *asked,
+            Way::Forward { .. } | Way::None => Asked { dst: inside, ..*asked },
+        };
         let before = copy::state6(self.maps(), |state| {
             zone = zone_of(state, index, name)?;
-            Ok(asked.key(zone))
+            Ok(met.key(zone))
         })?;
-        let way = route::of_packet(asked.dst.into(), asked.src.into(), index);
-        let course = match way {
-            Way::Local => Course::Own,
-            Way::Forward { index, .. } => Course::To(index),
-            Way::None => Course::Nowhere,
+        let way = routed(met.dst);
+        let course = |dst: Ipv6Addr| {
+            let course = match routed(dst) {
+                Way::Local => Course::Own,
+                Way::Forward { index, .. } => Course::To(index),
+                Way::None => Course::Nowhere,
+            };
+            (dst.octets(), 128, course)
         };
-        let world = World { routes6: vec![(asked.dst.octets(), 128, course)], ..World::default() };
+        let routes6 = vec![course(asked.dst), course(inside)];
+        let world = World { routes6, ..World::default() };
         let memory = Memory::from(before.clone());
         let mut packet = HostPacket::<true>::new(frame::of6(asked), index, &world);
-        let verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
+        let mut verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
+        let is_forwarded = memory.state().counted(Counter::Six) != before.counted(Counter::Six);
+        if let (Zone::Inside, true, Way::Forward { index: out, .. }) = (zone, is_forwarded, way)
+            && before.interfaces.get(&out).and_then(Interface::role) == Some(Role::Wan)
+        {
+            packet.ifindex = out;
+            verdict = outside_egress(&mut packet, &mut memory.tables(), index, 0);
+        }
         let after = memory.state();
-        let is_forwarded = after.counted(Counter::Six) != before.counted(Counter::Six);
         let (view, reason) = match verdict {
             Verdict::Drop(reason) => (VerdictView::Dropped, Some(reason)),
             _ if is_forwarded => (VerdictView::Forwarded, None),
             _ if way == Way::Local => (VerdictView::Gateway, None),
             _ => (VerdictView::Kernel, None),
         };
+        let [src, dst] = frame::ends6(&packet.frame);
         let leaves = match (view, way) {
             (VerdictView::Forwarded, Way::Forward { index, .. }) => {
-                Some(PacketView { interface: route::name(index), ..asked.view() })
+                let view = Asked { src, dst, ..*asked }.view();
+                Some(PacketView { interface: route::name(index), ..view })
             }
             _ => None,
         };
-        let story =
-            Story { before: &before, after: &after, asked, zone, way, names: self.rule_names() };
+        let story = Story {
+            before: &before,
+            after: &after,
+            asked,
+            met: &met,
+            leaves: leaves.as_ref(),
+            zone,
+            way,
+            names: self.rule_names(),
+        };
         let told = story.tell(view, reason);
         Ok(ExplainView {
             packet: PacketView { interface: Some(name.to_owned()), ..asked.view() },
@@ -92,6 +121,10 @@ struct Story<'a> {
     /// The maps as the packet would leave them.
     after: &'a State,
     asked: &'a Asked<Ipv6Addr>,
+    /// The same to the destination that it has inside.
+    met: &'a Asked<Ipv6Addr>,
+    /// As it leaves.
+    leaves: Option<&'a PacketView>,
     zone: Zone,
     /// Where the kernel would send it.
     way: Way,
@@ -110,7 +143,8 @@ impl Story<'_> {
             told.because.push("its addresses are those of one link, or of a group".to_owned());
             return told;
         }
-        let key = asked.key(self.zone);
+        self.translated(&mut told);
+        let key = self.met.key(self.zone);
         let known = self.before.flows6.get(&key);
         told.because.push(match known {
             Some(_) => "a flow has this tuple".to_owned(),
@@ -128,6 +162,16 @@ impl Story<'_> {
         told
     }
 
+    fn translated(&self, told: &mut Told) {
+        let Asked { src, dst, .. } = *self.asked;
+        if self.met.dst != dst {
+            told.because.push(format!("prefix: {dst} is {} inside", self.met.dst));
+        }
+        if let Some(leaves) = self.leaves.filter(|leaves| leaves.src != src) {
+            told.because.push(format!("prefix: {src} is known outside as {}", leaves.src));
+        }
+    }
+
     fn known(&self, flow: &Flow6, told: &mut Told) {
         told.rule = self.names.get(&flow.rule().number()).cloned();
         told.because.push(match (flow.related_session(), &told.rule, flow.begun()) {
@@ -137,10 +181,11 @@ impl Story<'_> {
             (None, None, Zone::Outside) => "it came in by a rule that is gone".to_owned(),
         });
         is_control(flow, told);
+        // As the list has it, which tells what arrives.
         let asked = self.asked;
         let (src, sport) = match flow.begun() == self.zone {
             true => (asked.src, asked.sport),
-            false => (asked.dst, asked.dport),
+            false => (self.met.dst, asked.dport),
         };
         told.change.push(format!(
             "'nat-ctl flows delete --src {src} --sport {sport}' ends the flow; rules that change do \
@@ -201,9 +246,9 @@ impl Story<'_> {
         if let (Reason::Unsolicited, Zone::Outside, Protocol::Tcp | Protocol::Udp) =
             (reason, self.zone, protocol)
         {
-            let end = SocketAddrV6::new(dst, dport, 0, 0);
+            let [public, to] = [dst, self.met.dst].map(|end| SocketAddrV6::new(end, dport, 0, 0));
             told.change.push(format!(
-                "'nat-ctl forward add --name NAME --protocol {protocol} --public {end} --to {end}' \
+                "'nat-ctl forward add --name NAME --protocol {protocol} --public {public} --to {to}' \
                  lets it in"
             ));
         }
@@ -214,7 +259,7 @@ impl Story<'_> {
         let asked = self.asked;
         let Zone::Outside = self.zone else { return None };
         let port = asked.key(self.zone).inside_port();
-        let keys = six::opening_keys(asked.number(), asked.dst.octets(), port);
+        let keys = six::opening_keys(asked.number(), self.met.dst.octets(), port);
         keys.iter().find_map(|key| self.before.forwards6.get(key).copied())
     }
 

@@ -1,9 +1,12 @@
 //! The flows of IPv6 as output has them, and their end.
 //!
-//! Invariant: the same fields in the same words as those of IPv4. Nothing is translated, so the answer
-//! is the original turned round.
+//! Invariant: the same fields in the same words as those of IPv4: what arrives at the gateway. Where no
+//! prefix is translated the answer is the original turned round.
 
-use std::{net::IpAddr, ops::ControlFlow};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    ops::ControlFlow,
+};
 
 use nat_common::{
     flow::{TCP, Zone},
@@ -30,13 +33,13 @@ impl Inspector {
         mut each: impl FnMut(&Flow6Key, &FlowLine<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut wanted = ControlFlow::Continue(());
+        let seen = Seen { now, names, prefixes: &six::Prefixes::read(&self.maps)? };
         self.maps.flows6.each(|key, flow| {
             if wanted.is_continue() {
-                wanted =
-                    self.with_line6(key, flow, now, names, |line| match filter.matches(line) {
-                        true => each(key, line),
-                        false => ControlFlow::Continue(()),
-                    });
+                wanted = self.with_line6(key, flow, &seen, |line| match filter.matches(line) {
+                    true => each(key, line),
+                    false => ControlFlow::Continue(()),
+                });
             }
         })
     }
@@ -58,6 +61,7 @@ impl Inspector {
     /// The expectations that nobody has used yet.
     pub(super) fn expectations6(&self) -> Result<Vec<ExpectationView>> {
         let now = clock::now();
+        let prefixes = six::Prefixes::read(&self.maps)?;
         let mut views = vec![];
         for entry in self.maps.expectations6.iter() {
             let (key, found) = entry.map_err(refused("expectations of IPv6"))?;
@@ -66,13 +70,13 @@ impl Inspector {
             if expires == 0 {
                 continue;
             }
-            let (dst, dport) = (IpAddr::from(key.dst()), key.dport().number());
+            let (to, dport) = (Ipv6Addr::from(key.dst()), key.dport().number());
             views.push(ExpectationView {
                 protocol,
                 src: IpAddr::from(key.src()),
-                dst,
+                dst: prefixes.public_of(to).into(),
                 dport,
-                to: dst,
+                to: to.into(),
                 to_port: dport,
                 expires_s: expires.into(),
                 session: found.session().number().into(),
@@ -85,18 +89,18 @@ impl Inspector {
         &self,
         key: &Flow6Key,
         flow: &Flow6,
-        now: Now,
-        names: &Names<'_>,
+        seen: &Seen<'_>,
         each: impl FnOnce(&FlowLine<'_>) -> T,
     ) -> T {
+        let Seen { now, names, prefixes } = *seen;
         let number = flow.rule().number();
         let unknown = format!("#{number}");
         let rule = (number != 0).then(|| names.name(number).unwrap_or(&unknown));
         each(&FlowLine {
             protocol: FlowProtocol::from_number(key.protocol()),
             state: state(key, flow),
-            original: end(key, flow, flow.begun()),
-            reply: end(key, flow, flow.begun().other()),
+            original: end(key, flow, flow.begun(), prefixes),
+            reply: end(key, flow, flow.begun().other(), prefixes),
             age_s: now.since(flow.created()).into(),
             idle_s: now.since(flow.last()).into(),
             expires_s: six::expires(key, flow, &self.timeouts, now).into(),
@@ -105,6 +109,13 @@ impl Inspector {
             related_to: flow.related_session().map(|session| session.number().into()),
         })
     }
+}
+
+/// What a flow is seen with.
+struct Seen<'a> {
+    now: Now,
+    names: &'a Names<'a>,
+    prefixes: &'a six::Prefixes,
 }
 
 fn state(key: &Flow6Key, flow: &Flow6) -> &'static str {
@@ -116,9 +127,14 @@ fn state(key: &Flow6Key, flow: &Flow6) -> &'static str {
     }
 }
 
-/// What `zone` sends.
-fn end(key: &Flow6Key, flow: &Flow6, zone: Zone) -> End {
-    let inside = (IpAddr::from(key.inside()), key.inside_port().number());
+/// What arrives from `zone`.
+fn end(key: &Flow6Key, flow: &Flow6, zone: Zone, prefixes: &six::Prefixes) -> End {
+    let inside = Ipv6Addr::from(key.inside());
+    let known = match zone {
+        Zone::Inside => inside,
+        Zone::Outside => prefixes.public_of(inside),
+    };
+    let inside = (IpAddr::from(known), key.inside_port().number());
     let outside = (IpAddr::from(key.outside()), key.outside_port().number());
     let ((src, sport), (dst, dport)) = match zone {
         Zone::Inside => (inside, outside),
@@ -143,11 +159,12 @@ mod tests {
         flow.outbound.packets = 2;
         flow.outbound.bytes = 200;
         assert_eq!(state(&key, &flow), "replied");
-        let original = end(&key, &flow, flow.begun());
+        let none = six::Prefixes::default();
+        let original = end(&key, &flow, flow.begun(), &none);
         assert_eq!((original.src, original.sport), (there.into(), 40_000));
         assert_eq!((original.dst, original.dport), (here.into(), 53));
         assert_eq!((original.packets, original.bytes), (1, 60));
-        let reply = end(&key, &flow, flow.begun().other());
+        let reply = end(&key, &flow, flow.begun().other(), &none);
         assert_eq!((reply.src, reply.dst), (original.dst, original.src));
         assert_eq!((reply.packets, reply.bytes), (2, 200));
     }

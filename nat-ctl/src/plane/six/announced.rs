@@ -1,7 +1,12 @@
 //! What FTP sessions over IPv6 have in maps, and nobody needs any more.
 
+use std::collections::BTreeSet;
+
 use aya::maps::MapError;
-use nat_common::six::{Expectation6, Expectation6Key, Flow6Key};
+use nat_common::{
+    layout::SESSIONS,
+    six::{Expectation6, Expectation6Key, Flow6Key},
+};
 
 use crate::plane::{
     clock::Now,
@@ -28,14 +33,27 @@ pub fn sweep(maps: &mut Maps, now: Now) -> Result<Swept> {
         .map_err(PlaneError::refused("sweep expectations of IPv6"))?;
     let kept: std::result::Result<Vec<_>, MapError> = maps.controls6.iter().collect();
     let refused = || PlaneError::refused("sweep FTP sessions over IPv6");
+    let states = states(maps).map_err(refused())?;
+    let mut sessions = BTreeSet::new();
     for (key, control) in kept.map_err(refused())? {
         if has_flow(maps, &key, control.created())? {
             swept.left += 1;
+            sessions.insert(control.session().number());
         } else {
             maps::remove(&mut maps.controls6, &key).map_err(refused())?;
         }
     }
+    for number in states.iter().filter(|number| !sessions.contains(number)) {
+        maps::remove(&mut maps.journal, number).map_err(refused())?;
+    }
     Ok(swept)
+}
+
+/// Sessions over IPv6 of which the whole state is kept. They were listed before the sessions that there
+/// are, which are kept first.
+fn states(maps: &Maps) -> std::result::Result<Vec<u32>, MapError> {
+    let all: Vec<u32> = maps.journal.keys().collect::<std::result::Result<_, _>>()?;
+    Ok(all.into_iter().filter(|number| *number > SESSIONS).collect())
 }
 
 fn expectations(maps: &mut Maps, now: Now, swept: &mut Swept) -> std::result::Result<(), MapError> {

@@ -3,10 +3,12 @@
 mod announced;
 mod flows;
 mod forwarding;
+mod prefixes;
 mod rules;
 
 pub use announced::sweep;
 pub use flows::Flows6;
 pub(super) use flows::expires;
 pub use forwarding::{Found, accept_routers, forwards, put_back, turn_on};
+pub use prefixes::Prefixes;
 pub use rules::Openings;

@@ -155,9 +155,8 @@ mod tests {
     #[test]
     fn what_would_need_translation_or_an_alg_is_refused() {
         for (rest, why) in [
-            ("public = '[2001:db8::5]:80'\nto = '[2001:db8::6]:80'", "not translated"),
             ("public = '[2001:db8::5]:80'\nto = '[2001:db8::5]:81'", "not translated"),
-            ("public = 'eth0:80'\nto = '[2001:db8::5]:80'", "not translated"),
+            ("public = 'eth0:80'\nto = '[2001:db8::5]:80'", "does not stand for"),
             ("public = '203.0.113.1:80'\nto = '[2001:db8::5]:80'", "of IPv4 and the other"),
             (
                 "public = '[2001:db8::5]:21'\nto = '[2001:db8::5]:21'\npassive_range = '5000-5009'",
