@@ -135,14 +135,11 @@ impl Agent {
     /// that masquerade and the gateway itself have claimed.
     fn refuse_shared(&self, rule: &Rule) -> Result<(), Failure> {
         let Rule::OneToOne(host) = rule else { return Ok(()) };
-        if !self.world.plane.hides_behind(host.public()) {
-            return Ok(());
-        }
+        let Some(why) = self.world.plane.shares(host.public()) else { return Ok(()) };
         Err(Failure::new(
             Exit::Conflict,
             format_args!(
-                "one-to-one '{}': {} is an address that masquerade hides hosts behind: use 'forward \
-                 add', or another public address",
+                "one-to-one '{}': {} is {why}: use 'forward add', or another public address",
                 host.name(),
                 host.public()
             ),

@@ -162,10 +162,14 @@ impl Plane {
         self.mode
     }
 
-    /// Whether inside hosts are hidden behind an address: that of a WAN, or one that the configuration
-    /// names.
-    pub fn hides_behind(&self, address: Ipv4Addr) -> bool {
-        self.named.contains(&address) || self.addresses.hides_behind(address).is_some()
+    /// Why an address is no single host's, in words: it is that of a WAN, or the configuration hides hosts
+    /// behind it.
+    pub fn shares(&self, address: Ipv4Addr) -> Option<String> {
+        if self.named.contains(&address) {
+            return Some("one of masquerade.addresses, which hosts share".to_owned());
+        }
+        let wan = self.addresses.hides_behind(address)?;
+        Some(format!("the address of {wan} itself, which masquerade shares"))
     }
 
     /// First global address of a managed interface.
