@@ -48,10 +48,11 @@ impl Agent {
     pub fn spawn(topology: &Topology, mode: Mode, sizes: Sizes<'_>) -> Result<Self> {
         ensure!(sizes.binary.is_file(), "there is no {}: build it first", sizes.binary.display());
         let config = topology.file("nat.toml");
-        // Flows have to outlive the whole measure, as those of the peers do.
+        // Flows have to outlive the whole measure, as those of the peers do; and while they are opened none
+        // has its answer, for which a table that is nearly full does not wait.
         let text = format!(
             "[timeouts]\nudp = \"1h\"\n[limits]\nflows = {}\nflows_per_host = 0\n",
-            sizes.flows.max(1024)
+            sizes.flows.max(1024).saturating_add(sizes.flows / 4)
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let instance = topology.name().to_owned();
