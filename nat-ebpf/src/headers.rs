@@ -13,9 +13,11 @@ use nat_common::{
 
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
-const ETHERTYPE: usize = 12;
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Where its protocol stands, and which those are (`ETH_P_IP` and `ETH_P_IPV6` of
+/// include/uapi/linux/if_ether.h).
+pub(crate) const ETHERTYPE: usize = 12;
+pub(crate) const IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// IPv4 header without options, its fragment field and its source.
 pub(crate) const IP_FIXED: usize = 20;
 /// TCP header without options (RFC 9293 section 3.1).

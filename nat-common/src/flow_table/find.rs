@@ -9,7 +9,7 @@ use crate::{
 
 /// What a home of a key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Near<P> {
+pub enum AtHome<P> {
     /// Here it is.
     Found(Found<P>),
     /// It may lie at another home.
@@ -22,27 +22,27 @@ pub enum Near<P> {
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
     match find_near(memory, key) {
-        Near::Found(found) => Some(found),
-        Near::Spilled => find_far(memory, key),
-        Near::None => None,
+        AtHome::Found(found) => Some(found),
+        AtHome::Spilled => find_far(memory, key),
+        AtHome::None => None,
     }
 }
 
 /// The same at its first home: what nearly every packet needs while flows are few.
 #[inline(always)]
-pub fn find_near<M: Memory>(memory: &M, key: &Hashed) -> Near<M::Place> {
+pub fn find_near<M: Memory>(memory: &M, key: &Hashed) -> AtHome<M::Place> {
     find_at(memory, key, key.home(memory, 0))
 }
 
 /// The same at one of its homes.
 #[inline(always)]
-pub fn find_at<M: Memory>(memory: &M, key: &Hashed, home: u32) -> Near<M::Place> {
-    let Some(place) = memory.place(home) else { return Near::None };
+pub fn find_at<M: Memory>(memory: &M, key: &Hashed, home: u32) -> AtHome<M::Place> {
+    let Some(place) = memory.place(home) else { return AtHome::None };
     let reach = memory.load(place, REACH);
     match probe(memory, key, home, reach) {
-        Some(found) => Near::Found(found),
-        None if reach & SPILLED != 0 => Near::Spilled,
-        None => Near::None,
+        Some(found) => AtHome::Found(found),
+        None if reach & SPILLED != 0 => AtHome::Spilled,
+        None => AtHome::None,
     }
 }
 
@@ -51,9 +51,9 @@ pub fn find_at<M: Memory>(memory: &M, key: &Hashed, home: u32) -> Near<M::Place>
 fn find_far<M: Memory>(memory: &M, key: &Hashed) -> Option<Found<M::Place>> {
     for choice in 1..CHOICES {
         match find_at(memory, key, key.home(memory, choice)) {
-            Near::Found(found) => return Some(found),
-            Near::Spilled => {}
-            Near::None => return None,
+            AtHome::Found(found) => return Some(found),
+            AtHome::Spilled => {}
+            AtHome::None => return None,
         }
     }
     None

@@ -48,7 +48,7 @@ mod touch;
 use crate::record::State;
 
 pub use end::{clear_reach, end, end_pair, finish, put_back, remove};
-pub use find::{Near, find, find_at, find_near, load_flow};
+pub use find::{AtHome, find, find_at, find_near, load_flow};
 pub use growing::{FoundIn, Lies, allowance, find_before, go_on, is_new, remove_both};
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};

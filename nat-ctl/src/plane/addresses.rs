@@ -195,7 +195,8 @@ impl Plane {
         }
         let State { numbers, interfaces, .. } = &self.state;
         self.addresses.write(&mut self.maps, numbers, interfaces)?;
-        six::Prefixes::of(&self.prefixes, interfaces).write(&mut self.maps)
+        self.translated = six::Prefixes::of(&self.prefixes, interfaces);
+        self.translated.write(&mut self.maps)
     }
 
     /// Refuses to start where inside hosts would have nothing to be hidden behind.
@@ -229,19 +230,6 @@ fn unnumbered(address: Ipv4Addr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::InterfaceMode;
-
-    fn interface(name: &str, index: u32, role: Role) -> Attached {
-        let reason = String::new();
-        Attached {
-            name: name.to_owned(),
-            index,
-            role,
-            mode: InterfaceMode::Tc,
-            reason,
-            bare: false,
-        }
-    }
 
     fn listed(index: u32, last: u8) -> Address {
         Address { index, address: Ipv4Addr::new(203, 0, 113, last), prefix: 24, global: true }
@@ -249,7 +237,8 @@ mod tests {
 
     #[test]
     fn the_first_address_of_a_wan_is_hidden_behind_and_all_of_them_have_numbers() {
-        let interfaces = [interface("wan0", 3, Role::Wan), interface("lan0", 4, Role::Lan)];
+        let interfaces =
+            [Attached::planned("wan0", 3, Role::Wan), Attached::planned("lan0", 4, Role::Lan)];
         let addresses = Addresses::of(
             &interfaces,
             &[listed(3, 9), listed(3, 1), listed(4, 5), listed(7, 6)],
@@ -270,8 +259,9 @@ mod tests {
 
     #[test]
     fn an_address_beyond_the_numbers_is_not_hidden_behind() {
-        let interfaces: Vec<_> =
-            (1..=9).map(|index| interface(&format!("wan{index}"), index, Role::Wan)).collect();
+        let interfaces: Vec<_> = (1..=9)
+            .map(|index| Attached::planned(&format!("wan{index}"), index, Role::Wan))
+            .collect();
         let all: Vec<_> = (1..=9u8).map(|last| listed(last.into(), last)).collect();
         let addresses = Addresses::of(&interfaces, &all, &[]);
         let mut numbers = Numbers::default();
@@ -285,9 +275,9 @@ mod tests {
     #[test]
     fn hosts_are_shared_out_among_the_named_addresses_that_a_wan_has() {
         let interfaces = [
-            interface("wan0", 3, Role::Wan),
-            interface("wan1", 5, Role::Wan),
-            interface("lan0", 4, Role::Lan),
+            Attached::planned("wan0", 3, Role::Wan),
+            Attached::planned("wan1", 5, Role::Wan),
+            Attached::planned("lan0", 4, Role::Lan),
         ];
         let named = [7, 8].map(|last| listed(0, last).address);
         let there = [listed(3, 1), listed(3, 7), listed(3, 8), listed(5, 2), listed(4, 5)];

@@ -256,21 +256,13 @@ fn remove(alias: &Alias) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::InterfaceMode;
 
     const WAN: u32 = 3;
     const LAN: u32 = 4;
 
     fn interfaces() -> Vec<Attached> {
-        let attached = |name: &str, index, role| Attached {
-            name: name.to_owned(),
-            index,
-            role,
-            mode: InterfaceMode::Tc,
-            reason: String::new(),
-            bare: false,
-        };
-        vec![attached("wan0", WAN, Role::Wan), attached("lan0", LAN, Role::Lan)]
+        let planned = Attached::planned;
+        vec![planned("wan0", WAN, Role::Wan), planned("lan0", LAN, Role::Lan)]
     }
 
     fn listed(index: u32, text: &str) -> Address {

@@ -63,7 +63,7 @@ impl Gone {
 mod tests {
     use super::*;
     use crate::{
-        output::{InterfaceMode, Role},
+        output::Role,
         plane::{Attached, links::Address},
     };
 
@@ -73,14 +73,7 @@ mod tests {
 
     /// What there is with these addresses on the one WAN.
     fn there(wan: &[u8]) -> Addresses {
-        let interface = Attached {
-            name: "wan0".to_owned(),
-            index: 1,
-            role: Role::Wan,
-            mode: InterfaceMode::Tc,
-            reason: String::new(),
-            bare: false,
-        };
+        let interface = Attached::planned("wan0", 1, Role::Wan);
         let listed =
             |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };
         Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>(), &[])

@@ -36,6 +36,13 @@ pub struct Link {
     pub layer: Layer,
 }
 
+impl Link {
+    /// Whether its packets have no header before that of IP.
+    pub fn is_bare(&self) -> bool {
+        self.layer == Layer::Bare
+    }
+}
+
 /// What stands before the IP header of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {

@@ -126,6 +126,8 @@ pub struct Plane {
     exempt: Vec<Cidr>,
     /// Prefixes of IPv6 that are translated.
     prefixes: Vec<Prefix>,
+    /// The same as they are in force.
+    translated: Prefixes,
     /// Public ports of forwards that something else still uses.
     waiting: Vec<Endpoint>,
     _lock: Lock,
@@ -140,6 +142,11 @@ impl Plane {
     /// All maps, to write to.
     pub fn maps_mut(&mut self) -> &mut Maps {
         &mut self.maps
+    }
+
+    /// Prefixes of IPv6 that are translated now.
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.translated
     }
 
     /// What the data plane is told.

@@ -42,7 +42,7 @@ use super::{
 use crate::{
     config::Config,
     options::{Instance, Mode, RunOptions},
-    output::{InterfaceMode, Role},
+    output::Role,
     rules::RuleSet,
 };
 
@@ -140,7 +140,7 @@ impl Preparing<'_> {
         let mut needed = Needed::default();
         for (link, _) in links {
             needed.native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
-            needed.bare |= link.layer == Layer::Bare;
+            needed.bare |= link.is_bare();
         }
         object.prepare(needed)?;
         flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
@@ -178,6 +178,7 @@ impl Preparing<'_> {
             rules: RuleSet::default(),
             exempt: config.masquerade.exempt.clone(),
             prefixes: config.prefix.clone(),
+            translated: six::Prefixes::default(),
             waiting: vec![],
             _lock: lock,
         };
@@ -210,13 +211,14 @@ impl Plane {
         self.read_addresses().await?;
         let seconds = clock::now().seconds();
         self.gone = Gone::meanwhile(known.addresses(), &self.addresses, seconds);
+        self.check_numbers()?;
         self.write_rules(rules)?;
         if !self.named.is_empty() {
             // No host leaves with another one before they are there.
             self.follow_aliases()?;
             self.read_addresses().await?;
+            self.check_numbers()?;
         }
-        self.check_numbers()?;
         let outside: Vec<_> = self.addresses.outside().collect();
         let pool = self.settings.pool;
         ports::claim_own(&mut self.maps, &pool, &Sockets::read()?, &outside)
@@ -246,7 +248,7 @@ impl Plane {
     pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
         let choice = choice(self.mode, link)?;
         let (object, instance) = (&mut self.object, &self.instance);
-        let bare = link.layer == Layer::Bare;
+        let bare = link.is_bare();
         let to = Place { name: &link.name, index: link.index, role, bare };
         let attached = attach::attach(object, instance, to, choice)?;
         match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
@@ -259,7 +261,7 @@ impl Plane {
 
 /// The hook that an interface gets.
 fn choice(mode: Mode, link: &Link) -> Result<Choice> {
-    let (kind, bare) = (link.kind.clone(), link.layer == Layer::Bare);
+    let (kind, bare) = (link.kind.clone(), link.is_bare());
     let device = Device { kind, bare, features: features::of(link.index)? };
     Ok(hook::choose(mode, &device))
 }
@@ -273,8 +275,8 @@ async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link
             return Err(PlaneError::Refused {
                 what: format!("attach to interface '{name}'"),
                 why:
-                    "its packets have neither an Ethernet header nor none, which is not supported: \
-                      name another one"
+                    "its packets have a header that is not Ethernet's, which is not supported: name \
+                      another one"
                         .to_owned(),
             });
         }
@@ -373,14 +375,8 @@ fn plan(
         state.numbers = before.numbers;
     }
     for (link, role) in links {
-        let planned = Attached {
-            name: link.name.clone(),
-            index: link.index,
-            role: *role,
-            mode: InterfaceMode::Tc,
-            reason: "not attached yet".to_owned(),
-            bare: link.layer == Layer::Bare,
-        };
+        let planned = Attached::planned(&link.name, link.index, *role);
+        let planned = Attached { bare: link.is_bare(), ..planned };
         state.interfaces.retain(|known| known.name != link.name);
         state.interfaces.push(planned);
     }

@@ -45,6 +45,14 @@ pub struct Attached {
     pub bare: bool,
 }
 
+impl Attached {
+    /// One that nothing is attached to yet.
+    pub fn planned(name: &str, index: u32, role: Role) -> Self {
+        let (mode, reason) = (InterfaceMode::Tc, "not attached yet".to_owned());
+        Self { name: name.to_owned(), index, role, mode, reason, bare: false }
+    }
+}
+
 /// The file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {

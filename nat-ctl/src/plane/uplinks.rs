@@ -88,29 +88,17 @@ impl Plane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{output::InterfaceMode, plane::links::Address};
+    use crate::plane::links::Address;
 
     const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
     const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-
-    fn interface(name: &str, index: u32, role: Role) -> Attached {
-        let reason = String::new();
-        Attached {
-            name: name.to_owned(),
-            index,
-            role,
-            mode: InterfaceMode::Tc,
-            reason,
-            bare: false,
-        }
-    }
 
     fn listed(index: u32, address: Ipv4Addr) -> Address {
         Address { index, address, prefix: 24, global: true }
     }
 
     fn of(wans: &[Attached], rules: &[serde_json::Value]) -> Vec<([u8; 4], u32)> {
-        let lan = interface("lan0", 9, Role::Lan);
+        let lan = Attached::planned("lan0", 9, Role::Lan);
         let interfaces: Vec<_> = wans.iter().cloned().chain([lan]).collect();
         let all = [listed(3, FIRST), listed(4, SECOND), listed(9, Ipv4Addr::new(10, 0, 0, 1))];
         let addresses = Addresses::of(&interfaces, &all, &[]);
@@ -124,14 +112,16 @@ mod tests {
 
     #[test]
     fn addresses_of_several_wans_have_their_own_and_that_of_one_has_none() {
-        let [first, second] = [interface("wan0", 3, Role::Wan), interface("wan1", 4, Role::Wan)];
+        let [first, second] =
+            [Attached::planned("wan0", 3, Role::Wan), Attached::planned("wan1", 4, Role::Wan)];
         assert_eq!(of(std::slice::from_ref(&first), &[]), []);
         assert_eq!(of(&[first, second], &[]), [(SECOND.octets(), 4), (FIRST.octets(), 3)]);
     }
 
     #[test]
     fn a_rule_names_the_uplink_of_its_address() {
-        let [first, second] = [interface("wan0", 3, Role::Wan), interface("wan1", 4, Role::Wan)];
+        let [first, second] =
+            [Attached::planned("wan0", 3, Role::Wan), Attached::planned("wan1", 4, Role::Wan)];
         let rule = |public: &str, uplink: &str| {
             serde_json::json!({
                 "kind": "forward", "name": "web", "protocol": "tcp", "public": public,

@@ -5,20 +5,20 @@
 //! interface does (`__bpf_redirect_no_mac` of net/core/filter.c).
 
 use super::{Maps, stages, tc};
-use crate::tables::Tables;
+use crate::{
+    headers::{self, ETHERNET, ETHERTYPE},
+    tables::Tables,
+};
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::TC_ACT_UNSPEC,
     helpers::generated::{bpf_redirect, bpf_skb_change_head, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use nat_common::{flow::Zone, layout, reason::Reason};
 
-/// Length of the header, and where the protocol stands in it.
-const HEADER: u32 = crate::headers::ETHERNET as u32;
-const PROTOCOL: u32 = 12;
-/// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h, as a packet has them.
-const IPV4: u32 = 0x0800_u16.to_be() as u32;
-const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// Protocols as the kernel says them of a packet.
+const IPV4: u32 = u16::from_ne_bytes(headers::IPV4) as u32;
+const IPV6: u32 = u16::from_ne_bytes(headers::IPV6) as u32;
 
 /// By what a packet leaves a WAN.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Way {
 pub fn ingress(context: TcContext, zone: Zone) -> i32 {
     match give_header(&context) {
         Ok(()) => stages::go(&context, stages::first(zone)),
-        Err(reason) => dropped(reason),
+        Err(reason) => tc::dropped(reason),
     }
 }
 
@@ -88,13 +88,8 @@ pub fn outside_egress(context: TcContext) -> i32 {
     }
     match give_header(&context) {
         Ok(()) => tc::guarded(context, Way::Bare),
-        Err(reason) => dropped(reason),
+        Err(reason) => tc::dropped(reason),
     }
-}
-
-fn dropped(reason: Reason) -> i32 {
-    Maps.count_drop(reason);
-    TC_ACT_SHOT
 }
 
 /// Puts a header before the packet.
@@ -105,8 +100,8 @@ fn give_header(context: &TcContext) -> Result<(), Reason> {
     unsafe {
         let protocol = (*skb).protocol as u16;
         let from = (&raw const protocol).cast();
-        if bpf_skb_change_head(skb, HEADER, 0) == 0
-            && bpf_skb_store_bytes(skb, PROTOCOL, from, size_of::<u16>() as u32, 0) == 0
+        if bpf_skb_change_head(skb, ETHERNET as u32, 0) == 0
+            && bpf_skb_store_bytes(skb, ETHERTYPE as u32, from, size_of::<u16>() as u32, 0) == 0
         {
             Ok(())
         } else {

@@ -7,7 +7,7 @@ use super::{
 use crate::tables::{Refused, Slot};
 use nat_common::{
     flow::{Flow, FlowKey},
-    flow_table::{self, Hashed, Lies, Memory, Near},
+    flow_table::{self, AtHome, Hashed, Lies, Memory},
     hop::HopReference,
     record::{FlowRecord, State, Use},
     tcp_window::Receiving,
@@ -74,12 +74,12 @@ pub fn find_in_place(key: &FlowKey) -> Option<FlowSlot> {
 #[inline(always)]
 pub fn find_inline(key: &FlowKey) -> Option<FlowSlot> {
     let near = flow_table::find_near(&NOW, &Hashed::new(&NOW, key));
-    if let Near::Found(found) = near {
+    if let AtHome::Found(found) = near {
         return Some(FlowSlot(found.place, found.state));
     }
     let [first, second] = key.words();
     let far = match near {
-        Near::Spilled => global::nat_find_far(first, second),
+        AtHome::Spilled => global::nat_find_far(first, second),
         _ => global::NONE,
     };
     match far {

@@ -17,7 +17,7 @@ use nat_common::{
     checksum::Sum,
     contact::Contact,
     flow::FlowKey,
-    flow_table::{self, CHOICES, Hashed, LOCK_TRIES, Line, Memory as _, Near},
+    flow_table::{self, AtHome, CHOICES, Hashed, LOCK_TRIES, Line, Memory as _},
     fragment, harmless,
     port::Endpoint,
     reason::Reason,
@@ -84,9 +84,9 @@ pub extern "C" fn nat_find_far(first: u64, second: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn nat_find_at(first: u64, second: u64, home: u32) -> u64 {
     match flow_table::find_at(&NOW, &hashed(first, second), home) {
-        Near::Found(found) => answer(found),
-        Near::Spilled => ELSEWHERE,
-        Near::None => NONE,
+        AtHome::Found(found) => answer(found),
+        AtHome::Spilled => ELSEWHERE,
+        AtHome::None => NONE,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{barrier, global, maps, words};
 use crate::{
-    headers::{ETHERNET, Headers, TCP_FIXED, Transport},
+    headers::{ETHERNET, Headers, IPV6, TCP_FIXED, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     rewrite,
 };
@@ -35,8 +35,6 @@ use nat_common::{
 };
 
 const AF_INET: u32 = 2;
-/// `ETH_P_IPV6` of include/uapi/linux/if_ether.h.
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// The longest transport header that is read, without options: TCP's.
 const MAX_FIXED: usize = 20;
 /// Offset of the transport header of a packet without IP options.
@@ -101,7 +99,7 @@ impl TcPacket {
     pub fn is_six(&self) -> bool {
         // SAFETY: the program's context.
         unsafe {
-            (*self.skb()).protocol == ETHERTYPE_IPV6.to_be().into()
+            (*self.skb()).protocol == u16::from_ne_bytes(IPV6).into()
                 && (*self.skb()).pkt_type != PACKET_LOOPBACK
         }
     }

@@ -104,10 +104,7 @@ fn finish(mut packet: TcPacket, outcome: Result<Outcome, Reason>, zone: Zone) ->
             // answers for a connection that is not its own.
             TC_ACT_SHOT
         }
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
 }
 
@@ -117,10 +114,7 @@ pub fn prefix(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
     match six::arrive(&mut packet, &Maps, zone) {
         Ok(()) => stages::go(packet.context(), stages::six(zone)),
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
 }
 
@@ -135,10 +129,7 @@ pub fn six(context: TcContext, zone: Zone) -> i32 {
             Maps.count(Counter::Punted);
             return TC_ACT_SHOT;
         }
-        Err(reason) => {
-            Maps.count_drop(reason);
-            return TC_ACT_SHOT;
-        }
+        Err(reason) => return dropped(reason),
     };
     Maps.count(counter);
     TC_ACT_UNSPEC
@@ -176,10 +167,7 @@ fn admit(packet: &TcPacket, admission: Result<Admission, Reason>, zone: Zone) ->
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
 }
 
@@ -218,10 +206,7 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
             way.note(packet.context());
             stages::go(packet.context(), Stage::EgressError)
         }
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
 }
 
@@ -231,10 +216,7 @@ pub fn egress_prefix(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(context);
     match six::leave(&mut packet, &Maps) {
         Ok(()) => Way::noted(packet.context()).leave(packet.context()),
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
 }
 
@@ -244,9 +226,13 @@ pub fn egress_error(context: TcContext) -> i32 {
     let mut packet = TcPacket::new(context);
     match icmp_error::leave(&mut packet, &Maps) {
         Ok(()) => Way::noted(packet.context()).leave(packet.context()),
-        Err(reason) => {
-            Maps.count_drop(reason);
-            TC_ACT_SHOT
-        }
+        Err(reason) => dropped(reason),
     }
+}
+
+/// Drops a packet, and counts why.
+#[inline(always)]
+pub fn dropped(reason: Reason) -> i32 {
+    Maps.count_drop(reason);
+    TC_ACT_SHOT
 }

@@ -41,10 +41,7 @@ pub trait Kernel {
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError>;
 
     /// The prefixes that are translated.
-    ///
-    /// # Errors
-    /// See [`Kernel::flow`].
-    fn prefixes(&mut self) -> Result<Prefixes, PlaneError>;
+    fn prefixes(&self) -> &Prefixes;
 
     /// Keeps the whole state of a session.
     ///

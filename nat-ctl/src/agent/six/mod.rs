@@ -14,8 +14,10 @@
 //!               send <- keep <- expect <----------------------------------------+
 //! ```
 
+mod ends;
 mod kernel;
 mod segment;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -28,13 +30,12 @@ use std::{
 };
 
 use nat_common::{
-    flow::{TCP, Zone},
+    flow::Zone,
     layout::SESSIONS,
-    port::Port,
     reason::Reason,
     rule::RuleId,
     session::SessionId,
-    six::{Address6, Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
+    six::{Expectation6, Flow6, Flow6Key},
     tcp::wire,
 };
 
@@ -48,6 +49,7 @@ use crate::{
     alg::{self, Command, DropReason},
     plane::{PlaneError, Prefixes},
 };
+use ends::{control_flow, expectation_key};
 use segment::{Leaving, Segment};
 
 /// Flows that are looked at in one step of the sweep.
@@ -93,9 +95,9 @@ struct Passing<'a> {
 }
 
 /// What an engine asks for: ports are not translated, and addresses by their prefix.
-struct Stateless(Prefixes);
+struct Stateless<'a>(&'a Prefixes);
 
-impl alg::Gateway for Stateless {
+impl alg::Gateway for Stateless<'_> {
     fn claim(&mut self, request: &alg::PortRequest) -> Option<u16> {
         request.port
     }
@@ -231,7 +233,7 @@ impl Bridge {
                 fin: segment.has(wire::FIN),
                 urgent: segment.urgent(),
             };
-            let mut gateway = Stateless(kernel.prefixes().map_err(unknown)?);
+            let mut gateway = Stateless(kernel.prefixes());
             let commands = self.engine.on_segment(number, &read, &mut gateway, now);
             for command in commands.ok_or(Reason::AlgUnknown)? {
                 self.carry_out(kernel, &passing, number, command)?;
@@ -268,7 +270,7 @@ impl Bridge {
         }
         let session = SessionId::from_number(self.next);
         self.next = self.next.saturating_add(1);
-        let public = public_of(kernel, key)?;
+        let public = public_of(kernel, key);
         let control = control_flow(session, key, flow, public);
         let begun = self.engine.start(control, flow.rule());
         if segment.has(wire::ACK) {
@@ -278,40 +280,6 @@ impl Bridge {
         self.remember(key, flow, session, public, false);
         self.said.push((control, Said::Begun));
         Ok(session.number())
-    }
-
-    /// Goes on where a predecessor stood: at a line, or where lines were rewritten with all that it knew.
-    ///
-    /// # Errors
-    /// [`Reason::AlgReset`] where that is known to nobody any more.
-    fn rejoin(
-        &mut self,
-        kernel: &mut impl Kernel,
-        key: &Flow6Key,
-        flow: &Flow6,
-        kept: &Control6,
-    ) -> Result<u32, Reason> {
-        let public = public_of(kernel, key)?;
-        let control = control_flow(kept.session(), key, flow, public);
-        if kept.is_shifted() {
-            let image = kernel.recall(kept.session()).map_err(unknown)?;
-            let resumed = image.and_then(|image| {
-                let created = image.split_first_chunk::<4>()?;
-                let is_it = u32::from_be_bytes(*created.0) == kept.created();
-                is_it.then(|| {
-                    self.engine.resume(created.1, &control, flow.rule()).ok().flatten().is_some()
-                })
-            });
-            if resumed != Some(true) {
-                report::lost(kept.session());
-                return Err(Reason::AlgReset);
-            }
-        } else {
-            self.engine.rejoin(control, flow.rule(), kept.lines());
-        }
-        self.remember(key, flow, kept.session(), public, true);
-        tracing::debug!("{}: goes on where its last agent ended", report::name(&control));
-        Ok(kept.session().number())
     }
 
     fn remember(
@@ -388,51 +356,6 @@ impl Bridge {
         Ok(())
     }
 
-    /// Keeps what the data plane and a successor have to know: without it only they are worse off, but
-    /// where a line was rewritten, whose segments would leave with numbers of the other side.
-    ///
-    /// # Errors
-    /// [`Reason::AlgBusy`] where that can't be kept.
-    fn keep(
-        &mut self,
-        kernel: &mut impl Kernel,
-        key: &Flow6Key,
-        number: u32,
-    ) -> Result<(), Reason> {
-        let (Some(session), Some(tracked)) = (self.engine.find(number), self.tracked.get_mut(key))
-        else {
-            return Ok(());
-        };
-        let sides = [alg::Side::Client, alg::Side::Server];
-        let is_shifted = sides.iter().any(|side| !session.corrections(*side).is_identity());
-        let lines = [alg::Side::Client, alg::Side::Server].map(|side| session.line_starts(side));
-        let control = Control6::new(tracked.session, tracked.created, lines);
-        let control = match session.ended() {
-            _ if is_shifted => control.shifted(),
-            Some(alg::End::Encrypted | alg::End::NotFtp) => control.unread(),
-            Some(alg::End::Reset) | None => control,
-        };
-        match kernel.keep(key, &control) {
-            Ok(()) => tracked.kept = true,
-            Err(error) => {
-                report::failed(&error);
-                return if is_shifted { Err(Reason::AlgBusy) } else { Ok(()) };
-            }
-        }
-        if is_shifted {
-            match session.to_bytes() {
-                Ok(image) => {
-                    let state = [&control.created().to_be_bytes()[..], &image].concat();
-                    kernel.remember(control.session(), &state).unwrap_or_else(|error| {
-                        report::failed(&error);
-                    });
-                }
-                Err(error) => tracing::warn!("{}: {error}", report::name(session.flow())),
-            }
-        }
-        Ok(())
-    }
-
     /// With RST, or the second FIN, what the session has announced goes. The engine stays for segments that
     /// come again.
     fn note_end(&mut self, kernel: &mut impl Kernel, passing: &Passing<'_>) {
@@ -450,7 +373,7 @@ impl Bridge {
         if tracked.is_over() && !was_over {
             let (session, public) = (tracked.session, tracked.public);
             let control = control_flow(session, key, flow, public);
-            let gone = self.engine.finish(session.number(), &mut Stateless(Prefixes::default()));
+            let gone = self.engine.finish(session.number(), &mut Stateless(&Prefixes::default()));
             self.take_back(kernel, control, gone);
         }
     }
@@ -461,7 +384,7 @@ impl Bridge {
         let tracked = entry.remove();
         let number = tracked.session.number();
         let Some(control) = self.engine.find(number).map(|session| *session.flow()) else { return };
-        let gone = self.engine.end(number, &mut Stateless(Prefixes::default()));
+        let gone = self.engine.end(number, &mut Stateless(&Prefixes::default()));
         if let Err(error) = kernel.forget(tracked.session) {
             report::failed(&error);
         }
@@ -492,57 +415,6 @@ impl Tracked {
     }
 }
 
-/// What the outside knows the inside end of a flow as.
-fn public_of(kernel: &mut impl Kernel, key: &Flow6Key) -> Result<Ipv6Addr, Reason> {
-    let prefixes = kernel.prefixes().map_err(unknown)?;
-    Ok(prefixes.public_of(Ipv6Addr::from(key.inside())))
-}
-
-/// The control connection of a flow in the words of the engine. Its inside port is the public one.
-fn control_flow(
-    session: SessionId,
-    key: &Flow6Key,
-    flow: &Flow6,
-    public: Ipv6Addr,
-) -> alg::ControlFlow {
-    let end = |address: Address6, port: Port| {
-        SocketAddr::new(Ipv6Addr::from(address).into(), port.number())
-    };
-    let inside = end(key.inside(), key.inside_port());
-    let outside = end(key.outside(), key.outside_port());
-    let (side, client, server) = match flow.begun() {
-        Zone::Inside => (alg::Side::Client, inside, outside),
-        Zone::Outside => (alg::Side::Server, outside, inside),
-    };
-    let public = SocketAddr::new(public.into(), inside.port());
-    let (session, inside) = (session.number(), side);
-    alg::ControlFlow { session, inside, client, server, public, client_public: None }
-}
-
-/// The key of an expectation in its map: it arrives from the side of who dials, and leads to the inside
-/// address that the public one stands for.
-fn expectation_key(control: &alg::ControlFlow, key: &alg::ExpectationKey) -> Expectation6Key {
-    let zone = match control.course(key.from) {
-        alg::Course::Inward => Zone::Outside,
-        // What turns back is of IPv4: nothing else has another address to be dialled by.
-        alg::Course::Outward | alg::Course::Turned => Zone::Inside,
-    };
-    let port = Port::new(key.to.port());
-    let to = match key.to.ip() {
-        to if to == control.public.ip() => control.address(control.inside),
-        to => to,
-    };
-    Expectation6Key::new(zone, TCP, octets(key.from), octets(to), port)
-}
-
-/// An announcement is of the family of its session, and so are the addresses here.
-fn octets(address: IpAddr) -> Address6 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
 fn unexpect(kernel: &mut impl Kernel, control: &alg::ControlFlow, gone: &alg::ExpectationKey) {
     if let Err(error) = kernel.unexpect(&expectation_key(control, gone)) {
         report::failed(&error);
@@ -554,6 +426,11 @@ fn send(kernel: &mut impl Kernel, number: u32, packets: &[Vec<u8>]) -> Result<()
         report::not_sent(SessionId::from_number(number), &error);
         Reason::AlgSend
     })
+}
+
+/// What the outside knows the inside end of a flow as.
+fn public_of(kernel: &impl Kernel, key: &Flow6Key) -> Ipv6Addr {
+    kernel.prefixes().public_of(Ipv6Addr::from(key.inside()))
 }
 
 fn unknown(error: PlaneError) -> Reason {

@@ -2,6 +2,12 @@
 
 use std::collections::HashMap;
 
+use nat_common::{
+    flow::TCP,
+    port::Port,
+    six::{Address6, Control6, Expectation6Key},
+};
+
 use super::{segment::tests::packet, *};
 use crate::agent::send::SendError;
 
@@ -48,8 +54,8 @@ impl Kernel for List {
         Ok(())
     }
 
-    fn prefixes(&mut self) -> Result<Prefixes, PlaneError> {
-        Ok(self.prefixes.clone())
+    fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
     }
 
     fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError> {

@@ -37,8 +37,8 @@ impl Kernel for World {
         kept.map_err(refused("keep what is known of an FTP session over IPv6"))
     }
 
-    fn prefixes(&mut self) -> Result<Prefixes, PlaneError> {
-        Prefixes::read(self.plane.maps())
+    fn prefixes(&self) -> &Prefixes {
+        self.plane.prefixes()
     }
 
     fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError> {

@@ -115,18 +115,6 @@ impl Prefixes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::InterfaceMode;
-
-    fn interface(name: &str, index: u32, role: Role) -> Attached {
-        Attached {
-            name: name.to_owned(),
-            index,
-            role,
-            mode: InterfaceMode::Tc,
-            bare: false,
-            reason: String::new(),
-        }
-    }
 
     #[test]
     fn pairs_are_those_of_wans_that_are_there_and_lead_both_ways() {
@@ -135,7 +123,8 @@ mod tests {
             toml::from_str::<rules::Prefix>(&text).unwrap()
         };
         let pairs = [pair("wan0", "2001:db8:1::/48"), pair("lan0", "2001:db8:2::/48")];
-        let there = [interface("wan0", 3, Role::Wan), interface("lan0", 4, Role::Lan)];
+        let there =
+            [Attached::planned("wan0", 3, Role::Wan), Attached::planned("lan0", 4, Role::Lan)];
         let prefixes = Prefixes::of(&pairs, &there);
         assert_eq!(prefixes.iter().count(), 3);
         let inside: Ipv6Addr = "fd00:1:0:5::9".parse().unwrap();
