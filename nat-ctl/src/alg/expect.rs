@@ -81,6 +81,11 @@ pub trait Gateway {
     /// Gives a port back that was claimed for nothing.
     fn release(&mut self, public: SocketAddr);
 
+    /// Whether a public port is always the inside one, so that none has to be claimed.
+    fn keeps_ports(&self) -> bool {
+        false
+    }
+
     /// Whether an address is one that must not be seen outside.
     fn is_inside(&self, address: IpAddr) -> bool;
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::session::Session;
 
 /// Changes with any field of a session.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Why bytes are no session, or a session no bytes.
 #[derive(Debug, Error)]

@@ -2,7 +2,8 @@
 //!
 //! Invariant: no byte of an inside address leaves, and nothing is held back. As soon as an argument
 //! begins, a whole new one leaves in its place, with a public port that was claimed without knowing
-//! the inside port; what follows of the old argument is swallowed. The pinhole is made when the line
+//! the inside port; what follows of the old argument is swallowed. Where ports are not translated only a new
+//! address leaves, and the port follows as it comes. The pinhole is made when the line
 //! is complete, and what the receiver has of it until then is a line that has not ended.
 
 use std::{net::IpAddr, ops::Range};
@@ -27,10 +28,21 @@ pub struct Opening {
     pub end: Option<usize>,
     /// The port it announces, if it has ended.
     pub port: Option<u16>,
-    /// Whether a pinhole may come of it. It may not where EPRT names another address family.
-    pub refusal: Option<Refusal>,
+    /// The address family that EPRT names: a digit.
+    family: u8,
     /// What stands around the fields of EPRT.
     delimiter: u8,
+}
+
+/// Which port has been announced with an argument that had only begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Promised {
+    /// None that counts: the line will be refused.
+    Nothing,
+    /// This public one, which was claimed.
+    Port(u16),
+    /// The line's own, which follows its address.
+    Own,
 }
 
 /// What has left in the place of an argument, until the line is complete.
@@ -40,21 +52,34 @@ pub struct Promise {
     pub form: Form,
     /// Where it starts in the line.
     pub at: u16,
-    /// The public port that was announced; 0 for a line that will be refused.
-    pub port: u16,
+    /// The public port.
+    pub port: Promised,
     /// Whether the argument goes on.
     pub grows: bool,
 }
 
 impl Opening {
     fn new(form: Form, at: usize) -> Opening {
-        Opening { form, at, end: None, port: None, refusal: None, delimiter: 0 }
+        Opening { form, at, end: None, port: None, family: 0, delimiter: 0 }
     }
 
-    /// Where the argument stands, as far as it is there.
-    pub fn span(&self, line: &[u8]) -> Range<usize> {
+    /// Why no pinhole may come of it, in a session between ends like `address`: EPRT names another address
+    /// family.
+    pub fn refusal(&self, address: IpAddr) -> Option<Refusal> {
+        let family = if address.is_ipv6() { b'2' } else { b'1' };
+        let is_other = self.form == Form::Eprt && self.family != family;
+        is_other.then_some(Refusal::OtherFamily)
+    }
+
+    /// Whether an address can be told from the port behind it, so that it can be replaced alone.
+    pub fn is_address_apart(&self) -> bool {
+        self.form == Form::Eprt && !is_of_address(self.delimiter)
+    }
+
+    /// Where what is replaced stands, as far as it is there, with the port or without.
+    pub fn span(&self, line: &[u8], port: Promised) -> Range<usize> {
         let argument = line.get(self.at..).unwrap_or_default();
-        self.at..self.end.unwrap_or(self.at + swallows(self.form, argument))
+        self.at..self.end.unwrap_or(self.at + swallows(self.form, port, argument))
     }
 
     /// The text that leaves in the place of the argument.
@@ -81,7 +106,7 @@ impl Opening {
 impl Promise {
     /// How many of the next bytes still belong to the argument.
     pub fn swallows(&self, bytes: &[u8]) -> usize {
-        swallows(self.form, bytes)
+        swallows(self.form, self.port, bytes)
     }
 
     /// Whether the complete line announces where it was promised to.
@@ -91,8 +116,14 @@ impl Promise {
     }
 }
 
-fn swallows(form: Form, bytes: &[u8]) -> usize {
+/// Whether a byte may stand in an address of either family, as EPRT has it.
+fn is_of_address(byte: u8) -> bool {
+    byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')
+}
+
+fn swallows(form: Form, port: Promised, bytes: &[u8]) -> usize {
     let belongs: fn(u8) -> bool = match form {
+        Form::Eprt if port == Promised::Own => is_of_address,
         Form::Eprt => |byte| !matches!(byte, b'\r' | b'\n'),
         Form::Epsv => |byte| byte.is_ascii_digit(),
         Form::Port | Form::Pasv | Form::Lprt | Form::Lpsv => {
@@ -119,7 +150,7 @@ fn in_command(line: &[u8]) -> Option<Opening> {
         (Verb::Active(Form::Eprt), [a, family @ b'0'..=b'9', b, _, ..]) if a == b => {
             opening.form = Form::Eprt;
             opening.at += 3;
-            opening.refusal = (*family != b'1').then_some(Refusal::OtherFamily);
+            opening.family = *family;
             opening.delimiter = *a;
         }
         _ => return None,
@@ -199,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_replaced_alone_where_its_port_stays() {
+        let line = b"EPRT |2|fd00::1|50";
+        let found = find(Side::Client, line, &OWN).expect("an argument");
+        assert!(found.is_address_apart());
+        assert_eq!(found.span(line, Promised::Own), 8..15);
+        assert_eq!(found.span(line, Promised::Port(5000)), 8..18);
+        assert_eq!(found.refusal(OWN[0]), Some(Refusal::OtherFamily));
+        assert_eq!(found.refusal("2001:db8::1".parse().unwrap()), None);
+        let found = find(Side::Client, b"EPRT :2:f", &OWN).expect("an argument");
+        assert!(!found.is_address_apart());
+    }
+
+    #[test]
     fn in_free_text_only_the_own_address_opens() {
         assert_eq!(at(Side::Server, "227 Entering Passive Mode ("), None);
         assert_eq!(at(Side::Server, "227 Entering Passive Mode (1"), Some(27));
@@ -220,7 +264,7 @@ mod tests {
     fn a_port_opens_with_its_first_digit() {
         let found = find(Side::Server, b"229 Mode 2 (|||10", &OWN).expect("an argument");
         assert_eq!((found.at, found.end, found.port), (15, None, None));
-        assert_eq!(swallows(found.form, b"29|)\r\n"), 2);
+        assert_eq!(swallows(found.form, Promised::Nothing, b"29|)\r\n"), 2);
         for line in ["229 Mode (|||", "229 Mode (|| |1", "229 Mode 2", "229 |1", "229 x   1"] {
             assert_eq!(at(Side::Server, line), None, "{line}");
         }

@@ -212,7 +212,7 @@ impl Session {
     pub fn on_flow_end(&mut self, gateway: &mut dyn Gateway) -> Vec<Command> {
         for side in [Side::Client, Side::Server] {
             if let Some(promise) = self.stream_mut(side).promise.take() {
-                self.release(side, promise.port, gateway);
+                self.give_back(side, promise.port, gateway);
             }
         }
         let gone = self.pinholes.revoke_all();

@@ -174,6 +174,10 @@ impl Gateway for Counting<'_> {
         self.gateway.release(public);
     }
 
+    fn keeps_ports(&self) -> bool {
+        self.gateway.keeps_ports()
+    }
+
     fn is_inside(&self, address: IpAddr) -> bool {
         self.gateway.is_inside(address)
     }

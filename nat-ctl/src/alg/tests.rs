@@ -524,7 +524,7 @@ fn the_fullest_session_fits_its_record() {
 fn what_another_version_has_left_is_refused() {
     let mut bytes = Lab::new(Side::Client).session.to_bytes().expect("it fits");
     bytes[0] += 1;
-    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(6))));
+    assert!(matches!(Session::from_bytes(&bytes, Arc::default()), Err(ImageError::Version(7))));
     assert!(Session::from_bytes(&bytes[..9], Arc::default()).is_err());
     assert!(Session::from_bytes(&[], Arc::default()).is_err());
 }

@@ -31,9 +31,15 @@ pub enum Agents {
 #[derive(Clone, Default)]
 struct Ports {
     claimed: BTreeSet<u16>,
+    /// Whether only addresses are translated, as for IPv6.
+    kept: bool,
 }
 
 impl Gateway for Ports {
+    fn keeps_ports(&self) -> bool {
+        self.kept
+    }
+
     fn claim(&mut self, request: &PortRequest) -> Option<u16> {
         let any = || (50000..).find(|port| !self.claimed.contains(port));
         let port = request.port.or_else(any)?;
@@ -75,7 +81,8 @@ impl Line {
             false => Session::joined(flow, Default::default()),
         };
         let wires = FIRST.map(|first| Wire { first, sent: 0, received: Vec::new() });
-        let mut line = Line { session, ports: Ports::default(), wires, shifts: Default::default() };
+        let ports = Ports { kept: flow.public.is_ipv6(), ..Ports::default() };
+        let mut line = Line { session, ports, wires, shifts: Default::default() };
         for side in [Side::Client, Side::Server] {
             line.session.starts_at(side, line.wires[side as usize].first);
         }
@@ -156,7 +163,7 @@ fn check_order(commands: &[Command]) {
 
 /// The commands of every segment.
 pub fn commands(case: &Case, agents: Agents) -> Vec<Vec<Command>> {
-    let mut line = Line::new(case, case.flow().expect("IPv4"));
+    let mut line = Line::new(case, case.flow());
     let mut all = Vec::new();
     for (index, (side, bytes)) in case.segments.iter().enumerate() {
         if matches!(agents, Agents::ChangeBefore(point) if point == index) {
@@ -170,7 +177,7 @@ pub fn commands(case: &Case, agents: Agents) -> Vec<Vec<Command>> {
 
 /// Whether a case gets exactly what it wants.
 pub fn check(case: &Case) -> Result<(), String> {
-    let flow = case.flow().ok_or("IPv6")?;
+    let flow = case.flow();
     let mut line = Line::new(case, flow);
     let mut done: Vec<(Vec<Command>, Vec<u8>, Vec<u8>)> = Vec::new();
     for (side, bytes) in &case.segments {
@@ -305,7 +312,7 @@ fn expectations(commands: &[Command]) -> Vec<Expectation> {
 /// Cuts each segment of a case in two at every byte, and into single bytes, and repeats what was
 /// sent; gives the number of cuts.
 pub fn check_cuts(case: &Case) -> Result<usize, String> {
-    let mut line = Line::new(case, case.flow().ok_or("IPv6")?);
+    let mut line = Line::new(case, case.flow());
     let mut cuts = 0;
     for (index, (side, bytes)) in case.segments.iter().enumerate() {
         let act = case.want(index).or(case.whole()).map(|want| want.act.as_str());

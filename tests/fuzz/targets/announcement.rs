@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nat_ctl::alg::{
     Side,
     announcement::{self, Announcement, Reading},
-    keyword, opening,
+    keyword,
+    opening::{self, Promised},
 };
 
 /// Telnet commands begin here (RFC 854); what stands behind them is for a test of its own.
@@ -67,8 +68,10 @@ fn check_cuts(side: Side, line: &[u8]) {
     for end in 0..=line.len() {
         let part = &line[..end];
         if let Some(found) = opening::find(side, part, &own) {
-            let span = found.span(part);
-            assert!(span.start <= span.end && span.end <= end, "{span:?} of {part:?}");
+            for port in [Promised::Nothing, Promised::Port(1024), Promised::Own] {
+                let span = found.span(part, port);
+                assert!(span.start <= span.end && span.end <= end, "{span:?} of {part:?}");
+            }
             assert!(!found.text(IpAddr::from([203, 0, 113, 1]), 1024).is_empty());
         }
     }

@@ -104,6 +104,10 @@ impl alg::Gateway for Stateless<'_> {
 
     fn release(&mut self, _public: SocketAddr) {}
 
+    fn keeps_ports(&self) -> bool {
+        true
+    }
+
     fn is_inside(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(_) => false,

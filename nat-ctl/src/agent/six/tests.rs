@@ -377,20 +377,60 @@ fn behind_a_prefix_a_line_leaves_with_the_public_address_and_numbers_are_shifted
     assert!(kept.is_shifted() && !kept.is_unread());
 }
 
-#[test]
-fn behind_a_prefix_no_byte_of_an_inside_address_leaves_of_a_line_that_is_cut() {
-    let (mut line, public) = behind_a_prefix();
-    let (first, mut got) = (line.sent[0], vec![]);
-    for byte in eprt(5000).bytes() {
-        let steps = line.client(&char::from(byte).to_string());
-        assert!(!matches!(steps[0], Step::Expect(..)), "{steps:?}");
+/// The client says a line in pieces; what has been let in, and what got through of it.
+fn in_pieces<'a>(
+    line: &mut Line,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Expectation6Key>, Vec<u8>) {
+    let (first, mut got, mut expected) = (line.sent[0], vec![], vec![]);
+    for piece in pieces {
+        assert!(!got.ends_with(b"\n"), "the announcement left before all of it was read");
+        let steps = line.client(str::from_utf8(piece).unwrap());
+        expected.extend(steps.iter().filter_map(|step| match step {
+            Step::Expect(key, _) => Some(*key),
+            _ => None,
+        }));
         // What is swallowed sends the byte before it again.
         if let Some(step @ Step::Send(_)) = steps.last() {
             got.truncate(segment(step).0.wrapping_sub(first) as usize);
             got.extend_from_slice(payload(step));
         }
     }
-    assert_eq!(got, format!("EPRT |2|{public}|0|\r\n").as_bytes());
+    (expected, got)
+}
+
+#[test]
+fn behind_a_prefix_a_line_that_is_cut_anywhere_announces_what_it_would_whole() {
+    let text = eprt(5000);
+    for at in 1..text.len() {
+        let (mut line, public) = behind_a_prefix();
+        let (expected, got) =
+            in_pieces(&mut line, <[&[u8]; 2]>::from(text.as_bytes().split_at(at)));
+        assert_eq!(expected, [line.announced()], "cut at {at}");
+        assert_eq!(got, format!("EPRT |2|{public}|5000|\r\n").as_bytes(), "cut at {at}");
+    }
+    let (mut line, public) = behind_a_prefix();
+    let (expected, got) = in_pieces(&mut line, text.as_bytes().chunks(1));
+    assert_eq!(expected, [line.announced()]);
+    assert_eq!(got, format!("EPRT |2|{public}|5000|\r\n").as_bytes());
+}
+
+#[test]
+fn behind_a_prefix_a_cut_line_that_is_refused_leaves_no_inside_address() {
+    let other = "101:101:101::77".parse::<Ipv6Addr>().unwrap();
+    let refused = [
+        (format!("EPRT |2|{other}|5000|\r\n"), "5000"),
+        (eprt(22), "22"),
+        // What stands around the address may stand in it: it ends with the line.
+        (eprt(5000).replace('|', ":"), "0"),
+    ];
+    for (text, port) in refused {
+        let (mut line, public) = behind_a_prefix();
+        let (expected, got) = in_pieces(&mut line, text.as_bytes().chunks(1));
+        let delimiter = &text[5..6];
+        let wanted = format!("EPRT |2|{public}|{port}|\r\n").replace('|', delimiter);
+        assert_eq!((expected, String::from_utf8(got).unwrap()), (vec![], wanted), "{text}");
+    }
 }
 
 #[test]

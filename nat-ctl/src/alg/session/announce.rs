@@ -12,7 +12,7 @@ use crate::alg::{
     expect::{Expectation, ExpectationKey, Gateway, PortRequest, Translation},
     flow::{Course, Side},
     keyword,
-    opening::{self, Promise},
+    opening::{self, Promise, Promised},
     pinhole::{Kind, PinholeId},
     refusal::{ForeignAddress, Refusal},
 };
@@ -44,7 +44,7 @@ impl Session {
             },
         };
         if let Some(promise) = &promise {
-            self.release(placed.side, promise.port, gateway);
+            self.give_back(placed.side, promise.port, gateway);
         }
         if refusal != Refusal::ForeignAddress || self.policy.foreign == ForeignAddress::Refuse {
             out.push(refused(placed, refusal));
@@ -87,8 +87,11 @@ impl Session {
         }
         // It was admitted when its address began.
         if let Some(promise) = promise {
-            let kept = promise.is_kept_by(found) && promise.port != 0;
-            return if kept { Ok(promise.port) } else { Err(Refusal::CutLine) };
+            return match promise.port {
+                Promised::Port(port) if promise.is_kept_by(found) => Ok(port),
+                Promised::Own if promise.is_kept_by(found) => Ok(found.port),
+                Promised::Port(_) | Promised::Own | Promised::Nothing => Err(Refusal::CutLine),
+            };
         }
         gateway.admit(self.flow.client.ip())?;
         let address = self.flow.seen(side).ip();
@@ -180,7 +183,7 @@ impl Session {
         // The verb has left as it was. What is behind it may still be in time.
         let own = self.own(placed.side);
         let argument = opening::find(placed.side, &line.text, &own).and_then(|opening| {
-            let span = opening.span(&line.text);
+            let span = opening.span(&line.text, Promised::Port(public));
             Change::between(&line.text, span.start, span.end, opening.text(address, public))
         });
         Some(argument.unwrap_or(change))
@@ -223,8 +226,16 @@ impl Session {
     }
 
     pub(super) fn release(&self, side: Side, port: u16, gateway: &mut dyn Gateway) {
-        if port != 0 && self.flow.is_translated(side) {
+        if self.flow.is_translated(side) {
             gateway.release(SocketAddr::new(self.flow.seen(side).ip(), port));
+        }
+    }
+
+    /// A promise is not kept.
+    pub(super) fn give_back(&self, side: Side, port: Promised, gateway: &mut dyn Gateway) {
+        match port {
+            Promised::Port(port) => self.release(side, port, gateway),
+            Promised::Own | Promised::Nothing => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::alg::{
     expect::Gateway,
     flow::Side,
     keyword::{self, Form, Verb},
-    opening::{self, Promise},
+    opening::{self, Promise, Promised},
     pinhole::Kind,
     refusal::{End, Refusal},
 };
@@ -159,28 +159,32 @@ impl Session {
             return Ok(());
         }
         self.need_room(side)?;
-        let permitted = self.dialogue.forbids(side).or(opening.refusal).is_none()
+        let permitted = self.dialogue.forbids(side).or(opening.refusal(public)).is_none()
             && gateway.admit(self.flow.client.ip()).is_ok();
-        let inside = self.flow.address(side);
-        let claim = || self.claim(side, inside, opening.port, false, gateway);
-        let claimed = permitted.then(claim).flatten();
-        if opening.form == Form::Epsv && claimed.is_none() {
+        let port = match permitted {
+            false => Promised::Nothing,
+            true if gateway.keeps_ports() && opening.is_address_apart() => Promised::Own,
+            true => {
+                let inside = self.flow.address(side);
+                let claimed = self.claim(side, inside, opening.port, false, gateway);
+                claimed.map_or(Promised::Nothing, Promised::Port)
+            }
+        };
+        if opening.form == Form::Epsv && port == Promised::Nothing {
             return Ok(());
         }
-        let announced = claimed.or(opening.port).unwrap_or(0);
-        let mut promise = Promise {
-            form: opening.form,
-            at: opening.at as u16,
-            port: claimed.unwrap_or(0),
-            grows: false,
+        let span = opening.span(&line.text, port);
+        let text = match port {
+            Promised::Own => public.to_string().into_bytes(),
+            Promised::Port(port) => opening.text(public, port),
+            Promised::Nothing => opening.text(public, opening.port.unwrap_or(0)),
         };
-        let span = opening.span(&line.text);
-        promise.grows = opening.end.is_none() && span.end == line.text.len();
-        let text = opening.text(public, announced);
+        let grows = opening.end.is_none() && span.end == line.text.len();
+        let promise = Promise { form: opening.form, at: opening.at as u16, port, grows };
         let start = start.wrapping_add(span.start as u32);
         match self.stream_mut(side).edit(start, span.len(), text) {
             Ok(()) => self.stream_mut(side).promise = Some(promise),
-            Err(_) => self.release(side, promise.port, gateway),
+            Err(_) => self.give_back(side, port, gateway),
         }
         Ok(())
     }
