@@ -20,6 +20,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait for stderr: a few seconds of a terminal.
 const LINES: usize = 4096;
+/// Behind a line others follow, as a rule: for so long they are waited for, so that one wake-up of the
+/// thread and one write are enough for all of them.
+const LINGER: Duration = Duration::from_millis(5);
+/// Lines of one write.
+const TOGETHER: usize = 256;
 /// How long the end of the agent waits for lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Looks for room in a full queue in that time.
@@ -117,10 +122,17 @@ impl<'a> MakeWriter<'a> for Queue {
 
 /// Writes lines until an empty one comes. What stderr does not take is nobody's to be told.
 fn write(mut target: impl Write, lines: &Receiver<Vec<u8>>, lost: &AtomicU64) {
-    while let Ok(line) = lines.recv()
-        && !line.is_empty()
-    {
-        let _ = target.write_all(&line);
+    let mut is_last = false;
+    while !is_last && let Ok(mut text) = lines.recv() {
+        is_last = text.is_empty();
+        if !is_last {
+            thread::sleep(LINGER);
+        }
+        for line in lines.try_iter().take(TOGETHER) {
+            is_last |= line.is_empty();
+            text.extend_from_slice(&line);
+        }
+        let _ = target.write_all(&text);
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let _ = writeln!(target, "{lost} lines were not written: stderr is too slow");
@@ -159,7 +171,7 @@ mod tests {
         let log = Log::to(Slow { go: told, taken: Arc::clone(&taken) }).unwrap();
         let mut queue = log.queue.clone();
         // Nothing is read: neither the queue's bound nor the writer holds this up.
-        for _ in 0..LINES + 10 {
+        for _ in 0..2 * LINES {
             queue.write_all(b"line\n").unwrap();
         }
         drop(go);

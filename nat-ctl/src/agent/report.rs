@@ -1,6 +1,8 @@
 //! What the log says of control connections: one line an event, lines of the dialogue as the engine
 //! has masked them.
 
+use std::fmt::{self, Display};
+
 use nat_common::session::SessionId;
 
 use super::send::SendError;
@@ -10,10 +12,10 @@ use crate::{
     plane::PlaneError,
 };
 
-/// How a session is named in every line.
-pub fn name(flow: &alg::ControlFlow) -> String {
-    let alg::ControlFlow { session, client, server, .. } = flow;
-    format!("ftp session {session} ({client} to {server})")
+/// How a session is named in every line; written where the line is.
+pub fn name(flow: &alg::ControlFlow) -> impl Display {
+    let alg::ControlFlow { session, client, server, .. } = *flow;
+    fmt::from_fn(move |f| write!(f, "ftp session {session} ({client} to {server})"))
 }
 
 /// What is said of a session once the segment that it is about has left: a line of the log costs as
@@ -52,7 +54,7 @@ fn event(flow: &alg::ControlFlow, event: &alg::Event) {
     let name = name(flow);
     match event {
         alg::Event::Rewritten { side, before, after } => {
-            tracing::info!("{name}: {} said '{before}', passed on as '{after}'", word(*side));
+            tracing::debug!("{name}: {} said '{before}', passed on as '{after}'", word(*side));
         }
         alg::Event::Refused { side, reason, line } => tracing::info!(
             "{name}: {} said '{line}', refused ({}): {}",
@@ -77,13 +79,13 @@ fn expected(flow: &alg::ControlFlow, expectation: &alg::Expectation) {
     let alg::Expectation { key: alg::ExpectationKey { from, to }, translation } = expectation;
     match translation {
         alg::Translation::Inbound(inside) => {
-            tracing::info!("{}: expects {from} to {to}, for {inside}", name(flow));
+            tracing::debug!("{}: expects {from} to {to}, for {inside}", name(flow));
         }
         alg::Translation::Outbound(public) => {
-            tracing::info!("{}: expects {from} to {to}, as {public}", name(flow));
+            tracing::debug!("{}: expects {from} to {to}, as {public}", name(flow));
         }
         alg::Translation::Turned { dials: _, to: inside, public } => {
-            tracing::info!("{}: expects {from} to {to}, for {inside}, as {public}", name(flow));
+            tracing::debug!("{}: expects {from} to {to}, for {inside}, as {public}", name(flow));
         }
     }
 }

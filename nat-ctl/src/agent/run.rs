@@ -81,7 +81,7 @@ async fn run_until_told(options: RunOptions) -> Result<(), AgentError> {
         config_file: options.config_file,
         config: options.config,
         rules: options.rules,
-        world: World { plane, sender },
+        world: World::new(plane, sender),
         bridge,
         six,
         overload: Overload::default(),

@@ -21,6 +21,7 @@ use nat_common::{
     watch::{self, Watch},
 };
 use socket2::{Domain, Socket, Type};
+use zerocopy::FromZeros as _;
 
 use super::{
     claim::{self, Ports},
@@ -44,11 +45,32 @@ pub struct World {
     pub plane: Plane,
     /// The socket.
     pub sender: RawSender,
+    /// Where a record is put together.
+    journal: Box<Journal>,
 }
 
 impl World {
+    /// A data plane, and a socket in its namespace.
+    pub fn new(plane: Plane, sender: RawSender) -> Self {
+        Self { plane, sender, journal: Box::new(Journal::new_zeroed()) }
+    }
+
     fn maps(&mut self) -> &mut Maps {
         self.plane.maps_mut()
+    }
+
+    /// Keeps the state of the session with that number.
+    pub(super) fn record(&mut self, number: u32, state: &[u8]) -> Result<(), PlaneError> {
+        let what = "keep the state of an FTP session";
+        if !self.journal.set(state) {
+            return Err(PlaneError::Refused {
+                what: what.to_owned(),
+                why: format!("it has {} bytes, which is more than its record holds", state.len()),
+            });
+        }
+        let record: &Journal = &self.journal;
+        let kept = self.plane.maps_mut().journal.insert(number, record, 0);
+        kept.map_err(refused(what))
     }
 
     /// The uplink of a packet that leaves, if there is a way by it: as the data plane has it.
@@ -157,13 +179,7 @@ impl Kernel for World {
     }
 
     fn remember(&mut self, id: SessionId, state: &[u8]) -> Result<(), PlaneError> {
-        let what = "keep the state of an FTP session";
-        let Some(place) = id.index() else { return Ok(()) };
-        let record = Journal::new(state).ok_or_else(|| PlaneError::Refused {
-            what: what.to_owned(),
-            why: format!("it has {} bytes, which is more than its record holds", state.len()),
-        })?;
-        self.maps().journal.insert(place, record, 0).map_err(refused(what))
+        id.index().map_or(Ok(()), |place| self.record(place, state))
     }
 
     fn recall(&mut self, id: SessionId) -> Result<Option<Vec<u8>>, PlaneError> {

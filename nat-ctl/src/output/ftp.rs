@@ -2,7 +2,7 @@
 //!
 //! Invariant: as in `view.rs`; lines are those that the engine has masked.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -156,11 +156,11 @@ pub struct FtpEventView {
     /// Number of the session.
     pub session: u64,
     /// Address and port of the client.
-    pub client: String,
+    pub client: SocketAddr,
     /// Address and port of the server.
-    pub server: String,
+    pub server: SocketAddr,
     /// Address and port that the gateway shows to the outside.
-    pub public: String,
+    pub public: SocketAddr,
     /// What has happened.
     pub event: FtpEventKind,
     /// The line, transfer or sentence that belongs to it; secrets masked.
@@ -203,10 +203,7 @@ pub enum FtpEventKind {
 impl FtpEventView {
     /// Whether it is of a session with this address at either end.
     pub fn is_of(&self, host: std::net::Ipv4Addr) -> bool {
-        let host = host.to_string();
-        [&self.client, &self.server, &self.public]
-            .iter()
-            .any(|end| end.split_once(':').is_some_and(|(address, _)| address == host))
+        [self.client, self.server, self.public].iter().any(|end| end.ip() == host)
     }
 
     /// Whether it is a line that left with other bytes than it came with.

@@ -128,7 +128,10 @@ pub fn bear(binary: &Path, program: &Path, load: Load) -> Result<Outcome> {
     for namespace in [&lab.inside, &lab.outside] {
         namespace.sysctl("net.ipv4.ip_local_port_range", "'10000 65000'")?;
     }
-    let gateway = NatCtl::start(&lab, Mode::Tc, binary)?;
+    let mut gateway = NatCtl::prepare(&lab, Mode::Tc, binary)?;
+    // One client stands for many here.
+    gateway.configure("[limits]\npinholes_per_second = 1000000\n")?;
+    gateway.run(&[])?;
     let _server = server(&lab, program)?;
     let before = drops(&gateway)?;
     let mut outcome = inside(&lab, async || match load {

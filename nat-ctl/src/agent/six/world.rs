@@ -1,7 +1,6 @@
 //! The data plane and the wire, as the bridge of IPv6 writes to them.
 
 use nat_common::{
-    journal::Journal,
     reason::Reason,
     session::SessionId,
     six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
@@ -42,13 +41,7 @@ impl Kernel for World {
     }
 
     fn remember(&mut self, session: SessionId, state: &[u8]) -> Result<(), PlaneError> {
-        let what = "keep the state of an FTP session over IPv6";
-        let record = Journal::new(state).ok_or_else(|| PlaneError::Refused {
-            what: what.to_owned(),
-            why: format!("it has {} bytes, which is more than its record holds", state.len()),
-        })?;
-        let kept = self.plane.maps_mut().journal.insert(session.number(), record, 0);
-        kept.map_err(refused(what))
+        self.record(session.number(), state)
     }
 
     fn recall(&mut self, session: SessionId) -> Result<Option<Vec<u8>>, PlaneError> {
