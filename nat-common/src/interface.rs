@@ -28,17 +28,26 @@ pub struct Interface {
 
 const _: () = assert!(size_of::<Interface>() == 12);
 
+/// Bits of [`Interface::role`].
+const LAN: u16 = 1;
+const WAN: u16 = 2;
+
 impl Interface {
     /// An inside interface, with the address that its hosts have where they dial a public address of
     /// the gateway (all zero while there is none), and the number of that address in the map `ports`.
     pub const fn lan(public: [u8; 4], number: u16) -> Self {
-        Self { role: 1, number, public, first: 0, paired: 0 }
+        Self { role: LAN, number, public, first: 0, paired: 0 }
     }
 
     /// A way out, with the address that inside hosts are hidden behind (all zero while it has none)
     /// and the number of that address in the map `ports`.
     pub const fn wan(public: [u8; 4], number: u16) -> Self {
-        Self { role: 2, number, public, first: 0, paired: 0 }
+        Self { role: WAN, number, public, first: 0, paired: 0 }
+    }
+
+    /// The same on both sides: inside hosts are behind the way out, too.
+    pub const fn one_armed(self) -> Self {
+        Self { role: LAN | WAN, ..self }
     }
 
     /// The same, with hosts shared out among `paired` places of the map `paired` from `first` on; none is
@@ -58,14 +67,14 @@ impl Interface {
         }
     }
 
-    /// What it is for; `None` for a code of a later version.
+    /// Whether it is on that side; a gateway with one arm is on both.
     #[inline(always)]
-    pub const fn role(&self) -> Option<Role> {
-        match self.role {
-            1 => Some(Role::Lan),
-            2 => Some(Role::Wan),
-            _ => None,
-        }
+    pub const fn is(&self, side: Role) -> bool {
+        let bit = match side {
+            Role::Lan => LAN,
+            Role::Wan => WAN,
+        };
+        self.role & bit != 0
     }
 
     /// The public address that hosts are hidden behind, if there is one, and its number in the map
@@ -113,5 +122,15 @@ mod tests {
         }
         assert_eq!(wan.pairing(8, 1).place([10, 0, 1, 200]), Some(8));
         assert_eq!(wan.public(), Some(([203, 0, 113, 1], 3)));
+    }
+
+    #[test]
+    fn an_interface_is_on_its_side_and_a_single_one_on_both() {
+        let sides = |interface: Interface| [Role::Lan, Role::Wan].map(|side| interface.is(side));
+        let wan = Interface::wan([203, 0, 113, 1], 3);
+        assert_eq!(sides(Interface::default()), [false, false]);
+        assert_eq!(sides(Interface::lan([0; 4], 0)), [true, false]);
+        assert_eq!((sides(wan), sides(wan.one_armed())), ([false, true], [true, true]));
+        assert_eq!(wan.one_armed().public(), wan.public());
     }
 }

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.
@@ -90,11 +90,15 @@ pub enum Stage {
     OutsidePrefix = 21,
     /// The same at the egress of a way out.
     EgressPrefix = 22,
+    /// Egress of a way out.
+    Egress = 23,
+    /// TCP connections over IPv6 that open, whose MSS may not fit the path.
+    SixSyn = 24,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Inside,
         Self::Outside,
         Self::InsideNew,
@@ -118,6 +122,8 @@ impl Stage {
         Self::InsidePrefix,
         Self::OutsidePrefix,
         Self::EgressPrefix,
+        Self::Egress,
+        Self::SixSyn,
     ];
 
     /// Name of the XDP program.
@@ -147,7 +153,9 @@ impl Stage {
             | Self::OutsideSix
             | Self::InsidePrefix
             | Self::OutsidePrefix
-            | Self::EgressPrefix => None,
+            | Self::EgressPrefix
+            | Self::Egress
+            | Self::SixSyn => None,
         }
     }
 
@@ -177,6 +185,8 @@ impl Stage {
             Self::InsidePrefix => "tc_inside_prefix",
             Self::OutsidePrefix => "tc_outside_prefix",
             Self::EgressPrefix => "tc_outside_egress_prefix",
+            Self::Egress => "tc_outside_egress",
+            Self::SixSyn => "tc_six_syn",
         }
     }
 }

@@ -206,6 +206,8 @@ impl AllowedKey {
     pub const FILTER_BITS: u32 = 32;
     /// The filter of no rule, for 0 is none: its networks are exempt from NAT.
     pub const EXEMPT: u32 = 0;
+    /// The last one: its networks are inside where one interface is on both sides.
+    pub const INSIDE: u32 = u32::MAX;
 
     /// `remote` in the filter number `filter`.
     #[inline(always)]

@@ -213,5 +213,5 @@ pub fn way_out(key: &FlowKey, rewrite: &Rewrite) -> Role {
 /// Whether a hop leads to that side.
 #[inline(always)]
 pub fn leads<T: Tables>(tables: &T, hop: &NextHop, side: Role) -> bool {
-    tables.interface(hop.ifindex).and_then(|interface| interface.role()) == Some(side)
+    tables.interface(hop.ifindex).is_some_and(|interface| interface.is(side))
 }

@@ -39,10 +39,10 @@ pub fn egress<P: Packet, T: Tables>(packet: &P, tables: &mut T, from: u32) -> Re
         return Ok(Exit::Open);
     };
     if from != 0 {
-        return match tables.interface(from).and_then(|interface| interface.role()) {
-            Some(Role::Lan) => Err(Reason::Untranslated),
-            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Exit::Open),
-            Some(Role::Wan) | None => Err(Reason::Untranslated),
+        let is_inside = tables.interface(from).is_some_and(|interface| interface.is(Role::Lan));
+        return match !is_inside && tables.settings().routes_others != 0 {
+            true => Ok(Exit::Open),
+            false => Err(Reason::Untranslated),
         };
     }
     if tables.is_inside_address(source) {

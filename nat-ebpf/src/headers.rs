@@ -18,12 +18,15 @@ pub const ETHERNET: usize = 14;
 pub(crate) const ETHERTYPE: usize = 12;
 pub(crate) const IPV4: [u8; 2] = [0x08, 0x00];
 pub(crate) const IPV6: [u8; 2] = [0x86, 0xdd];
-/// IPv4 header without options, its fragment field and its source.
+/// IPv4 header without options, its fragment field and its addresses.
 pub(crate) const IP_FIXED: usize = 20;
 /// TCP header without options (RFC 9293 section 3.1).
 pub(crate) const TCP_FIXED: usize = 20;
+/// Where the checksum stands in it.
+pub(crate) const TCP_CHECKSUM: usize = 16;
 const IP_FRAGMENT: usize = 6;
 const IP_SOURCE: usize = 12;
+const IP_DESTINATION: usize = 16;
 /// More fragments, or an offset other than 0 (RFC 791 section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
 pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -150,6 +153,15 @@ pub fn source<P: Packet>(packet: &P) -> Result<Option<[u8; 4]>, Reason> {
         return Ok(None);
     }
     packet.read(ETHERNET + IP_SOURCE).map(Some)
+}
+
+/// The destination of one.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn destination<P: Packet>(packet: &P) -> Result<[u8; 4], Reason> {
+    packet.read(ETHERNET + IP_DESTINATION)
 }
 
 /// Whether a packet is IPv6.

@@ -2,6 +2,7 @@
 //! those of networks that are exempt from NAT, and the gateway's own.
 
 use crate::{
+    arrival,
     headers::{Headers, Transport},
     packet::{Journey, Packet, Route},
     pair::{self, Kin},
@@ -264,11 +265,11 @@ fn led<P: Packet, T: Tables>(packet: &P, tables: &T, headers: &Headers) -> Resul
             | Transport::FirstFragment
             | Transport::LaterFragment => Ok(Led::Kernel),
         },
-        Route::Forward(hop, _) => match tables.interface(hop.ifindex).and_then(|to| to.role()) {
-            Some(Role::Lan) => Ok(Led::Inside),
+        Route::Forward(hop, _) => match arrival::leads(tables, &hop, Role::Lan) {
+            true => Ok(Led::Inside),
             // Back to the outside, or to an interface that is not ours: as before the gateway came.
-            Some(Role::Wan) | None if tables.settings().routes_others != 0 => Ok(Led::Kernel),
-            Some(Role::Wan) | None => Err(Reason::Unsolicited),
+            false if tables.settings().routes_others != 0 => Ok(Led::Kernel),
+            false => Err(Reason::Unsolicited),
         },
         Route::TooBig | Route::Unreachable => Err(Reason::Unsolicited),
     }

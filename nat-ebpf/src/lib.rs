@@ -23,6 +23,7 @@ pub mod host;
 pub mod icmp_error;
 pub mod inbound;
 pub mod mss;
+pub mod one_armed;
 pub mod outbound;
 pub mod packet;
 pub mod pair;

@@ -70,6 +70,18 @@ mod programs {
         bpf::bare::outside_egress(context)
     }
 
+    /// TC ingress of an interface that is on both sides.
+    #[classifier]
+    pub fn tc_one_armed(context: TcContext) -> i32 {
+        bpf::tc::one_armed(context)
+    }
+
+    /// TC egress of an interface that is on both sides.
+    #[classifier]
+    pub fn tc_one_armed_egress(context: TcContext) -> i32 {
+        bpf::tc::one_armed_egress(context)
+    }
+
     /// TC ingress of an inside interface, packets that are not as most are.
     #[classifier]
     pub fn tc_inside_rare(context: TcContext) -> i32 {
@@ -182,6 +194,12 @@ mod programs {
     #[classifier]
     pub fn tc_outside_six(context: TcContext) -> i32 {
         bpf::tc::six(context, Zone::Outside)
+    }
+
+    /// TC ingress of any interface, TCP connections over IPv6 that open.
+    #[classifier]
+    pub fn tc_six_syn(context: TcContext) -> i32 {
+        bpf::tc::six_syn(context)
     }
 
     /// TC egress of a way out, ICMP errors of the gateway itself.

@@ -24,7 +24,7 @@ use crate::{
 use nat_common::{checksum::Delta, flow::Flow, reason::Reason, settings::Settings, tcp_options};
 
 /// Length of the option.
-const OPTION: usize = 4;
+pub(crate) const OPTION: usize = 4;
 
 /// Whether the MSS of a SYN may be too large for its path; it is read where it is the first option.
 ///
@@ -94,9 +94,9 @@ pub fn pass<P: Packet, T: Tables>(
 }
 
 /// The edit of its options.
-struct Lower<'a, T> {
-    tables: &'a T,
-    most: u16,
+pub(crate) struct Lower<'a, T> {
+    pub(crate) tables: &'a T,
+    pub(crate) most: u16,
 }
 
 impl<T: Tables> OptionsEdit for Lower<'_, T> {

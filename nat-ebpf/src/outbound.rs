@@ -54,7 +54,7 @@ pub fn admit<P: Packet, T: Tables>(
         Route::TooBig | Route::Unreachable => return Ok(Admission::Stack),
     };
     let Some(wan) = tables.interface(hop.ifindex) else { return Ok(Admission::Stack) };
-    if wan.role() != Some(Role::Wan) || headers.ttl <= 1 {
+    if !wan.is(Role::Wan) || headers.ttl <= 1 {
         return Ok(Admission::Stack);
     }
     headers.begins_flow()?;

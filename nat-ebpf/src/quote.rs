@@ -5,7 +5,7 @@
 //! that of TCP may be cut off. What follows the quote (RFC 4884) is never touched.
 
 use crate::{
-    headers::{ECHO_REPLY, ECHO_REQUEST, FRAGMENT_OFFSET, Headers, IP_FIXED},
+    headers::{ECHO_REPLY, ECHO_REQUEST, FRAGMENT_OFFSET, Headers, IP_FIXED, TCP_CHECKSUM},
     packet::Packet,
 };
 use nat_common::{
@@ -23,7 +23,6 @@ const QUOTE_LENGTH: usize = 5;
 const TRANSPORT_LEAST: usize = 8;
 const IP_CHECKSUM: usize = 10;
 const TCP_SEQUENCE: usize = 4;
-const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 const ICMP_IDENTIFIER: usize = 4;

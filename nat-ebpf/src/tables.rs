@@ -126,6 +126,8 @@ pub trait Tables {
     }
     /// Whether an address is the gateway's own on an inside interface.
     fn is_inside_address(&self, address: [u8; 4]) -> bool;
+    /// Whether it is the gateway's own on an interface that it manages.
+    fn is_own_address(&self, address: [u8; 4]) -> bool;
 
     /// The record for packets with this key.
     fn flow(&self, key: &FlowKey) -> Option<Self::Slot>;

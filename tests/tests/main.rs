@@ -29,6 +29,7 @@ mod limits;
 mod many_files;
 mod masquerade;
 mod mss;
+mod one_armed;
 mod oracle;
 mod overload;
 mod paired;

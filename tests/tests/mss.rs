@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     thread,
     time::Duration,
 };
@@ -15,6 +15,7 @@ use nat_tests::{
     lab::{OUTSIDE_DEVICE, WAN_DEVICE, WAN_SECOND},
     netns::Namespace,
     process, requirements, session,
+    six::{self, FAR6},
 };
 
 /// The MTU of the WAN.
@@ -32,9 +33,10 @@ fn narrow_and_deaf() -> Chain {
         namespace.ip(&format!("link set {device} mtu {NARROW}")).expect("a narrow link");
     }
     for host in [&chain.deep, &chain.far] {
-        let rules = "add table ip deaf\n\
-                     add chain ip deaf input { type filter hook input priority 0; }\n\
-                     add rule ip deaf input icmp type destination-unreachable drop\n";
+        let rules = "add table inet deaf\n\
+                     add chain inet deaf input { type filter hook input priority 0; }\n\
+                     add rule inet deaf input icmp type destination-unreachable drop\n\
+                     add rule inet deaf input icmpv6 type packet-too-big drop\n";
         let mut command = host.command("nft");
         process::must(command.arg(rules)).expect("a deaf host");
     }
@@ -72,9 +74,9 @@ fn transfers(client: &Namespace, server: &Namespace, at: Ipv4Addr) -> [bool; 2] 
     })
 }
 
-/// What each SYN and SYN-ACK announces; Linux has the MSS first.
-fn announced(frames: &[Frame]) -> Vec<u16> {
-    let option = |frame: &Frame| match frame.bytes.get(54..58) {
+/// What each SYN and SYN-ACK announces; Linux has the MSS first, behind headers of so many bytes.
+fn announced(frames: &[Frame], headers: usize) -> Vec<u16> {
+    let option = |frame: &Frame| match frame.bytes.get(headers..headers + 4) {
         Some([2, 4, high, low]) => u16::from_be_bytes([*high, *low]),
         other => panic!("no MSS in {other:?}"),
     };
@@ -110,7 +112,7 @@ fn both_ways(chain: &Chain, gateway: &NatCtl) -> ([bool; 2], [bool; 2], Vec<u16>
         let mut frames = capture.finish().expect("frames");
         // As they arrive.
         frames.retain(|frame| frame.ipv4.as_ref().is_some_and(|ip| ip.destination == host));
-        all.extend(announced(&frames));
+        all.extend(announced(&frames, 54));
     }
     assert!(all.len() >= 8, "two of each connection: {all:?}: {}", gateway.diagnosis());
     (out, into, all)
@@ -123,6 +125,40 @@ fn connections_fit_a_narrow_way_out_that_nobody_hears_of() {
         assert_eq!((out, into), ([true; 2], [true; 2]), "{}", gateway.diagnosis());
         assert!(announced.iter().all(|mss| *mss == NARROW - 40), "{announced:?}");
     });
+}
+
+#[test]
+fn connections_over_ipv6_fit_a_narrow_way_out_that_nobody_hears_of() {
+    for (setting, wanted) in [("\"auto\"", NARROW - 60), ("900", 900)] {
+        let Some(binary) = requirements::met_with_tools("MSS of IPv6", &["nft"]) else { return };
+        let chain = narrow_and_deaf();
+        six::turn_on(&chain).expect("IPv6");
+        let mut gateway = NatCtl::prepare(&chain.lab, Mode::Xdp, &binary).expect("a gateway");
+        gateway.configure(&format!("[masquerade]\nclamp_mss = {setting}\n")).expect("a file");
+        gateway.run(&[]).expect("a gateway");
+        let folder = chain.lab.folder("capture").expect("a folder");
+        let filter = "ip6 and tcp and ip6[53] & 2 != 0";
+        let start = |namespace, device| Capture::start(namespace, device, filter, &folder);
+        let captures = [(&chain.deep, "deep0"), (&chain.far, "far0")]
+            .map(|(namespace, device)| start(namespace, device).expect("a capture"));
+        for to_client in [false, true] {
+            let listen = || TcpListener::bind((FAR6, 0));
+            let listener = chain.far.enter(listen).expect("a namespace").expect("a listener");
+            let at = listener.local_addr().expect("its address");
+            let dial = || TcpStream::connect_timeout(&at, PATIENCE);
+            let mut near = chain.deep.enter(dial).expect("a namespace").expect("a connection");
+            let mut far = listener.accept().expect("a connection").0;
+            let arrived = if to_client { arrives(far, &mut near) } else { arrives(near, &mut far) };
+            assert!(arrived, "{setting}: {}", gateway.diagnosis());
+        }
+        // The SYN and SYN-ACK of two connections, at each end; the last one of each has been changed.
+        let seen = captures.map(|capture| announced(&capture.finish().expect("frames"), 74));
+        let own = 1440;
+        for seen in &seen {
+            let (own, lowered): (Vec<u16>, Vec<u16>) = seen.iter().partition(|mss| **mss == own);
+            assert_eq!((own.len(), &lowered[..]), (2, &[wanted; 2][..]), "{seen:?}");
+        }
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Agent {
         let mut config = self.config.clone();
         let plane = &self.world.plane;
         let named = |role| {
-            let side = plane.interfaces().iter().filter(move |interface| interface.role == role);
+            let side = plane.interfaces().iter().filter(move |interface| interface.side.is(role));
             side.map(|interface| interface.name.clone()).collect()
         };
         (config.gateway.wan, config.gateway.lan) = (named(Role::Wan), named(Role::Lan));

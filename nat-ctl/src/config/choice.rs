@@ -201,6 +201,26 @@ pub(super) fn denied_commands<'de, D: Deserializer<'de>>(
     }
 }
 
+/// The networks that are nobody's outside (RFC 1918, section 3; RFC 6598, section 7).
+pub(super) fn private() -> Vec<Cidr> {
+    let networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+    networks.iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+/// Networks of inside hosts.
+pub(super) fn inside<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    let networks = Vec::<Cidr>::deserialize(deserializer)?;
+    match networks.iter().find(|network| network.network().is_ipv6()) {
+        Some(six) => Err(D::Error::custom(format_args!(
+            "inside '{six}': an interface that is WAN and LAN in one leaves IPv6 to the kernel"
+        ))),
+        None if networks.is_empty() => {
+            Err(D::Error::custom("inside: no network: name those of the hosts inside"))
+        }
+        None => Ok(networks),
+    }
+}
+
 /// Networks that are exempt from NAT.
 pub(super) fn exempt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
     let networks = Vec::<Cidr>::deserialize(deserializer)?;

@@ -67,13 +67,22 @@ pub struct Gateway {
     pub lan: Vec<String>,
     /// Which hook.
     pub mode: Mode,
+    /// Networks whose hosts are inside, where one interface is WAN and LAN.
+    #[serde(deserialize_with = "choice::inside")]
+    pub inside: Vec<Cidr>,
     /// Whether a WAN gets the public addresses of rules that lie in its network and that nobody has.
     pub add_addresses: bool,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { wan: vec![], lan: vec![], mode: Mode::default(), add_addresses: true }
+        Self {
+            wan: vec![],
+            lan: vec![],
+            mode: Mode::default(),
+            inside: choice::private(),
+            add_addresses: true,
+        }
     }
 }
 

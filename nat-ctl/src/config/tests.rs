@@ -67,7 +67,7 @@ expectations = 65536
         wan: vec!["eth0".into()],
         lan: vec!["eth1".into()],
         mode: Mode::Auto,
-        add_addresses: true,
+        ..Gateway::default()
     };
     let defaults = Config {
         gateway,
@@ -77,6 +77,26 @@ expectations = 65536
     };
     assert_eq!(config, defaults);
     assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn networks_of_ipv4_are_inside_where_one_interface_is_on_both_sides() {
+    let own = parse("[gateway]\ninside = [\"10.8.0.0/16\"]\n").gateway.inside;
+    assert_eq!(own, ["10.8.0.0/16".parse().unwrap()]);
+    let private = Config::default().gateway.inside;
+    let is_inside = |address: [u8; 4]| {
+        private.iter().any(|network| network.contains(std::net::Ipv4Addr::from(address)))
+    };
+    for address in [[10, 0, 0, 1], [172, 31, 255, 255], [192, 168, 0, 1], [100, 64, 0, 0]] {
+        assert!(is_inside(address), "{address:?}");
+    }
+    for address in [[9, 255, 255, 255], [172, 32, 0, 0], [192, 169, 0, 0], [100, 128, 0, 0]] {
+        assert!(!is_inside(address), "{address:?}");
+    }
+    for (networks, wanted) in [("\"2001:db8::/32\"", "IPv6 to the kernel"), ("", "no network")] {
+        let (line, _, why) = mistake(&format!("[gateway]\ninside = [{networks}]\n"));
+        assert!(line == 2 && why.contains(wanted), "{line}: {why}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use netlink_packet_route::{
 use nix::net::if_::if_nametoindex;
 
 use crate::plane::{
-    BARE_CLASSIFIERS, CLASSIFIERS, OWN_FILTER, XDP_PROGRAMS,
+    BARE_CLASSIFIERS, CLASSIFIERS, ONE_ARMED_CLASSIFIERS, OWN_FILTER, XDP_PROGRAMS,
     ask::{Scope, ask},
 };
 
@@ -95,6 +95,7 @@ fn filters(index: u32, hook: &str, parent: TcHandle) -> Vec<String> {
 
 /// The kernel keeps 15 characters of a name (BPF_OBJ_NAME_LEN).
 fn is_ours(name: &str) -> bool {
-    let mut own = CLASSIFIERS.iter().chain(&BARE_CLASSIFIERS).chain(&XDP_PROGRAMS);
+    let own = CLASSIFIERS.iter().chain(&BARE_CLASSIFIERS).chain(&ONE_ARMED_CLASSIFIERS);
+    let mut own = own.chain(&XDP_PROGRAMS);
     !name.is_empty() && own.any(|own| own.get(..15).unwrap_or(own) == name)
 }

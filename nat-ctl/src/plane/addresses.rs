@@ -16,8 +16,8 @@ use super::maps::Maps;
 use super::numbers::Numbers;
 use super::paired::Places;
 use super::six;
-use super::state::{Attached, State};
-use crate::output::Role;
+use super::state::{Attached, Side, State};
+use crate::{output::Role, rules::Cidr};
 
 /// Low half of a value of the map `addresses`, by the interface that the address is on.
 const ON_LAN: u32 = 1;
@@ -50,17 +50,37 @@ pub struct Addresses {
 
 impl Addresses {
     /// Sorts what the kernel has listed by what the interfaces are for; hosts are hidden behind those that
-    /// are `named`.
-    pub fn of(interfaces: &[Attached], listed: &[Address], named: &[Ipv4Addr]) -> Self {
+    /// are `named`. Of an interface on both sides the public address is the first one that is not `inside`,
+    /// where it has such, and the others that are inside are those by which its hosts know it.
+    pub fn of(
+        interfaces: &[Attached],
+        listed: &[Address],
+        named: &[Ipv4Addr],
+        inside: &[Cidr],
+    ) -> Self {
         let mut this = Self { named: named.to_vec(), ..Self::default() };
-        for found in listed {
-            let Some(interface) = interfaces.iter().find(|known| known.index == found.index) else {
-                continue;
+        let is_inside = |side: Side, address: Ipv4Addr| {
+            side == Side::Both && inside.iter().any(|network| network.contains(address))
+        };
+        let all = || {
+            listed.iter().filter_map(|found| {
+                let interface = interfaces.iter().find(|known| known.index == found.index)?;
+                Some((interface, found, is_inside(interface.side, found.address)))
+            })
+        };
+        let (outer, inner): (Vec<_>, Vec<_>) =
+            all().filter(|(_, found, _)| found.global).partition(|(.., is_inside)| !is_inside);
+        for (interface, found, _) in outer.into_iter().chain(inner) {
+            this.public.entry(interface.name.clone()).or_insert(found.address);
+        }
+        for (interface, found, is_inside) in all() {
+            let hides = this.public.get(&interface.name) == Some(&found.address);
+            let role = match interface.side {
+                Side::Lan => Role::Lan,
+                Side::Both if is_inside && !hides => Role::Lan,
+                Side::Wan | Side::Both => Role::Wan,
             };
-            this.own.insert(found.address.octets(), (interface.role, interface.index));
-            if found.global {
-                this.public.entry(interface.name.clone()).or_insert(found.address);
-            }
+            this.own.insert(found.address.octets(), (role, interface.index));
         }
         this
     }
@@ -98,7 +118,7 @@ impl Addresses {
     /// The addresses of the WANs among `interfaces` that inside hosts are hidden behind, each with the number
     /// of its interface.
     fn hiding(&self, interfaces: &[Attached]) -> Vec<(Ipv4Addr, u32)> {
-        let wans = interfaces.iter().filter(|interface| interface.role == Role::Wan);
+        let wans = interfaces.iter().filter(|interface| interface.side.is(Role::Wan));
         let those_of = |wan: &Attached| {
             let mut hiding = self.named_on(wan);
             if hiding.is_empty() {
@@ -135,7 +155,7 @@ impl Addresses {
         interfaces: &[Attached],
     ) -> (BTreeMap<u32, Interface>, Places) {
         let mut places = Places::default();
-        for wan in interfaces.iter().filter(|interface| interface.role == Role::Wan) {
+        for wan in interfaces.iter().filter(|interface| interface.side.is(Role::Wan)) {
             places.add(wan.index, &self.named, &self.named_on(wan), numbers);
         }
         let hiding: Vec<_> = (self.hiding(interfaces).into_iter())
@@ -144,17 +164,19 @@ impl Addresses {
                 Some((public.octets(), number, index))
             })
             .collect();
-        let record = |interface: &Attached| match interface.role {
+        let way_out = |interface: &Attached| {
+            let found = hiding.iter().find(|(.., index)| *index == interface.index);
+            let (public, number, of) = found.copied().unwrap_or_default();
+            places.pair(Interface::wan(public, number), of)
+        };
+        let record = |interface: &Attached| match interface.side {
             // Hosts that dial a public address have that of the first WAN themselves.
-            Role::Lan => {
+            Side::Lan => {
                 let (public, number, of) = hiding.first().copied().unwrap_or_default();
                 places.pair(Interface::lan(public, number), of)
             }
-            Role::Wan => {
-                let found = hiding.iter().find(|(.., index)| *index == interface.index);
-                let (public, number, of) = found.copied().unwrap_or_default();
-                places.pair(Interface::wan(public, number), of)
-            }
+            Side::Wan => way_out(interface),
+            Side::Both => way_out(interface).one_armed(),
         };
         (interfaces.iter().map(|interface| (interface.index, record(interface))).collect(), places)
     }
@@ -243,6 +265,7 @@ mod tests {
             &interfaces,
             &[listed(3, 9), listed(3, 1), listed(4, 5), listed(7, 6)],
             &[],
+            &[],
         );
         let mut numbers = Numbers::default();
         assert!(addresses.number(&mut numbers, &interfaces).is_empty());
@@ -258,12 +281,34 @@ mod tests {
     }
 
     #[test]
+    fn a_single_arm_hides_hosts_behind_its_address_that_is_not_inside_if_it_has_one() {
+        let interfaces = [Attached::planned("arm0", 3, Side::Both)];
+        let inside: Vec<Cidr> = vec!["203.0.113.0/25".parse().unwrap()];
+        let of = |listed: &[Address]| Addresses::of(&interfaces, listed, &[], &inside);
+        let two = of(&[listed(3, 1), listed(3, 201), listed(3, 202)]);
+        assert_eq!(two.of_interface("arm0"), Some(Ipv4Addr::new(203, 0, 113, 201)));
+        let mut numbers = Numbers::default();
+        two.number(&mut numbers, &interfaces);
+        let codes = two.codes(&numbers);
+        assert_eq!(codes[&[203, 0, 113, 1]], ON_LAN);
+        assert!([201, 202].iter().all(|last| is_outside(codes[&[203, 0, 113, *last]])));
+        let (records, _) = two.records(&numbers, &interfaces);
+        let sides = [nat_common::interface::Role::Lan, nat_common::interface::Role::Wan];
+        assert_eq!(sides.map(|side| records[&3].is(side)), [true; 2]);
+        // An instance of a cloud has one address, which is as private as those of its hosts.
+        let one = of(&[listed(3, 1)]);
+        assert_eq!(one.of_interface("arm0"), Some(Ipv4Addr::new(203, 0, 113, 1)));
+        one.number(&mut numbers, &interfaces);
+        assert!(is_outside(one.codes(&numbers)[&[203, 0, 113, 1]]));
+    }
+
+    #[test]
     fn an_address_beyond_the_numbers_is_not_hidden_behind() {
         let interfaces: Vec<_> = (1..=9)
             .map(|index| Attached::planned(&format!("wan{index}"), index, Role::Wan))
             .collect();
         let all: Vec<_> = (1..=9u8).map(|last| listed(last.into(), last)).collect();
-        let addresses = Addresses::of(&interfaces, &all, &[]);
+        let addresses = Addresses::of(&interfaces, &all, &[], &[]);
         let mut numbers = Numbers::default();
         addresses.number(&mut numbers, &interfaces);
         let (records, _) = addresses.records(&numbers, &interfaces);
@@ -281,7 +326,7 @@ mod tests {
         ];
         let named = [7, 8].map(|last| listed(0, last).address);
         let there = [listed(3, 1), listed(3, 7), listed(3, 8), listed(5, 2), listed(4, 5)];
-        let addresses = Addresses::of(&interfaces, &there, &named);
+        let addresses = Addresses::of(&interfaces, &there, &named, &[]);
         let mut numbers = Numbers::default();
         addresses.number(&mut numbers, &interfaces);
         let number = |last: u8| numbers.of(Ipv4Addr::new(203, 0, 113, last)).expect("a number");

@@ -129,7 +129,7 @@ fn of_others(listed: &[Address], own: &BTreeSet<Alias>) -> Vec<Address> {
 }
 
 fn is_wan(interfaces: &[Attached], index: u32) -> bool {
-    interfaces.iter().any(|known| known.index == index && known.role == Role::Wan)
+    interfaces.iter().any(|known| known.index == index && known.side.is(Role::Wan))
 }
 
 /// Whether a station of the network that an interface is in may have an address. The other end of a

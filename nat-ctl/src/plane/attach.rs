@@ -8,6 +8,8 @@
 //!   LAN   ingress: xdp_inside,  tc_inside
 //!   WAN   ingress: xdp_outside, tc_outside      egress: tc_outside_egress (guard)
 //!
+//!   both  ingress: tc_one_armed                egress: tc_one_armed_egress
+//!
 //!   without an Ethernet header
 //!   LAN   ingress: tc_inside_bare
 //!   WAN   ingress: tc_outside_bare              egress: tc_outside_egress_bare
@@ -33,9 +35,9 @@ use super::error::{Kernel, PlaneError, Result};
 use super::hook::Choice;
 use super::object::Object;
 use super::pins;
-use super::state::Attached;
+use super::state::{Attached, Side};
 use crate::options::Instance;
-use crate::output::{InterfaceMode, Role};
+use crate::output::InterfaceMode;
 
 /// Place of our filters on kernels without tcx: priority and handle are ours by being unusual.
 pub const PRIORITY: u16 = 20_033;
@@ -58,6 +60,11 @@ const WAN: &[Classifier] = &[
     Classifier { name: "tc_outside", at: TcAttachType::Ingress },
 ];
 
+const BOTH: &[Classifier] = &[
+    Classifier { name: "tc_one_armed_egress", at: TcAttachType::Egress },
+    Classifier { name: "tc_one_armed", at: TcAttachType::Ingress },
+];
+
 const BARE_LAN: &[Classifier] = &[Classifier { name: "tc_inside_bare", at: TcAttachType::Ingress }];
 const BARE_WAN: &[Classifier] = &[
     Classifier { name: "tc_outside_egress_bare", at: TcAttachType::Egress },
@@ -69,22 +76,27 @@ pub const CLASSIFIERS: [&str; 3] = ["tc_inside", "tc_outside_egress", "tc_outsid
 /// Those of interfaces whose packets have no Ethernet header.
 pub const BARE_CLASSIFIERS: [&str; 3] =
     ["tc_inside_bare", "tc_outside_egress_bare", "tc_outside_bare"];
+/// Those of an interface that is on both sides.
+pub const ONE_ARMED_CLASSIFIERS: [&str; 2] = ["tc_one_armed_egress", "tc_one_armed"];
 /// The same for XDP.
 pub const XDP_PROGRAMS: [&str; 2] = ["xdp_inside", "xdp_outside"];
 
-fn classifiers(role: Role, bare: bool) -> &'static [Classifier] {
-    match (role, bare) {
-        (Role::Lan, false) => LAN,
-        (Role::Wan, false) => WAN,
-        (Role::Lan, true) => BARE_LAN,
-        (Role::Wan, true) => BARE_WAN,
+/// One on both sides has an Ethernet header: others are refused before.
+fn classifiers(side: Side, bare: bool) -> &'static [Classifier] {
+    match (side, bare) {
+        (Side::Lan, false) => LAN,
+        (Side::Wan, false) => WAN,
+        (Side::Both, _) => BOTH,
+        (Side::Lan, true) => BARE_LAN,
+        (Side::Wan, true) => BARE_WAN,
     }
 }
 
-fn xdp_program(role: Role) -> &'static str {
-    match role {
-        Role::Lan => "xdp_inside",
-        Role::Wan => "xdp_outside",
+/// One on both sides gets none.
+fn xdp_program(side: Side) -> &'static str {
+    match side {
+        Side::Lan => "xdp_inside",
+        Side::Wan | Side::Both => "xdp_outside",
     }
 }
 
@@ -116,7 +128,7 @@ pub struct Place<'a> {
     /// Its number.
     pub index: u32,
     /// What it is for.
-    pub role: Role,
+    pub side: Side,
     /// Whether its packets have no Ethernet header.
     pub bare: bool,
 }
@@ -131,9 +143,9 @@ pub fn attach(
     to: Place<'_>,
     choice: Choice,
 ) -> Result<Attached> {
-    let Place { name, index, role, bare } = to;
+    let Place { name, index, side, bare } = to;
     object.stages()?;
-    for classifier in classifiers(role, bare) {
+    for classifier in classifiers(side, bare) {
         let program = object.classifier(classifier.name)?;
         let path = pin(instance, index, classifier.name);
         let what = format!("attach {} to {name}", classifier.name);
@@ -146,22 +158,22 @@ pub fn attach(
     }
     let (mode, reason) = match choice {
         Choice::Tc(reason) => {
-            pins::unlink(&pin(instance, index, xdp_program(role)))?;
+            pins::unlink(&pin(instance, index, xdp_program(side)))?;
             (InterfaceMode::Tc, reason)
         }
         Choice::Must(reason) => {
-            attach_native(object, instance, index, role)?
+            attach_native(object, instance, index, side)?
                 .map_err(|error| refuse_xdp(name, &error))?;
             (InterfaceMode::Xdp, reason)
         }
-        Choice::Try(reason) => match attach_native(object, instance, index, role)? {
+        Choice::Try(reason) => match attach_native(object, instance, index, side)? {
             Ok(()) => (InterfaceMode::Xdp, reason),
             Err(error) => {
                 (InterfaceMode::Tc, format!("the driver refused native XDP: {}", error.text()))
             }
         },
     };
-    Ok(Attached { name: name.to_owned(), index, role, mode, reason, bare })
+    Ok(Attached { name: name.to_owned(), index, side, mode, reason, bare })
 }
 
 /// Whether links of this kernel can be on TC hooks.
@@ -219,11 +231,11 @@ fn attach_native(
     object: &mut Object,
     instance: &Instance,
     index: u32,
-    role: Role,
+    side: Side,
 ) -> Result<Result<(), AttachError>> {
     object.xdp_stages()?;
-    let program = object.xdp(xdp_program(role))?;
-    let path = pin(instance, index, xdp_program(role));
+    let program = object.xdp(xdp_program(side))?;
+    let path = pin(instance, index, xdp_program(side));
     Ok(attach_xdp(program, index, &path))
 }
 
@@ -277,10 +289,10 @@ pub fn drop_others(instance: &Instance, kept: &[Attached]) -> Result<()> {
     let wanted: Vec<PathBuf> = kept
         .iter()
         .flat_map(|interface| {
-            let tc = classifiers(interface.role, interface.bare)
+            let tc = classifiers(interface.side, interface.bare)
                 .iter()
                 .map(|classifier| classifier.name);
-            let xdp = (interface.mode == InterfaceMode::Xdp).then(|| xdp_program(interface.role));
+            let xdp = (interface.mode == InterfaceMode::Xdp).then(|| xdp_program(interface.side));
             tc.chain(xdp).map(|program| pin(instance, interface.index, program))
         })
         .collect();
@@ -304,7 +316,7 @@ pub fn detach_filters(interface: &Attached) -> Result<()> {
         return Ok(());
     }
     // The guard last: nothing may pass that is no longer translated.
-    for classifier in classifiers(interface.role, interface.bare).iter().rev() {
+    for classifier in classifiers(interface.side, interface.bare).iter().rev() {
         let place = (&interface.name, classifier.at, PRIORITY, HANDLE);
         let Ok(link) = SchedClassifierLink::attached(place.0, place.1, place.2, place.3, None)
         else {

@@ -21,7 +21,10 @@ mod world;
 use std::net::Ipv4Addr;
 
 use nat_common::{flow::Zone, interface::Role};
-use nat_ebpf::host::{HostPacket, Memory, State, Verdict, outside_egress, tc_ingress};
+use nat_ebpf::{
+    host::{HostPacket, Memory, State, Verdict, World, outside_egress, tc_ingress},
+    one_armed,
+};
 use nix::net::if_::if_nametoindex;
 
 use asked::{Asked, Packet};
@@ -46,7 +49,9 @@ impl Inspector {
 
     fn explain4(&self, asked: &Asked<Ipv4Addr>, name: &str, index: u32) -> Result<ExplainView> {
         let state = copy::state(self.maps(), &self.pins(), asked)?;
-        let zone = zone_of(&state, index, name)?;
+        let Some(zone) = zone_of(&state, index, name, asked)? else {
+            return Ok(left(asked.view(), name, "both its ends are inside"));
+        };
         let key = asked.key(zone);
         let world = world::of(&state, &key, index);
         let memory = Memory::from(state.clone());
@@ -54,7 +59,7 @@ impl Inspector {
         let mut verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
         let way = route::of_packet(asked.dst.into(), asked.src.into(), index);
         if let (Verdict::Pass, Way::Forward { index: out, .. }) = (verdict, way)
-            && state.interfaces.get(&out).and_then(|interface| interface.role()) == Some(Role::Wan)
+            && state.interfaces.get(&out).is_some_and(|interface| interface.is(Role::Wan))
         {
             // What the kernel would forward to a WAN meets the guard there.
             verdict = outside_egress(&mut packet, &mut memory.tables(), index, 0);
@@ -93,12 +98,40 @@ impl Inspector {
     }
 }
 
-/// The side that packets come from by an interface.
-fn zone_of(state: &State, index: u32, name: &str) -> Result<Zone> {
-    match state.interfaces.get(&index).and_then(|interface| interface.role()) {
-        Some(Role::Lan) => Ok(Zone::Inside),
-        Some(Role::Wan) => Ok(Zone::Outside),
-        None => Err(not_ours(name)),
+/// The side that packets come from by an interface; `None` for one that is on both sides, where their
+/// addresses decide.
+fn side_of(state: &State, index: u32, name: &str) -> Result<Option<Zone>> {
+    let interface = state.interfaces.get(&index).ok_or_else(|| not_ours(name))?;
+    match [Role::Lan, Role::Wan].map(|role| interface.is(role)) {
+        [true, false] => Ok(Some(Zone::Inside)),
+        [false, true] => Ok(Some(Zone::Outside)),
+        [true, true] => Ok(None),
+        [false, false] => Err(not_ours(name)),
+    }
+}
+
+/// The side that a packet comes from; `None` for one that stays inside.
+fn zone_of(state: &State, index: u32, name: &str, asked: &Asked<Ipv4Addr>) -> Result<Option<Zone>> {
+    if let Some(zone) = side_of(state, index, name)? {
+        return Ok(Some(zone));
+    }
+    let (memory, world) = (Memory::from(state.clone()), World::default());
+    let packet = HostPacket::<true>::new(frame::of(asked), index, &world);
+    // Its headers are whole.
+    Ok(one_armed::arrives(&packet, &memory.tables()).ok().flatten())
+}
+
+/// A packet that the kernel has, for that reason.
+fn left(packet: PacketView, name: &str, why: &str) -> ExplainView {
+    ExplainView {
+        packet: PacketView { interface: Some(name.to_owned()), ..packet },
+        verdict: VerdictView::Kernel,
+        reason: None,
+        rule: None,
+        leaves: None,
+        because: vec![format!("{name} is WAN and LAN in one"), why.to_owned()],
+        change: vec![],
+        note: None,
     }
 }
 

@@ -76,7 +76,7 @@ mod tests {
         let interface = Attached::planned("wan0", 1, Role::Wan);
         let listed =
             |last: &u8| Address { index: 1, address: address(*last), prefix: 24, global: true };
-        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>(), &[])
+        Addresses::of(&[interface], &wan.iter().map(listed).collect::<Vec<_>>(), &[], &[])
     }
 
     #[test]

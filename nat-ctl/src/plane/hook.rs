@@ -13,6 +13,8 @@ pub struct Device {
     pub kind: Option<String>,
     /// Whether its packets have no Ethernet header.
     pub bare: bool,
+    /// Whether it is on both sides.
+    pub one_armed: bool,
     /// What its driver says of XDP; `None` where the kernel (before 6.3) can't say.
     pub features: Option<Features>,
 }
@@ -32,6 +34,9 @@ pub enum Choice {
 pub fn choose(mode: Mode, device: &Device) -> Choice {
     match (mode, &device.kind, device.features) {
         _ if device.bare => Choice::Tc("its packets have no Ethernet header".to_owned()),
+        _ if device.one_armed => {
+            Choice::Tc("it is on both sides: which one a packet is from TC finds out".to_owned())
+        }
         (Mode::Tc, ..) => Choice::Tc("mode tc was asked for".to_owned()),
         (Mode::Xdp, ..) => Choice::Must("mode xdp was asked for".to_owned()),
         (Mode::Auto, Some(kind), _) => {
@@ -51,14 +56,16 @@ mod tests {
 
     fn device(kind: Option<&str>, features: Option<u64>) -> Device {
         let kind = kind.map(str::to_owned);
-        Device { kind, bare: false, features: features.map(Features::of) }
+        Device { kind, bare: false, one_armed: false, features: features.map(Features::of) }
     }
 
     #[test]
-    fn what_has_no_ethernet_header_gets_tc_whatever_is_asked_for() {
+    fn what_only_tc_can_do_gets_tc_whatever_is_asked_for() {
         for mode in [Mode::Auto, Mode::Xdp, Mode::Tc] {
             let bare = Device { bare: true, ..device(Some("tun"), Some(u64::MAX)) };
             assert!(matches!(choose(mode, &bare), Choice::Tc(why) if why.contains("no Ethernet")));
+            let both = Device { one_armed: true, ..device(None, Some(u64::MAX)) };
+            assert!(matches!(choose(mode, &both), Choice::Tc(why) if why.contains("both sides")));
         }
     }
 

@@ -64,7 +64,9 @@ use nat_common::{lifetime::Timeouts, port::Endpoint, settings::Settings};
 
 pub use addresses::Addresses;
 pub use aliases::is_station;
-pub use attach::{BARE_CLASSIFIERS, CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS};
+pub use attach::{
+    BARE_CLASSIFIERS, CLASSIFIERS, ONE_ARMED_CLASSIFIERS, PRIORITY as OWN_FILTER, XDP_PROGRAMS,
+};
 pub use clock::Now;
 pub use down::{Removed, down};
 pub use error::{PlaneError, Result};
@@ -88,7 +90,7 @@ use grow::Growth;
 use hops::Hops;
 use links::{Address, Netlink};
 use object::{Object, Sizes};
-use state::{Lock, State};
+use state::{Lock, Side, State};
 use sweep::Sweeper;
 use uplinks::Uplinks;
 
@@ -124,6 +126,8 @@ pub struct Plane {
     rules: RuleSet,
     /// Networks to which packets leave as they are.
     exempt: Vec<Cidr>,
+    /// Networks of inside hosts, where an interface is on both sides.
+    inside: Vec<Cidr>,
     /// Prefixes of IPv6 that are translated.
     prefixes: Vec<Prefix>,
     /// The same as they are in force.
@@ -203,6 +207,10 @@ impl Plane {
         Ok(&self.waiting)
     }
 
+    fn is_one_armed(&self) -> bool {
+        self.state.interfaces.iter().any(|interface| interface.side == Side::Both)
+    }
+
     fn write_rules(&mut self, rules: &RuleSet) -> Result<()> {
         let resolve = |name: &str| self.addresses.of_interface(name);
         let entries = rules
@@ -210,6 +218,7 @@ impl Plane {
             .map_err(|error| PlaneError::Conflict(format!("put the rules in force: {error}")))?;
         let hosts = rules.hosts();
         let wanted = rules::Wanted::of(&entries, &hosts).exempting(&self.exempt);
+        let wanted = if self.is_one_armed() { wanted.within(&self.inside) } else { wanted };
         let name = |rule: &Rule| (rules.number(rule.name()), rule.name().to_string());
         let names = rules.iter().map(name).collect();
         if self.state.rules != names {

@@ -122,6 +122,8 @@ pub struct Needed {
     pub native: bool,
     /// Those for packets without an Ethernet header.
     pub bare: bool,
+    /// Those of an interface that is on both sides.
+    pub one_armed: bool,
 }
 
 /// The loaded object: maps are made and pinned, programs are not yet in the kernel.
@@ -192,7 +194,8 @@ impl Object {
     pub fn prepare(&mut self, needed: Needed) -> Result<()> {
         let bare = attach::BARE_CLASSIFIERS.into_iter().filter(|_| needed.bare);
         let classifiers = Stage::ALL.map(Stage::program).into_iter();
-        let classifiers = classifiers.chain(attach::CLASSIFIERS).chain(bare);
+        let arm = attach::ONE_ARMED_CLASSIFIERS.into_iter().filter(|_| needed.one_armed);
+        let classifiers = classifiers.chain(attach::CLASSIFIERS).chain(bare).chain(arm);
         let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
         let xdp = stages.chain(attach::XDP_PROGRAMS).filter(|_| needed.native);
         let names: Vec<&str> = classifiers.chain(xdp).collect();

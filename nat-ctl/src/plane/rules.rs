@@ -62,6 +62,13 @@ impl Wanted {
         self
     }
 
+    /// The same, with the networks of inside hosts that are not told by where their packets come in.
+    #[must_use]
+    pub fn within(mut self, inside: &[Cidr]) -> Self {
+        self.allow(AllowedKey::INSIDE, inside);
+        self
+    }
+
     /// The number of the filter for these networks: 0 where everybody is allowed. It is a function
     /// of the networks, so that an unchanged filter keeps its number whatever else changes.
     fn filter(&mut self, allow: &[Cidr]) -> u32 {
@@ -217,7 +224,7 @@ fn trie_key(filter: u32, remote: [u8; 4], bits: u8) -> Key<AllowedKey> {
     Key::new(AllowedKey::FILTER_BITS + u32::from(bits), AllowedKey::new(filter, remote))
 }
 
-/// FNV-1a over the networks (draft-eastlake-fnv), never 0.
+/// FNV-1a over the networks (draft-eastlake-fnv), never that of no rule.
 pub(super) fn number(networks: &[Cidr]) -> u32 {
     let octets = |network: &Cidr| match network.network() {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -228,7 +235,7 @@ pub(super) fn number(networks: &[Cidr]) -> u32 {
         .flat_map(|network| octets(network).into_iter().chain([network.prefix_length()]));
     let hash = bytes
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.max(1)
+    hash.clamp(1, AllowedKey::INSIDE - 1)
 }
 
 #[cfg(test)]

@@ -35,14 +35,13 @@ use super::{
     pins::{self, Pinned},
     ports, six,
     sockets::Sockets,
-    state::{Attached, Lock, State},
+    state::{Attached, Lock, Side, State},
     sweep::Sweeper,
     uplinks::Uplinks,
 };
 use crate::{
     config::Config,
     options::{Instance, Mode, RunOptions},
-    output::Role,
     rules::RuleSet,
 };
 
@@ -113,7 +112,7 @@ struct Preparing<'a> {
 }
 
 impl Preparing<'_> {
-    async fn finish(self, links: &[(Link, Role)]) -> Result<Plane> {
+    async fn finish(self, links: &[(Link, Side)]) -> Result<Plane> {
         let Self { options, lock, netlink, state, now, start, first } = self;
         let instance = options.instance.clone();
         let config = &options.config;
@@ -138,9 +137,10 @@ impl Preparing<'_> {
         pins::make(&instance)?;
         let mut object = Object::load(&instance.pins(), &sizes, &table, before.as_ref())?;
         let mut needed = Needed::default();
-        for (link, _) in links {
-            needed.native |= !matches!(choice(options.mode, link)?, Choice::Tc(_));
+        for (link, side) in links {
+            needed.native |= !matches!(choice(options.mode, link, *side)?, Choice::Tc(_));
             needed.bare |= link.is_bare();
+            needed.one_armed |= *side == Side::Both;
         }
         object.prepare(needed)?;
         flow_memory::set_geometry(&instance.pins(), &table.geometry)?;
@@ -177,14 +177,15 @@ impl Preparing<'_> {
             gone: Gone::default(),
             rules: RuleSet::default(),
             exempt: config.masquerade.exempt.clone(),
+            inside: config.gateway.inside.clone(),
             prefixes: config.prefix.clone(),
             translated: six::Prefixes::default(),
             waiting: vec![],
             _lock: lock,
         };
         plane.fill(options.rules.rules()).await?;
-        for (link, role) in links {
-            plane.attach(link, *role)?;
+        for (link, side) in links {
+            plane.attach(link, *side)?;
         }
         plane.let_go(links)?;
         plane.growth = Growth::Rest(plane.gauge()?);
@@ -230,7 +231,7 @@ impl Plane {
     }
 
     /// Detaches what a predecessor had and this agent was not asked for.
-    fn let_go(&mut self, links: &[(Link, Role)]) -> Result<()> {
+    fn let_go(&mut self, links: &[(Link, Side)]) -> Result<()> {
         let asked = |known: &Attached| links.iter().any(|(link, _)| link.index == known.index);
         let (kept, others) =
             std::mem::take(&mut self.state.interfaces).into_iter().partition(asked);
@@ -245,11 +246,11 @@ impl Plane {
     }
 
     /// Attaches one interface and notes it, in the place of one of the same name.
-    pub(super) fn attach(&mut self, link: &Link, role: Role) -> Result<()> {
-        let choice = choice(self.mode, link)?;
+    pub(super) fn attach(&mut self, link: &Link, side: Side) -> Result<()> {
+        let choice = choice(self.mode, link, side)?;
         let (object, instance) = (&mut self.object, &self.instance);
         let bare = link.is_bare();
-        let to = Place { name: &link.name, index: link.index, role, bare };
+        let to = Place { name: &link.name, index: link.index, side, bare };
         let attached = attach::attach(object, instance, to, choice)?;
         match self.state.interfaces.iter_mut().find(|known| known.name == link.name) {
             Some(known) => *known = attached,
@@ -260,17 +261,28 @@ impl Plane {
 }
 
 /// The hook that an interface gets.
-fn choice(mode: Mode, link: &Link) -> Result<Choice> {
-    let (kind, bare) = (link.kind.clone(), link.is_bare());
-    let device = Device { kind, bare, features: features::of(link.index)? };
+fn choice(mode: Mode, link: &Link, side: Side) -> Result<Choice> {
+    let (kind, bare, one_armed) = (link.kind.clone(), link.is_bare(), side == Side::Both);
+    let device = Device { kind, bare, one_armed, features: features::of(link.index)? };
     Ok(hook::choose(mode, &device))
 }
 
-async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link, Role)>> {
-    let mut links: Vec<(Link, Role)> = vec![];
-    let wan = options.wan.iter().map(|name| (name, Role::Wan));
-    for (name, role) in wan.chain(options.lan.iter().map(|name| (name, Role::Lan))) {
+async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link, Side)>> {
+    let mut links: Vec<(Link, Side)> = vec![];
+    let RunOptions { wan, lan, .. } = options;
+    let outside = |name| if lan.contains(name) { Side::Both } else { Side::Wan };
+    let outer = wan.iter().map(|name| (name, outside(name)));
+    let inner = lan.iter().filter(|name| !wan.contains(name)).map(|name| (name, Side::Lan));
+    for (name, side) in outer.chain(inner) {
         let link = netlink.link(name).await?;
+        if side == Side::Both && link.is_bare() {
+            return Err(PlaneError::Refused {
+                what: format!("have '{name}' as WAN and LAN in one"),
+                why: "its packets have no Ethernet header, which such an interface needs: name \
+                      another one with --lan"
+                    .to_owned(),
+            });
+        }
         if link.layer == Layer::Other {
             return Err(PlaneError::Refused {
                 what: format!("attach to interface '{name}'"),
@@ -282,10 +294,10 @@ async fn find_links(netlink: &Netlink, options: &RunOptions) -> Result<Vec<(Link
         }
         if links.iter().any(|(other, _)| other.index == link.index) {
             return Err(PlaneError::Conflict(format!(
-                "attach to interface '{name}': it was named twice: it is either --wan or --lan"
+                "attach to interface '{name}': another name of it was given, too: name it once"
             )));
         }
-        links.push((link, role));
+        links.push((link, side));
     }
     Ok(links)
 }
@@ -305,7 +317,7 @@ fn refuse_absent(options: &RunOptions) -> Result<()> {
 fn refuse_taken(
     instance: &Instance,
     namespace: Namespace,
-    links: &[(Link, Role)],
+    links: &[(Link, Side)],
     states: &[State],
 ) -> Result<()> {
     let others = states.iter().filter(|state| {
@@ -360,7 +372,7 @@ fn look(instance: &Instance, namespace: Namespace) -> Result<Start> {
 fn plan(
     instance: &Instance,
     namespace: Namespace,
-    links: &[(Link, Role)],
+    links: &[(Link, Side)],
     options: &RunOptions,
     now: Now,
 ) -> Result<State> {
@@ -374,8 +386,8 @@ fn plan(
         state.interfaces = before.interfaces;
         state.numbers = before.numbers;
     }
-    for (link, role) in links {
-        let planned = Attached::planned(&link.name, link.index, *role);
+    for (link, side) in links {
+        let planned = Attached::planned(&link.name, link.index, *side);
         let planned = Attached { bare: link.is_bare(), ..planned };
         state.interfaces.retain(|known| known.name != link.name);
         state.interfaces.push(planned);

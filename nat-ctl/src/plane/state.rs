@@ -27,6 +27,43 @@ use crate::output::{InterfaceMode, Role};
 /// The layout of the file.
 const VERSION: u32 = 1;
 
+/// The side of an interface, as the data plane has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Outside.
+    Wan,
+    /// Inside.
+    Lan,
+    /// Both, of a gateway with one arm.
+    Both,
+}
+
+impl Side {
+    /// Whether it is on that side.
+    pub const fn is(self, role: Role) -> bool {
+        match self {
+            Self::Wan => matches!(role, Role::Wan),
+            Self::Lan => matches!(role, Role::Lan),
+            Self::Both => true,
+        }
+    }
+
+    /// What users see: one or two.
+    pub fn roles(self) -> impl Iterator<Item = Role> {
+        [Role::Wan, Role::Lan].into_iter().filter(move |role| self.is(*role))
+    }
+}
+
+impl From<Role> for Side {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Wan => Self::Wan,
+            Role::Lan => Self::Lan,
+        }
+    }
+}
+
 /// An interface of an instance, and what is attached to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
@@ -35,7 +72,8 @@ pub struct Attached {
     /// Its number.
     pub index: u32,
     /// What it is for.
-    pub role: Role,
+    #[serde(rename = "role")]
+    pub side: Side,
     /// The hook that carries the fast path.
     pub mode: InterfaceMode,
     /// Why that one, in one sentence.
@@ -47,9 +85,9 @@ pub struct Attached {
 
 impl Attached {
     /// One that nothing is attached to yet.
-    pub fn planned(name: &str, index: u32, role: Role) -> Self {
+    pub fn planned(name: &str, index: u32, side: impl Into<Side>) -> Self {
         let (mode, reason) = (InterfaceMode::Tc, "not attached yet".to_owned());
-        Self { name: name.to_owned(), index, role, mode, reason, bare: false }
+        Self { name: name.to_owned(), index, side: side.into(), mode, reason, bare: false }
     }
 }
 

@@ -75,7 +75,7 @@ impl Plane {
     /// Reads all addresses, and tells the data plane.
     pub(super) async fn read_addresses(&mut self) -> Result<()> {
         let listed = self.netlink.addresses().await?;
-        let now = Addresses::of(&self.state.interfaces, &listed, &self.named);
+        let now = Addresses::of(&self.state.interfaces, &listed, &self.named, &self.inside);
         self.gone.follow(&self.addresses, &now, clock::now().seconds());
         (self.addresses, self.listed) = (now, listed);
         self.note_given()?;
@@ -128,7 +128,7 @@ impl Plane {
         let mut lines = vec![];
         for interface in &self.state.interfaces {
             let now = self.addresses.of_interface(&interface.name);
-            if interface.role == crate::output::Role::Wan
+            if interface.side.is(crate::output::Role::Wan)
                 && now != before.of_interface(&interface.name)
             {
                 let address = now.map_or("none".to_owned(), |address| address.to_string());
@@ -143,13 +143,13 @@ impl Plane {
     /// An interface that came back has another number: everything is attached there.
     async fn follow_link(&mut self, link: &Link) -> Result<Vec<String>> {
         let known = self.state.interfaces.iter().find(|known| known.name == link.name);
-        let Some((role, index)) = known.map(|known| (known.role, known.index)) else {
+        let Some((side, index)) = known.map(|known| (known.side, known.index)) else {
             return Ok(vec![]);
         };
         if index == link.index {
             return Ok(vec![]);
         }
-        self.attach(link, role)?;
+        self.attach(link, side)?;
         self.hops.void();
         attach::drop_others(&self.instance, &self.state.interfaces)?;
         self.state.write(&self.instance)?;

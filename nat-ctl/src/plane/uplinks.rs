@@ -16,7 +16,7 @@ use super::{
     Addresses, Plane,
     error::{PlaneError, Result},
     route::{self, Way},
-    state::Attached,
+    state::{Attached, Side},
 };
 use crate::{
     output::Role,
@@ -28,7 +28,7 @@ pub type Uplinks = BTreeMap<[u8; 4], u32>;
 
 /// What the map must hold.
 fn wanted(interfaces: &[Attached], addresses: &Addresses, rules: &RuleSet) -> Uplinks {
-    let wans = || interfaces.iter().filter(|interface| interface.role == Role::Wan);
+    let wans = || interfaces.iter().filter(|interface| interface.side.is(Role::Wan));
     let mut uplinks = Uplinks::new();
     if wans().count() > 1 {
         uplinks.extend(addresses.on_wans());
@@ -64,7 +64,14 @@ impl Plane {
     pub fn leads_inside(&self, to: Ipv4Addr) -> bool {
         let Way::Forward { index, .. } = route::of_own(to.into()) else { return false };
         let interfaces = &self.state.interfaces;
-        interfaces.iter().any(|it| (it.index, it.role) == (index, Role::Lan))
+        interfaces.iter().any(|it| {
+            it.index == index
+                && match it.side {
+                    Side::Lan => true,
+                    Side::Wan => false,
+                    Side::Both => self.inside.iter().any(|network| network.contains(to)),
+                }
+        })
     }
 
     /// Brings the map to what interfaces, addresses and rules say.
@@ -101,7 +108,7 @@ mod tests {
         let lan = Attached::planned("lan0", 9, Role::Lan);
         let interfaces: Vec<_> = wans.iter().cloned().chain([lan]).collect();
         let all = [listed(3, FIRST), listed(4, SECOND), listed(9, Ipv4Addr::new(10, 0, 0, 1))];
-        let addresses = Addresses::of(&interfaces, &all, &[]);
+        let addresses = Addresses::of(&interfaces, &all, &[], &[]);
         let mut set = RuleSet::default();
         for rule in rules {
             let rule = serde_json::from_value(rule.clone()).expect("a rule");

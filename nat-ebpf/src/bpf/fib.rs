@@ -199,6 +199,45 @@ impl Fib6Lookup {
         src: &Address6,
         dst: &Address6,
     ) -> Course {
+        // SAFETY: of the caller.
+        match unsafe { self.find(context, ifindex, src, dst) } {
+            // The helper has put the way out in place of the interface.
+            SUCCESS | NO_NEIGHBOUR => Course::To(self.ifindex),
+            // Its own address, a route that it does not forward by, or an interface that it does not
+            // forward from.
+            NOT_FORWARDED | FORWARDING_OFF => Course::Own,
+            _ => Course::Nowhere,
+        }
+    }
+
+    /// Asks for the MTU of the route there; 0 where there is none, or its neighbour is not known.
+    ///
+    /// # Safety
+    /// As for [`Fib6Lookup::ask`].
+    #[inline(always)]
+    pub unsafe fn mtu(
+        &mut self,
+        context: *mut c_void,
+        ifindex: u32,
+        src: &Address6,
+        dst: &Address6,
+    ) -> u32 {
+        // SAFETY: of the caller.
+        match unsafe { self.find(context, ifindex, src, dst) } {
+            // The helper has put it in place of the length.
+            SUCCESS => self.length.into(),
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn find(
+        &mut self,
+        context: *mut c_void,
+        ifindex: u32,
+        src: &Address6,
+        dst: &Address6,
+    ) -> i64 {
         let mut words = [0; WORDS];
         words[0] = u32::from_ne_bytes([AF_INET6, 0, 0, 0]);
         words[1] = dport_and_length(SHORT);
@@ -208,16 +247,6 @@ impl Fib6Lookup {
         // SAFETY: the record, by its words.
         unsafe { write(ptr::from_mut(self).cast(), words) };
         // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
-        let found = unsafe {
-            bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0)
-        };
-        match found {
-            // The helper has put the way out in place of the interface.
-            SUCCESS | NO_NEIGHBOUR => Course::To(self.ifindex),
-            // Its own address, a route that it does not forward by, or an interface that it does not
-            // forward from.
-            NOT_FORWARDED | FORWARDING_OFF => Course::Own,
-            _ => Course::Nowhere,
-        }
+        unsafe { bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0) }
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::lpm_trie::Key,
-    helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use core::{
     intrinsics::{self, AtomicOrdering::SeqCst},
@@ -18,6 +18,7 @@ use core::{
     ptr,
 };
 use nat_common::{
+    checksum::Delta,
     flow::Zone,
     reason::Reason,
     six::{
@@ -61,6 +62,25 @@ impl Packet6 for TcPacket {
         let lookup = lookup.cast::<Fib6Lookup>();
         // SAFETY: this CPU's own value, of the same size, and the program's context.
         unsafe { (*lookup).ask(self.context().as_ptr(), self.ifindex(), src, dst) }
+    }
+
+    #[inline(always)]
+    fn route_mtu(&self, src: &Address6, dst: &Address6) -> u32 {
+        let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else { return 0 };
+        let lookup = lookup.cast::<Fib6Lookup>();
+        // SAFETY: as above.
+        unsafe { (*lookup).mtu(self.context().as_ptr(), self.ifindex(), src, dst) }
+    }
+
+    #[inline(always)]
+    fn mend(&mut self, at: usize, delta: Delta) -> Result<(), Reason> {
+        // SAFETY: the helper takes integers: by how much the sum changed, which is no pseudo-header's.
+        match unsafe {
+            bpf_l4_csum_replace(self.context().skb.skb, at as u32, 0, delta.raw().into(), 0)
+        } {
+            0 => Ok(()),
+            _ => Err(Reason::WriteFailed),
+        }
     }
 }
 

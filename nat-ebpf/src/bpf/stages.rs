@@ -14,11 +14,14 @@
 //!                 --ICMP error--> tc_inside_error
 //!   tc_inside --IPv6--> tc_inside_six
 //!             --IPv6, prefixes are translated--> tc_inside_prefix --> tc_inside_six
+//!   tc_inside_six --SYN whose MSS may not fit--> tc_six_syn
 //!   tc_outside_rare --its sender is to be told--> tc_outside_refused
 //!   tc_outside_egress --ICMP error of the gateway--> tc_outside_egress_error
 //!                     --IPv6, prefixes are translated--> tc_outside_egress_prefix
 //!   tc_inside_bare, tc_outside_bare --with a header now--> tc_inside, tc_outside
 //!   tc_outside_egress_bare --as tc_outside_egress
+//!   tc_one_armed --by its addresses--> tc_inside, tc_outside
+//!   tc_one_armed_egress --to the outside--> tc_outside_egress
 //! ```
 
 use super::{Maps, maps};

@@ -105,6 +105,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_own_address(&self, address: [u8; 4]) -> bool {
+        // SAFETY: as above.
+        unsafe { maps::ADDRESSES.get(address) }.is_some()
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<FlowSlot> {
         flows::find(key)
     }

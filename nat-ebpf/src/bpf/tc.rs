@@ -4,7 +4,7 @@ use super::{Maps, bare::Way, skb::TcPacket, stages};
 use crate::{
     fragment,
     guard::{self, Exit},
-    icmp_error,
+    icmp_error, one_armed,
     path::{self, Admission, Outcome},
     refusal,
     six::{self, Passage},
@@ -125,6 +125,7 @@ pub fn six(context: TcContext, zone: Zone) -> i32 {
     let counter = match six::pass(&mut packet, &mut Maps, zone) {
         Ok(Passage::Untouched) => Counter::Stack,
         Ok(Passage::Known) => Counter::Six,
+        Ok(Passage::Opens) => return stages::go(packet.context(), Stage::SixSyn),
         Ok(Passage::Punted) => {
             Maps.count(Counter::Punted);
             return TC_ACT_SHOT;
@@ -133,6 +134,19 @@ pub fn six(context: TcContext, zone: Zone) -> i32 {
     };
     Maps.count(counter);
     TC_ACT_UNSPEC
+}
+
+/// The program for packets of IPv6 that open a connection.
+#[inline(always)]
+pub fn six_syn(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(context);
+    match six::open(&mut packet, &mut Maps) {
+        Ok(()) => {
+            Maps.count(Counter::Six);
+            TC_ACT_UNSPEC
+        }
+        Err(reason) => dropped(reason),
+    }
 }
 
 /// The program for packets without a flow.
@@ -167,6 +181,33 @@ fn admit(packet: &TcPacket, admission: Result<Admission, Reason>, zone: Zone) ->
             Maps.count(Counter::Stack);
             TC_ACT_UNSPEC
         }
+        Err(reason) => dropped(reason),
+    }
+}
+
+/// The program on the ingress hook of an interface that is on both sides.
+#[inline(always)]
+pub fn one_armed(context: TcContext) -> i32 {
+    let packet = TcPacket::new(context);
+    match one_armed::arrives(&packet, &Maps) {
+        Ok(Some(zone)) => stages::go(packet.context(), stages::first(zone)),
+        Ok(None) => {
+            Maps.count(Counter::Stack);
+            TC_ACT_UNSPEC
+        }
+        Err(reason) => dropped(reason),
+    }
+}
+
+/// The program on its egress hook.
+#[inline(always)]
+pub fn one_armed_egress(context: TcContext) -> i32 {
+    // SAFETY: the program's context.
+    let mark = unsafe { (*context.skb.skb).mark };
+    let packet = TcPacket::new(context);
+    match one_armed::leaves(&packet, &Maps) {
+        Ok(true) if mark != layout::MARK => stages::go(packet.context(), Stage::Egress),
+        Ok(_) => TC_ACT_UNSPEC,
         Err(reason) => dropped(reason),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     tables::Refused,
 };
 use nat_common::{
+    checksum::Delta,
     flow::Zone,
     reason::Reason,
     six::{
@@ -33,6 +34,17 @@ impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
             .filter(|(network, bits, _)| is_in(dst, network, *bits))
             .max_by_key(|(_, bits, _)| *bits);
         found.map_or(Course::Nowhere, |(_, _, course)| *course)
+    }
+
+    fn route_mtu(&self, src: &Address6, dst: &Address6) -> u32 {
+        match self.course(src, dst) {
+            Course::To(_) => self.world.mtu6,
+            Course::Own | Course::Nowhere => 0,
+        }
+    }
+
+    fn mend(&mut self, at: usize, delta: Delta) -> Result<(), Reason> {
+        self.replace(at, delta, false, false).ok_or(Reason::WriteFailed)
     }
 }
 

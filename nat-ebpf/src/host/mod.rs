@@ -63,6 +63,13 @@ pub fn tc_ingress(
                     return Verdict::Pass;
                 }
                 Ok(Passage::Punted) => Ok(Outcome::Punted),
+                Ok(Passage::Opens) => match six::open(packet, tables) {
+                    Ok(()) => {
+                        tables.count(Counter::Six);
+                        return Verdict::Pass;
+                    }
+                    Err(reason) => Err(reason),
+                },
                 Err(reason) => Err(reason),
             },
             Ok(Outcome::Rare) => path::rare(packet, tables, zone),

@@ -1,7 +1,7 @@
 //! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
 
 use crate::{
-    headers::{Headers, TCP_FIXED, Transport},
+    headers::{Headers, TCP_CHECKSUM, TCP_FIXED, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     six::Course,
 };
@@ -18,7 +18,6 @@ use nat_common::{
 };
 use std::collections::{HashMap, HashSet};
 
-const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
 /// Bit of an Ethernet address that is a group's.
@@ -54,6 +53,8 @@ pub struct World {
     pub routes: Vec<HostRoute>,
     /// Routes of IPv6: network, bits of its prefix, and where they lead; as above.
     pub routes6: Vec<(Address6, u32, Course)>,
+    /// The MTU of all of these; 0 where the kernel does not say.
+    pub mtu6: u32,
     /// Interfaces that packets with a public address leave by, as in the map of that name.
     pub uplinks: HashMap<[u8; 4], u32>,
     /// Sockets of the gateway by their local end.
@@ -151,7 +152,7 @@ impl<'a, const COMPLETE: bool> HostPacket<'a, COMPLETE> {
 
     /// `bpf_l4_csum_replace` with a sum (net/core/filter.c): what a device is to finish has only the
     /// pseudo-header in it, and takes no notice of the rest.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         at: usize,
         delta: Delta,

@@ -184,6 +184,10 @@ impl<'a> Tables for HostTables<'a> {
         self.still().addresses.get(&address).is_some_and(|code| code & 0xffff == 1)
     }
 
+    fn is_own_address(&self, address: [u8; 4]) -> bool {
+        self.still().addresses.contains_key(&address)
+    }
+
     fn flow(&self, key: &FlowKey) -> Option<HostSlot<'a>> {
         let state = self.at(Operation::Flow);
         let index = *state.slots.get(key)?;

@@ -3,7 +3,7 @@
 //! Nothing has to be sent from here: a packet is dropped, or left to the kernel, which routes it, counts
 //! its hops, resolves neighbours and tells senders what is wrong. What is not forwarded between the two
 //! sides at all (the gateway's own packets, a link's, those between inside networks) is left alone.
-//! Nothing is rewritten but prefixes, before and behind all of this ([`prefix`]).
+//! Nothing is rewritten but prefixes, before and behind all of this ([`prefix`]), and the MSS of a SYN ([`mss`]).
 //!
 //! ```text
 //!   IPv6 --stays on its link--> untouched
@@ -18,12 +18,14 @@
 mod control;
 mod error;
 mod headers;
+mod mss;
 mod opening;
 mod prefix;
 mod tables;
 
 use control::Kin;
 pub use headers::{Fragmentation, Headers6};
+pub use mss::open;
 pub use prefix::{arrive, leave};
 pub use tables::{Course, Line6, Packet6, Tables6};
 
@@ -46,6 +48,8 @@ pub enum Passage {
     Known,
     /// Nothing: the agent has it, and sends it on.
     Punted,
+    /// It opens a connection, with an MSS that may not fit: [`open`] goes on.
+    Opens,
 }
 
 /// A packet of IPv6 arrives from `zone`.
@@ -76,7 +80,15 @@ pub fn pass<P: Packet6, T: Tables6>(
                 let datagram = Fragment6Key::new(zone, headers.src, headers.dst, identification);
                 tables.note_fragmented6(&datagram, &key);
             }
-            Ok(passage)
+            match passage {
+                Passage::Known
+                    if fragmentation == Fragmentation::Whole
+                        && mss::may_exceed(packet, tables, &headers)? =>
+                {
+                    Ok(Passage::Opens)
+                }
+                passage => Ok(passage),
+            }
         }
     }
 }
@@ -188,13 +200,17 @@ fn side<P: Packet6, T: Tables6>(packet: &P, tables: &T, zone: Zone, headers: &He
             Zone::Outside => Side::Stray,
         },
         Course::To(ifindex) => {
-            match (zone, tables.interface(ifindex).and_then(|interface| interface.role())) {
-                (Zone::Inside, Some(Role::Wan)) | (Zone::Outside, Some(Role::Lan)) => Side::Across,
-                (Zone::Inside, Some(Role::Lan) | None) => Side::Same,
+            let other = match zone {
+                Zone::Inside => Role::Wan,
+                Zone::Outside => Role::Lan,
+            };
+            match tables.interface(ifindex).is_some_and(|interface| interface.is(other)) {
+                true => Side::Across,
                 // Back to the outside, or to an interface that is not ours: as before the gateway came.
-                (Zone::Outside, Some(Role::Wan) | None) => {
-                    if tables.settings().routes_others6 != 0 { Side::Same } else { Side::Stray }
+                false if zone == Zone::Outside && tables.settings().routes_others6 == 0 => {
+                    Side::Stray
                 }
+                false => Side::Same,
             }
         }
     }

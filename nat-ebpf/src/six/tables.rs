@@ -2,6 +2,7 @@
 
 use crate::{packet::Packet, tables::Refused, tables::Tables};
 use nat_common::{
+    checksum::Delta,
     flow::Zone,
     reason::Reason,
     six::{
@@ -37,6 +38,16 @@ pub trait Packet6: Packet {
 
     /// Where the kernel's routing leads a packet that arrives as this one does, whatever its length.
     fn course(&self, src: &Address6, dst: &Address6) -> Course;
+
+    /// The MTU of the route there; 0 where the kernel does not say.
+    fn route_mtu(&self, src: &Address6, dst: &Address6) -> u32;
+
+    /// Brings the checksum at an offset of the frame up to date with what was changed of the bytes that it
+    /// is about. One that was left to a device comes out right too.
+    ///
+    /// # Errors
+    /// [`Reason::WriteFailed`] when the kernel does not let it.
+    fn mend(&mut self, at: usize, delta: Delta) -> Result<(), Reason>;
 }
 
 /// The place of a flow.

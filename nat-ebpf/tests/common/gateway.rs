@@ -94,6 +94,7 @@ pub fn world() -> World {
             route((OWN, 32), Route::Local),
         ],
         routes6: six::ROUTES.to_vec(),
+        mtu6: MTU,
         sockets: [
             Endpoint::new(TCP, PUBLIC, Port::new(22)),
             Endpoint::new(UDP, PUBLIC, Port::new(53)),

@@ -108,6 +108,87 @@ fn open(gateway: &Gateway, protocol: u8, port: u16, filter: u32) {
     gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), filter));
 }
 
+/// A SYN with an MSS, behind another option or before it, and its checksum.
+fn syn(mss: u16, is_first: bool) -> Vec<u8> {
+    let [high, low] = mss.to_be_bytes();
+    let mut options = [[2, 4, high, low], [1, 1, 4, 2]];
+    if !is_first {
+        options.reverse();
+    }
+    let mut frame = tcp(HERE, THERE, SYN);
+    frame.extend(options.concat());
+    // Its own length, and that of its header.
+    frame[19] += 8;
+    frame[54 + 12] = 7 << 4;
+    let field = checksum(&frame);
+    frame[70..72].copy_from_slice(&field);
+    frame
+}
+
+/// The checksum that a segment of 28 bytes should have (RFC 8200 section 8.1).
+fn checksum(frame: &[u8]) -> [u8; 2] {
+    let mut summed = frame[22..54].to_vec();
+    summed.extend([0, 28, 0, flow::TCP]);
+    summed.extend(&frame[54..70]);
+    summed.extend([0, 0]);
+    summed.extend(&frame[72..82]);
+    let words = summed.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+#[test]
+fn a_connection_announces_no_more_than_its_path_takes() {
+    let mss_in = |frame: &[u8]| {
+        let at = if frame[74] == 2 { 76 } else { 80 };
+        u16::from_be_bytes([frame[at], frame[at + 1]])
+    };
+    // The MTU of the route, what fits all interfaces over IPv4, and the most that is to be announced.
+    for (mtu, fits, most, announced, wanted) in [
+        (1400, 1360, 65535, 1440, 1340),
+        (1400, 1360, 65535, 1340, 1340),
+        // What fits every interface is not looked at more closely.
+        (1400, 1460, 65535, 1440, 1440),
+        (0, 1380, 65535, 1440, 1360),
+        (1500, 1460, 900, 1440, 900),
+        (1500, 1460, 900, 536, 536),
+        (1400, 1460, 0, 9000, 9000),
+    ] {
+        for is_first in [true, false] {
+            let mut gateway = start();
+            gateway.world.mtu6 = mtu;
+            {
+                let mut state = gateway.memory.state();
+                (state.settings.mss_fits, state.settings.mss_most) = (fits, most);
+            }
+            let frame = syn(announced, is_first);
+            let mut packet = HostPacket::new(frame.clone(), LAN, &gateway.world);
+            let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+            assert_eq!(verdict, Verdict::Pass);
+            assert_eq!(gateway.memory.state().counted(Counter::Six), 1);
+            // Behind another option it is looked at in any case.
+            let wanted = if is_first { wanted } else { wanted.min(path(mtu, fits, most)) };
+            assert_eq!(mss_in(&packet.frame), wanted, "{mtu} {fits} {most} {announced} {is_first}");
+            assert_eq!(packet.frame[70..72], checksum(&packet.frame));
+            let mut back = packet.frame.clone();
+            back[70..82].copy_from_slice(&frame[70..82]);
+            assert_eq!(back, frame, "nothing else is written to");
+        }
+    }
+}
+
+/// What a path takes.
+fn path(mtu: u32, fits: u16, most: u16) -> u16 {
+    match (most, mtu) {
+        (0, _) => u16::MAX,
+        (_, 0) => most.min(fits - 20),
+        _ => most.min(mtu as u16 - 60),
+    }
+}
+
 #[test]
 fn the_inside_dials_and_only_its_answers_come_in() {
     let gateway = start();

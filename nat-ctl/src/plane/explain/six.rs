@@ -10,7 +10,7 @@ use std::{
 use nat_common::{
     counter::Counter,
     flow::Zone,
-    interface::{Interface, Role},
+    interface::Role,
     reason::Reason,
     six::{self, Flow6, Opening},
 };
@@ -21,9 +21,8 @@ use nat_ebpf::{
 
 use super::{
     asked::Asked,
-    copy, frame,
+    copy, frame, left, side_of,
     story::{Told, by_reason},
-    zone_of,
 };
 use crate::output::{ExplainView, PacketView, VerdictView};
 use crate::plane::{
@@ -42,7 +41,7 @@ impl Inspector {
         name: &str,
         index: u32,
     ) -> Result<ExplainView> {
-        let mut zone = Zone::Inside;
+        let mut zone = None;
         let routed = |dst: Ipv6Addr| route::of_packet(dst.into(), asked.src.into(), index);
         // The same packet with the destination that the gateway knows it by.
         let inside = Prefixes::read(self.maps())?.inside_of(asked.dst);
@@ -51,9 +50,12 @@ impl Inspector {
             Way::Forward { .. } | Way::None => Asked { dst: inside, ..*asked },
         };
         let before = copy::state6(self.maps(), |state| {
-            zone = zone_of(state, index, name)?;
-            Ok(met.key(zone))
+            zone = side_of(state, index, name)?;
+            Ok(met.key(zone.unwrap_or(Zone::Inside)))
         })?;
+        let Some(zone) = zone else {
+            return Ok(left(asked.view(), name, "IPv6 is the kernel's there"));
+        };
         let way = routed(met.dst);
         let course = |dst: Ipv6Addr| {
             let course = match routed(dst) {
@@ -70,7 +72,7 @@ impl Inspector {
         let mut verdict = tc_ingress(&mut packet, &mut memory.tables(), zone);
         let is_forwarded = memory.state().counted(Counter::Six) != before.counted(Counter::Six);
         if let (Zone::Inside, true, Way::Forward { index: out, .. }) = (zone, is_forwarded, way)
-            && before.interfaces.get(&out).and_then(Interface::role) == Some(Role::Wan)
+            && before.interfaces.get(&out).is_some_and(|interface| interface.is(Role::Wan))
         {
             packet.ifindex = out;
             verdict = outside_egress(&mut packet, &mut memory.tables(), index, 0);

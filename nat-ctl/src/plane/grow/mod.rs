@@ -35,6 +35,7 @@ use super::{
     hook::Choice,
     object::{Needed, Object, Sizes, Table},
     pins,
+    state::Side,
     sweep::Sweeper,
 };
 use crate::output::InterfaceMode;
@@ -270,6 +271,7 @@ impl Plane {
         Needed {
             native: interfaces.iter().any(|interface| interface.mode == InterfaceMode::Xdp),
             bare: interfaces.iter().any(|interface| interface.bare),
+            one_armed: interfaces.iter().any(|interface| interface.side == Side::Both),
         }
     }
 
@@ -283,7 +285,7 @@ impl Plane {
                 InterfaceMode::Tc => Choice::Tc(known.reason.clone()),
             };
             let (name, index) = (known.name.as_str(), known.index);
-            let to = Place { name, index, role: known.role, bare: known.bare };
+            let to = Place { name, index, side: known.side, bare: known.bare };
             attach::attach(&mut self.object, &self.instance, to, choice)?;
         }
         Ok(())

@@ -26,11 +26,13 @@ impl Inspector {
         let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
         let uptime =
             if settings.agent_alive(now.seconds()) { now.since(self.state.started) } else { 0 };
-        let interfaces = self.state.interfaces.iter().map(|interface| InterfaceView {
-            name: interface.name.clone(),
-            role: interface.role,
-            mode: interface.mode,
-            reason: interface.reason.clone(),
+        let interfaces = self.state.interfaces.iter().flat_map(|interface| {
+            interface.side.roles().map(|role| InterfaceView {
+                name: interface.name.clone(),
+                role,
+                mode: interface.mode,
+                reason: interface.reason.clone(),
+            })
         });
         let expectations = count(self.maps.expectations.keys())
             .and_then(|four| Ok(four + count(self.maps.expectations6.keys())?))

@@ -148,7 +148,7 @@ impl Found {
 }
 
 fn wans(state: &State) -> impl Iterator<Item = &str> {
-    let wans = state.interfaces.iter().filter(|interface| interface.role == Role::Wan);
+    let wans = state.interfaces.iter().filter(|interface| interface.side.is(Role::Wan));
     wans.map(|interface| interface.name.as_str())
 }
 

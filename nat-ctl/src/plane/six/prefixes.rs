@@ -35,7 +35,7 @@ impl Prefixes {
     /// Of the pairs of a configuration, at the WANs that there are.
     pub fn of(configured: &[rules::Prefix], interfaces: &[Attached]) -> Self {
         let at = |pair: &rules::Prefix| {
-            let is_it = |it: &&Attached| it.role == Role::Wan && it.name == pair.wan();
+            let is_it = |it: &&Attached| it.side.is(Role::Wan) && it.name == pair.wan();
             interfaces.iter().find(is_it).map(|wan| pair.entries(wan.index))
         };
         configured.iter().filter_map(at).flatten().collect()
