@@ -240,6 +240,31 @@ mod tests {
         assert_eq!(read(&area, 16), corrections.map_sack_right(1012));
     }
 
+    /// D-SACK (RFC 2883): the first block tells of bytes that came twice, below what is acknowledged.
+    #[test]
+    fn bytes_that_came_twice_are_told_to_who_has_sent_them() {
+        let mut corrections = Corrections::default();
+        corrections.push(1000, 20, 25).unwrap();
+        for (twice, sent) in [
+            // Before the line, the whole of it, with what stands around it, and behind it.
+            ([900, 950], [900, 950]),
+            ([1000, 1025], [1000, 1020]),
+            ([990, 1035], [990, 1030]),
+            ([1025, 1100], [1020, 1095]),
+            // Its end alone, as a segment that starts inside it brings it: none of it is told of.
+            ([1010, 1025], [1020, 1020]),
+        ] {
+            let mut options = vec![1, 1, 5, 18];
+            for edge in [twice[0], twice[1], 1300u32, 1400] {
+                options.extend(edge.to_be_bytes());
+            }
+            let (mut area, length) = buffer(&options);
+            map_sack(&mut area, length, |edge, round| corrections.unmap(edge, round));
+            assert_eq!([read(&area, 4), read(&area, 8)], sent, "{twice:?}");
+            assert_eq!([read(&area, 12), read(&area, 16)], [1295, 1395]);
+        }
+    }
+
     #[test]
     fn a_scale_is_found_behind_other_options() {
         let found = |options: &[u8]| {

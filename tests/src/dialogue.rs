@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::{
     lab::{INSIDE, Lab, OUTSIDE, WAN},
@@ -92,6 +93,12 @@ impl<'lab> Dialogue<'lab> {
     /// How the writes of an end leave from now on.
     pub fn nagle(&self, end: End, nagle: Nagle) -> Result<()> {
         self.stream(end).set_nodelay(nagle == Nagle::Off).context("set TCP_NODELAY")
+    }
+
+    /// Bytes of a full segment of an end.
+    pub fn full_segment(&self, end: End) -> Result<usize> {
+        let bytes = getsockopt(self.stream(end), sockopt::TcpMaxSeg).context("ask for the MSS")?;
+        usize::try_from(bytes).context("an MSS below 0")
     }
 
     /// Writes bytes at once.
@@ -210,6 +217,17 @@ impl<'lab> Dialogue<'lab> {
 /// The port that a listener was given.
 pub fn port(listener: &TcpListener) -> Result<u16> {
     Ok(listener.local_addr().context("ask for one's own port")?.port())
+}
+
+/// Lines that do nothing and have so many bytes: few enough to be remembered until they are answered.
+pub fn padding(bytes: usize) -> String {
+    const LONGEST: usize = 500;
+    let lines = bytes.div_ceil(LONGEST);
+    let line = |number: usize| {
+        let length = bytes * (number + 1) / lines - bytes * number / lines;
+        format!("NOOP {}\r\n", "x".repeat(length.saturating_sub(7)))
+    };
+    (0..lines).map(line).collect()
 }
 
 /// What a line announces: the six numbers of a PORT or a 227, the delimited fields of an EPRT or a

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nat_tests::{
-    dialogue::{Dialogue, End, announced, port, write_apart},
+    dialogue::{Dialogue, End, announced, padding, port, write_apart},
     gateway::{Gateway, Kind, Mode, Rule},
     lab::{INSIDE, Lab, WAN},
     netns::Lifetime,
@@ -46,6 +46,7 @@ const ROWS: &[Row] = &[
     Row { name: "telnet commands before PORT", inside: End::Client, check: telnet },
     Row { name: "a digit in the text of a 227", inside: End::Server, check: digit_in_text },
     Row { name: "the server states the public address", inside: End::Server, check: states_public },
+    Row { name: "a full segment that grows", inside: End::Client, check: full_segment },
     Row { name: "PORT names port 22", inside: End::Client, check: system_port },
     Row { name: "an octet of 258", inside: End::Client, check: octet_out_of_range },
     Row { name: "the control connection is closed", inside: End::Client, check: closed },
@@ -163,6 +164,11 @@ fn states_public(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     let line = pasv_line(SocketAddrV4::new(WAN, port(&listener)?));
     exchange(dialogue, End::Server, &line, limit)?;
     dialogue.data(End::Client, announced(&line, WAN)?, &listener, limit)
+}
+
+fn full_segment(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
+    let full = dialogue.full_segment(End::Client)?;
+    active(dialogue, limit, |line| vec![padding(full - line.len()) + &line])
 }
 
 fn system_port(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {

@@ -10,10 +10,12 @@ use std::{
 use nat_tests::{
     capture::Capture,
     chain::{Chain, DEEP, FAR},
+    dialogue::{self, Dialogue, End, padding, port},
     frame::Frame,
     gateway::{Mode, NatCtl},
-    lab::{OUTSIDE_DEVICE, WAN_DEVICE, WAN_SECOND},
-    netns::Namespace,
+    lab::{Lab, OUTSIDE_DEVICE, WAN, WAN_DEVICE, WAN_SECOND},
+    link::Offloads,
+    netns::{Lifetime, Namespace},
     process, requirements, session,
     six::{self, FAR6},
 };
@@ -157,6 +159,49 @@ fn connections_over_ipv6_fit_a_narrow_way_out_that_nobody_hears_of() {
         for seen in &seen {
             let (own, lowered): (Vec<u16>, Vec<u16>) = seen.iter().partition(|mss| **mss == own);
             assert_eq!((own.len(), &lowered[..]), (2, &[wanted; 2][..]), "{seen:?}");
+        }
+    }
+}
+
+/// A line that grows at the end of a full segment, or of several that are sent as one.
+#[test]
+fn lines_that_grow_in_full_segments_leave_in_no_fragment_and_in_none_too_long() {
+    let Some(binary) = requirements::met_with_binary("full segments") else { return };
+    for offloads in [Offloads::On, Offloads::Off] {
+        let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+        lab.set_offloads(offloads).expect("offloads");
+        let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
+        let folder = lab.folder("capture").expect("a folder");
+        let filter = "tcp dst port 21";
+        let capture = Capture::start(&lab.outside, OUTSIDE_DEVICE, filter, &folder).expect("one");
+        for segments in [1, 3] {
+            let mut session = Dialogue::open(&lab, End::Client).expect("a session");
+            session.log_in().expect("a login");
+            let full = segments * session.full_segment(End::Client).expect("an MSS");
+            // Ports of the pool are kept, so that the line has to grow.
+            let own = 30_000 + u16::try_from(segments).expect("a few");
+            let listener = session.listen_on(End::Client, own).expect("a listener");
+            let [high, low] = port(&listener).expect("a port").to_be_bytes();
+            let line = format!("PORT 10,0,1,2,{high},{low}\r\n");
+            let all = padding(full - line.len()) + &line;
+            session.write(End::Client, all.as_bytes()).expect("a write");
+            let is_it = |line: &str| line.starts_with("PORT");
+            let heard = session
+                .lines_to(End::Server, PATIENCE, is_it)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+            let (last, before) = heard.split_last().expect("a line");
+            assert_eq!(before.concat(), padding(full - line.len()));
+            let to = dialogue::announced(last, WAN).expect("an address");
+            assert!(last.len() > line.len() && *to.ip() == WAN, "{last}");
+            session.data(End::Server, to, &listener, PATIENCE).expect("a data connection");
+        }
+        let frames = capture.finish().expect("frames");
+        // As the IP header has it: what is captured of a frame is shorter.
+        let length = |frame: &Frame| u16::from_be_bytes([frame.bytes[16], frame.bytes[17]]);
+        assert!(frames.iter().any(|frame| length(frame) > 1400), "none was full");
+        for frame in &frames {
+            assert!(length(frame) <= 1500, "{} bytes", length(frame));
+            assert_eq!(frame.bytes[20] & 0x3f | frame.bytes[21], 0, "a fragment");
         }
     }
 }
