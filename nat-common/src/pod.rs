@@ -42,6 +42,7 @@ pod!(
     crate::six::Endpoint6,
     crate::six::Expectation6,
     crate::six::Expectation6Key,
+    crate::six::Watch6Key,
     crate::six::Flow6,
     crate::six::Flow6Key,
     crate::six::Fragment6Key,

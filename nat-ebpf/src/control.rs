@@ -23,7 +23,7 @@ use nat_common::{
     session::{SessionId, Side},
     tcp::wire,
     tcp_options,
-    watch::{self, Place, RECORD_HEADER},
+    watch::{self, Place, RECORD_HEADER, Watch},
 };
 
 /// By how much the MSS of a control connection is lowered: more than a line can grow. The longest
@@ -111,26 +111,54 @@ fn is_read<P: Packet, T: Tables>(
     side: Side,
 ) -> bool {
     let (sequence, length) = (headers.tcp.sequence, headers.payload() as u32);
-    let mut next = match tables.watch(session, side).place(sequence, length) {
-        Place::Agent => return true,
-        Place::Unread => return false,
+    let payload = headers.transport + headers.tcp.length;
+    match follow(packet, &tables.watch(session, side), payload, sequence, length) {
+        Followed::Agent => true,
+        Followed::Within => false,
+        Followed::Ahead(boundary) => {
+            tables.move_boundary(session, side, boundary);
+            false
+        }
+    }
+}
+
+/// What a segment of an encrypted connection turned out to be.
+pub(crate) enum Followed {
+    /// The agent has to see it.
+    Agent,
+    /// It lies within a record.
+    Within,
+    /// Records begin in it, and the next one at this number.
+    Ahead(u32),
+}
+
+/// Follows the records in the `length` bytes of payload at an offset of the frame.
+#[inline(always)]
+pub(crate) fn follow<P: Packet>(
+    packet: &P,
+    watch: &Watch,
+    payload: usize,
+    sequence: u32,
+    length: u32,
+) -> Followed {
+    let mut next = match watch.place(sequence, length) {
+        Place::Agent => return Followed::Agent,
+        Place::Unread => return Followed::Within,
         Place::Record(ahead) => ahead,
     };
-    let payload = headers.transport + headers.tcp.length;
     for _record in 0..RECORDS {
         // A header that is cut by the end of the segment goes to the agent, which keeps its part.
         if next + RECORD_HEADER as u32 > length {
-            return true;
+            return Followed::Agent;
         }
         let header = packet.read_far::<RECORD_HEADER>(payload + next as usize);
-        let Ok(Some(record)) = header.map(watch::record_length) else { return true };
+        let Ok(Some(record)) = header.map(watch::record_length) else { return Followed::Agent };
         next = opaque((next + record) as u64) as u32;
         if next >= length {
-            tables.move_boundary(session, side, sequence.wrapping_add(next));
-            return false;
+            return Followed::Ahead(sequence.wrapping_add(next));
         }
     }
-    true
+    Followed::Agent
 }
 
 /// The edit of a SYN; an MSS of `most` fits, `mss` is what it announces afterwards.

@@ -9,9 +9,10 @@
 //! (each below 2001:db8:)
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -96,7 +97,7 @@ pub fn connection(
     at: Ipv6Addr,
     port: u16,
 ) -> Result<[TcpStream; 2]> {
-    let listener = server.enter(|| TcpListener::bind((at, port)))?.context("listen")?;
+    let listener = listen(server, at, port)?;
     let end = listener.local_addr().context("ask a listener for its port")?;
     let near = client
         .enter(|| TcpStream::connect_timeout(&end, PATIENCE))?
@@ -118,12 +119,26 @@ pub fn exchange(ends: &mut [TcpStream; 2]) -> Result<()> {
     Ok(())
 }
 
+/// Listens at an end. A program that another test starts at this very moment holds what this process had
+/// open for as long as it takes to begin: a listener before this one, too.
+fn listen(server: &Namespace, at: Ipv6Addr, port: u16) -> Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match server.enter(|| TcpListener::bind((at, port)))? {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.context("listen"),
+        }
+    }
+}
+
 /// Whether a connection to an end that listens fails, because nothing of it comes through.
 pub fn is_shut(client: &Namespace, server: &Namespace, at: Ipv6Addr, port: u16) -> Result<bool> {
-    let listener = server.enter(|| TcpListener::bind((at, port)))?.context("listen")?;
+    let listener = listen(server, at, port)?;
     let end = listener.local_addr().context("ask a listener for its port")?;
     let said = client.enter(|| TcpStream::connect_timeout(&end, SILENCE))?;
-    Ok(said.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut))
+    Ok(said.is_err_and(|error| error.kind() == ErrorKind::TimedOut))
 }
 
 /// A datagram socket of a namespace.

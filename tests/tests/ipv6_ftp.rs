@@ -219,6 +219,60 @@ fn lines_wait_for_an_agent_that_is_stopped_or_killed_and_open_what_they_announce
     gateway.stop().expect("an end");
 }
 
+/// A TLS record of so many bytes of data (RFC 8446, 5.1).
+fn record(length: u16) -> Vec<u8> {
+    let [high, low] = length.to_be_bytes();
+    [&[23, 3, 3, high, low][..], &vec![b'x'; length.into()]].concat()
+}
+
+#[test]
+fn records_pass_without_the_agent_and_lines_are_read_again_behind_them() {
+    let Some(binary) = requirements::met_with_binary("CCC over IPv6") else { return };
+    let chain = chain();
+    let Chain { deep, far, lab } = &chain;
+    let mut gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
+    let punted = |gateway: &NatCtl| {
+        let status = gateway.json(&["status"]).expect("a status");
+        status["packets"]["punted"].as_u64().expect("a number")
+    };
+    let expected = |gateway: &NatCtl| {
+        gateway.json(&["expectations", "list"]).expect("a list").as_array().expect("one").len()
+    };
+    let mut dialogue = Dialogue::open(deep, far, FAR6);
+    dialogue.client_says("AUTH TLS\r\n");
+    dialogue.server_says("234 go\r\n");
+    let before = punted(&gateway);
+    for length in 0..20 {
+        let (near, back) = (record(300 + length), [record(2), record(700)].concat());
+        say(&mut dialogue.client, &mut dialogue.server, &near);
+        say(&mut dialogue.server, &mut dialogue.client, &back);
+    }
+    assert_eq!(punted(&gateway), before, "{}", gateway.diagnosis());
+    // What starts a segment within a record is none, whatever it says.
+    let line = eprt(DEEP6, 5001);
+    let mut whole = record(100 + u16::try_from(line.len()).expect("short"));
+    let at = whole.len() - line.len();
+    whole.splice(at.., line.bytes());
+    for part in [&whole[..at], &whole[at..]] {
+        say(&mut dialogue.client, &mut dialogue.server, part);
+    }
+    assert_eq!((punted(&gateway), expected(&gateway)), (before, 0));
+    // A successor goes on with it.
+    gateway.end(Signal::SIGKILL).expect("an end");
+    say(&mut dialogue.client, &mut dialogue.server, &record(50));
+    gateway.run(&[]).expect("another agent");
+    let sessions = gateway.json(&["ftp", "sessions"]).expect("a list");
+    assert_eq!((&sessions[0]["encrypted"], &sessions[0]["user"]), (&json!(true), &json!("anna")));
+    say(&mut dialogue.client, &mut dialogue.server, &record(60));
+    say(&mut dialogue.server, &mut dialogue.client, &record(70));
+    // CCC and its answer were among them.
+    dialogue.client_says("PBSZ 0\r\n");
+    dialogue.server_says("200 fine\r\n");
+    dialogue.client_says(&line);
+    assert_eq!(expected(&gateway), 1, "{}", gateway.diagnosis());
+    let _data = connection(far, deep, DEEP6, 5001).expect("the data connection");
+}
+
 fn hears_nothing(at: &mut TcpStream) {
     at.set_read_timeout(Some(SILENCE)).expect("a limit");
     let said = at.read(&mut [0; 64]).expect_err("nothing without an agent");

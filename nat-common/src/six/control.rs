@@ -5,7 +5,7 @@
 //! rewritten, which is everywhere but behind a translated prefix: the agent reads a segment, lets in what
 //! that announces, and sends it on as it came. Once it has rewritten a line all segments go by it.
 
-use super::Address6;
+use super::{Address6, Flow6Key};
 use crate::{flow::Zone, port::Port, rule::RuleId, session::SessionId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Control6 {
     session: SessionId,
     created: u32,
-    /// Bits of [`UNREAD`], [`AT_LINE`] and [`SHIFTED`].
+    /// Bits of [`UNREAD`], [`AT_LINE`], [`SHIFTED`] and [`WATCHED`].
     marks: u32,
     lines: [u32; 2],
 }
@@ -31,6 +31,8 @@ const UNREAD: u32 = 1;
 const AT_LINE: [u32; 2] = [2, 4];
 /// A line of it was rewritten.
 const SHIFTED: u32 = 8;
+/// It is encrypted, and its records are followed.
+const WATCHED: u32 = 16;
 
 impl Control6 {
     /// That of `session`, whose flow was made in the second `created`, and of which each side has been
@@ -68,6 +70,17 @@ impl Control6 {
         self.marks & SHIFTED != 0
     }
 
+    /// The same, which is encrypted: what the agent wants of it is in the map `watches6`.
+    pub const fn watched(self) -> Self {
+        Self { marks: self.marks | WATCHED, ..self }
+    }
+
+    /// Whether it is encrypted, and its records are followed.
+    #[inline(always)]
+    pub const fn is_watched(&self) -> bool {
+        self.marks & WATCHED != 0
+    }
+
     /// The session.
     pub const fn session(&self) -> SessionId {
         self.session
@@ -83,6 +96,47 @@ impl Control6 {
         let [client, server] = AT_LINE.map(|mark| self.marks & mark != 0);
         let [client_line, server_line] = self.lines;
         [client.then_some(client_line), server.then_some(server_line)]
+    }
+}
+
+/// A side of a control connection: key of the map `watches6`, whose values are [`crate::watch::Watch`].
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Watch6Key {
+    flow: Flow6Key,
+    zone: u32,
+}
+
+const _: () = assert!(size_of::<Watch6Key>() == 44);
+
+impl Watch6Key {
+    /// What arrives of a flow from `zone`.
+    #[inline(always)]
+    pub const fn new(flow: Flow6Key, zone: Zone) -> Self {
+        let zone = match zone {
+            Zone::Inside => 1,
+            Zone::Outside => 2,
+        };
+        Self { flow, zone }
+    }
+
+    /// The flow.
+    pub const fn flow(&self) -> Flow6Key {
+        self.flow
     }
 }
 

@@ -7,7 +7,7 @@ mod flow;
 mod prefix;
 mod rule;
 
-pub use control::{Control6, Expectation6, Expectation6Key};
+pub use control::{Control6, Expectation6, Expectation6Key, Watch6Key};
 pub use flow::{Flow6, Flow6Key, Fragment6Key, ICMPV6, Way6};
 pub use prefix::{LONGEST_PREFIX, Prefix, PrefixKey};
 pub use rule::{Allowed6Key, Endpoint6, Opening, opening_keys};

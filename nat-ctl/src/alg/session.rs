@@ -266,6 +266,11 @@ impl Session {
         self.end.or(encrypted.then_some(End::Encrypted))
     }
 
+    /// Whether it is encrypted, and lines may come again: its records are followed.
+    pub fn is_followed(&self) -> bool {
+        self.end.is_none() && self.ended().is_some()
+    }
+
     /// The data plane has passed records of `side` on without the engine, and the next one starts at
     /// `boundary`.
     pub fn followed(&mut self, side: Side, boundary: u32) {

@@ -24,7 +24,7 @@ use nat_common::{
     settings::Settings,
     six::{
         Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6Key, Opening, Prefix,
-        PrefixKey,
+        PrefixKey, Watch6Key,
     },
     watch::Watch,
 };
@@ -64,6 +64,7 @@ pub const NAMES: &[&str] = &[
     "allowed6",
     "prefixes",
     "controls6",
+    "watches6",
     "expectations6",
     "one_to_one",
     "allowed",
@@ -125,6 +126,8 @@ pub struct Maps {
     pub prefixes: LpmTrie<MapData, PrefixKey, Prefix>,
     /// What is known of control connections over IPv6, by their flow.
     pub controls6: Hash<Flow6Key, Control6>,
+    /// What is wanted of those that are encrypted, by side.
+    pub watches6: Hash<Watch6Key, Watch>,
     /// Announced connections over IPv6.
     pub expectations6: Hash<Expectation6Key, Expectation6>,
     /// Addresses of the gateway itself: which side they are on, and their numbers in `ports`.
@@ -181,6 +184,7 @@ impl Maps {
             prefixes: open(pins, "prefixes", Map::LpmTrie)?,
             uplinks: open(pins, "uplinks", Map::HashMap)?,
             controls6: open(pins, "controls6", Map::HashMap)?,
+            watches6: open(pins, "watches6", Map::HashMap)?,
             expectations6: open(pins, "expectations6", Map::HashMap)?,
             addresses: open(pins, "addresses", Map::HashMap)?,
             sessions: SessionMemory::open(pins)?,

@@ -40,6 +40,7 @@ mod neighbours;
 mod netns;
 mod numbers;
 mod object;
+mod outset;
 pub mod owners;
 mod pair;
 mod paired;

@@ -29,7 +29,7 @@ use nat_common::{
     settings::Settings,
     six::{
         Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, FRAGMENTED6, Flow6,
-        Flow6Key, Fragment6Key, Opening, Prefix, PrefixKey,
+        Flow6Key, Fragment6Key, Opening, Prefix, PrefixKey, Watch6Key,
     },
     tcp_options,
     watch::Watch,
@@ -173,6 +173,9 @@ pub static PREFIXES: LpmTrie<PrefixKey, Prefix, { layout::PREFIXES as usize }> =
 /// What the agent knows of control connections over IPv6, by their flow.
 #[btf_map(name = "controls6")]
 pub static CONTROLS6: HashMap<Flow6Key, Control6, SESSIONS, ON_DEMAND> = HashMap::new();
+/// What the agent wants to see of those that are encrypted, by side.
+#[btf_map(name = "watches6")]
+pub static WATCHES6: HashMap<Watch6Key, Watch, { 2 * SESSIONS }, ON_DEMAND> = HashMap::new();
 /// Announced connections over IPv6.
 #[btf_map(name = "expectations6")]
 pub static EXPECTATIONS6: HashMap<Expectation6Key, Expectation6, SESSIONS, ON_DEMAND> =

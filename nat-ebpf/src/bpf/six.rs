@@ -23,8 +23,9 @@ use nat_common::{
     reason::Reason,
     six::{
         Address6, Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening, PrefixKey, Way6,
+        Fragment6Key, Opening, PrefixKey, Watch6Key, Way6,
     },
+    watch::Watch,
 };
 
 /// Where what was seen lies in its word, of which the second of the last packet is the other half.
@@ -177,6 +178,21 @@ impl Tables6 for Maps {
     fn control6(&self, key: &Flow6Key) -> Option<Control6> {
         // SAFETY: one word of the copy is used; the map frees replaced values only after a grace period.
         unsafe { maps::CONTROLS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn watch6(&self, side: &Watch6Key) -> Watch {
+        // SAFETY: copied at once; the agent first writes all but what it says, and the map frees replaced
+        // values only after a grace period.
+        unsafe { maps::WATCHES6.get(side) }.copied().unwrap_or(Watch::LINES)
+    }
+
+    #[inline(always)]
+    fn move_boundary6(&mut self, side: &Watch6Key, boundary: u32) {
+        if let Some(watch) = maps::WATCHES6.get_ptr_mut(side) {
+            // SAFETY: a value of a map, one word of it.
+            unsafe { (*watch).boundary = boundary };
+        }
     }
 
     #[inline(always)]

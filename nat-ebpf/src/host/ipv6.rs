@@ -15,8 +15,9 @@ use nat_common::{
     reason::Reason,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening, PrefixKey,
+        Fragment6Key, Opening, PrefixKey, Watch6Key,
     },
+    watch::Watch,
 };
 
 impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
@@ -129,6 +130,16 @@ impl<'a> Tables6 for HostTables<'a> {
 
     fn control6(&self, key: &Flow6Key) -> Option<Control6> {
         self.still().controls6.get(key).copied()
+    }
+
+    fn watch6(&self, side: &Watch6Key) -> Watch {
+        self.still().watches6.get(side).copied().unwrap_or(Watch::LINES)
+    }
+
+    fn move_boundary6(&mut self, side: &Watch6Key, boundary: u32) {
+        if let Some(watch) = self.still().watches6.get_mut(side) {
+            watch.boundary = boundary;
+        }
     }
 
     fn opening(&self, end: &Endpoint6) -> Option<Opening> {

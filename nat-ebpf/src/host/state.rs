@@ -18,7 +18,7 @@ use nat_common::{
     settings::Settings,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening, Prefix, PrefixKey,
+        Fragment6Key, Opening, Prefix, PrefixKey, Watch6Key,
     },
     watch::Watch,
 };
@@ -123,6 +123,8 @@ pub struct State {
     pub prefixes: Vec<(PrefixKey, u32, Prefix)>,
     /// Control connections over IPv6, by their flow.
     pub controls6: HashMap<Flow6Key, Control6>,
+    /// What the agent wants to see of those that are encrypted, by side.
+    pub watches6: HashMap<Watch6Key, Watch>,
     /// Announced connections over IPv6.
     pub expectations6: HashMap<Expectation6Key, Expectation6>,
     /// Control connections by index.

@@ -1,6 +1,8 @@
 //! FTP over IPv6: segments of control connections go to the agent, which sends them on as they came, and
 //! what they have announced is let in.
 //!
+//! What is encrypted is followed from record to record, as for IPv4.
+//!
 //! As for IPv4, payload is handed over, and with it FIN and RST, which must not overtake it; empty
 //! acknowledgements pass. A number is shifted where a line was rewritten, which it is behind a translated
 //! prefix alone: the agent does that, and all segments of such a connection go by it.
@@ -10,7 +12,10 @@ use super::{
     headers::{Fragmentation, Headers6},
     tables::{Packet6, Tables6},
 };
-use crate::headers::{ETHERNET, Transport};
+use crate::{
+    control::{Followed, follow},
+    headers::{ETHERNET, Transport},
+};
 use nat_common::{
     counter::Counter,
     flow::{TCP, Zone},
@@ -18,7 +23,7 @@ use nat_common::{
     reason::Reason,
     rule::RuleId,
     session::SessionId,
-    six::{Expectation6Key, Flow6, Flow6Key},
+    six::{Expectation6Key, Flow6, Flow6Key, Watch6Key},
     tcp::wire,
 };
 
@@ -66,12 +71,17 @@ pub(super) fn pass<P: Packet6, T: Tables6>(
     }
     let known = tables.control6(key);
     let is_shifted = known.is_some_and(|control| control.is_shifted());
-    if !is_shifted && (!is_read || known.is_some_and(|control| control.is_unread())) {
+    let is_watched = known.is_some_and(|control| control.is_watched());
+    let is_unread = known.is_some_and(|control| control.is_unread()) || is_watched && !has_payload;
+    if !is_shifted && (!is_read || is_unread) {
         return Ok(Passage::Known);
     }
     // A line in fragments nobody reads.
     if headers.fragmentation != Fragmentation::Whole {
         return Err(Reason::Fragment);
+    }
+    if !is_shifted && is_watched && !is_wanted(packet, tables, zone, headers, key) {
+        return Ok(Passage::Known);
     }
     if !tables.settings().agent_alive(now) {
         let waits = has_payload || is_shifted;
@@ -80,6 +90,28 @@ pub(super) fn pass<P: Packet6, T: Tables6>(
     let header = PuntHeader::six(zone, headers.length, packet.ifindex());
     packet.punt(header, ETHERNET)?;
     Ok(Passage::Punted)
+}
+
+/// Whether the agent has to see a segment of an encrypted connection; else the next record is known now.
+#[inline(always)]
+fn is_wanted<P: Packet6, T: Tables6>(
+    packet: &P,
+    tables: &mut T,
+    zone: Zone,
+    headers: &Headers6,
+    key: &Flow6Key,
+) -> bool {
+    let side = Watch6Key::new(*key, zone);
+    let payload = headers.transport + headers.tcp_length as usize;
+    let (sequence, length) = (headers.sequence, headers.payload());
+    match follow(packet, &tables.watch6(&side), payload, sequence, length) {
+        Followed::Agent => true,
+        Followed::Within => false,
+        Followed::Ahead(boundary) => {
+            tables.move_boundary6(&side, boundary);
+            false
+        }
+    }
 }
 
 /// What a packet from inside begins.

@@ -70,6 +70,8 @@ pub struct Headers6 {
     pub sport: Port,
     /// Destination port, or the identifier of an echo reply.
     pub dport: Port,
+    /// Sequence number of TCP, or 0.
+    pub sequence: u32,
     /// TCP flags, or none.
     pub flags: u8,
     /// Bytes of the TCP header, or 0.
@@ -108,6 +110,7 @@ impl Headers6 {
             kind: Transport::Other,
             sport: Port::NONE,
             dport: Port::NONE,
+            sequence: 0,
             flags: 0,
             tcp_length: 0,
             fragmentation: chain.fragmentation,
@@ -137,6 +140,7 @@ impl Headers6 {
             TCP => {
                 let tcp: [u8; TCP_FIXED] = packet.load(self.transport)?;
                 self.kind = Transport::Tcp;
+                self.sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
                 self.flags = tcp[TCP_FLAGS];
                 self.tcp_length = u32::from(tcp[TCP_OFFSET] >> 4) * 4;
                 self.sport = Port::from_wire([tcp[0], tcp[1]]);

@@ -7,8 +7,9 @@ use nat_common::{
     reason::Reason,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
-        Fragment6Key, Opening, PrefixKey,
+        Fragment6Key, Opening, PrefixKey, Watch6Key,
     },
+    watch::Watch,
 };
 
 /// Where the kernel's routing leads.
@@ -84,6 +85,10 @@ pub trait Tables6: Tables {
     fn forget_control6(&mut self, key: &Flow6Key);
     /// What the agent knows of a control connection.
     fn control6(&self, key: &Flow6Key) -> Option<Control6>;
+    /// What the agent wants to see of a side of an encrypted control connection.
+    fn watch6(&self, side: &Watch6Key) -> Watch;
+    /// The next record of it starts at `boundary`.
+    fn move_boundary6(&mut self, side: &Watch6Key, boundary: u32);
     /// What a rule opens at an end inside, by its exact key.
     fn opening(&self, end: &Endpoint6) -> Option<Opening>;
     /// Whether a filter lets a remote address in.

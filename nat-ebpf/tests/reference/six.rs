@@ -20,8 +20,9 @@ use nat_common::{
     session::SessionId,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, ICMPV6,
-        Opening,
+        Opening, Watch6Key,
     },
+    watch::Watch,
 };
 use nat_ebpf::host::{self, HostPacket, Verdict};
 
@@ -524,6 +525,54 @@ fn what_nobody_reads_passes_until_the_connection_is_opened_anew() {
     }
     assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
     assert_eq!(out(&gateway, &line(HERE, SERVER, ACK)), Punted);
+}
+
+/// A segment with number 0 and this payload.
+fn says(src: (Address6, u16), dst: (Address6, u16), payload: &[u8]) -> Vec<u8> {
+    let mut frame = tcp(src, dst, ACK);
+    frame.extend(payload);
+    frame[19] += payload.len() as u8;
+    frame
+}
+
+#[test]
+fn what_is_encrypted_passes_from_record_to_record() {
+    let gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, SERVER, SYN)), Known);
+    let (key, made) = the_flow(&gateway);
+    let control = Control6::new(SessionId::from_number(9), made.created(), [None; 2]).watched();
+    gateway.memory.state().controls6.insert(key, control);
+    let inside = Watch6Key::new(key, Zone::Inside);
+    let watch = |boundary| {
+        let watch = Watch::records(0u32.wrapping_sub(50), boundary);
+        gateway.memory.state().watches6.insert(inside, watch);
+    };
+    let boundary = || gateway.memory.state().watches6[&inside].next_record();
+    let record = |length: u8| [&[23, 3, 3, 0, length][..], &vec![b'x'; length.into()]].concat();
+    let two = [record(2), record(9)].concat();
+    for (at, payload, fate, next) in [
+        (0, &record(2)[..], Known, 7),
+        (0, &two, Known, 21),
+        (0, &two[..12], Known, 21),
+        (7, &two, Known, 21),
+        (100, b"PORT 1\r\n", Known, 100),
+        // A header that is cut, a line, and what comes behind something that is missing.
+        (0, &two[..9], Punted, 0),
+        (0, &two[..3], Punted, 0),
+        (0, b"PWD\r\n", Punted, 0),
+        (0u32.wrapping_sub(1), &record(2), Punted, 0u32.wrapping_sub(1)),
+    ] {
+        watch(at);
+        assert_eq!(out(&gateway, &says(HERE, SERVER, payload)), fate, "{payload:?}");
+        assert_eq!(boundary(), Some(next), "{payload:?}");
+    }
+    // Of the other side nothing is known yet; what has no payload nobody has to see.
+    assert_eq!(back(&gateway, &says(SERVER, HERE, &record(2))), Punted);
+    assert_eq!(back(&gateway, &tcp(SERVER, HERE, FIN | ACK)), Known);
+    gateway.memory.state().settings.heartbeat = 0;
+    watch(0);
+    assert_eq!(out(&gateway, &says(HERE, SERVER, b"PWD\r\n")), Dropped(Reason::AlgNoAgent));
+    assert_eq!(out(&gateway, &says(HERE, SERVER, &record(2))), Known);
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! place, which shows the order.
 
 use nat_common::{
+    flow::Zone,
     reason::Reason,
     session::SessionId,
     six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
+    watch::Watch,
 };
 
 use crate::{
@@ -39,6 +41,18 @@ pub trait Kernel {
     /// # Errors
     /// See [`Kernel::flow`].
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError>;
+
+    /// Says what is wanted of what arrives from `zone` of an encrypted connection.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn watch(&mut self, key: &Flow6Key, zone: Zone, watch: Watch) -> Result<(), PlaneError>;
+
+    /// What is wanted of it, as the data plane has moved it on.
+    ///
+    /// # Errors
+    /// See [`Kernel::flow`].
+    fn watched(&mut self, key: &Flow6Key, zone: Zone) -> Result<Option<Watch>, PlaneError>;
 
     /// The prefixes that are translated.
     fn prefixes(&self) -> &Prefixes;

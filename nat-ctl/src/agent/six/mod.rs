@@ -219,6 +219,7 @@ impl Bridge {
         let side = if flow.begun() == zone { alg::Side::Client } else { alg::Side::Server };
         let passing = Passing { key, flow, side, segment, now };
         let number = self.track(kernel, &passing)?;
+        self.follow(kernel, &passing, number)?;
         if segment.payload().is_empty() {
             let session = self.engine.find(number).ok_or(Reason::AlgUnknown)?;
             // It must not overtake payload.
@@ -353,9 +354,36 @@ impl Bridge {
             }
             Command::Log(event) => self.said.push((control, Said::Event(event))),
             Command::EndInspection(end) => self.said.push((control, Said::Ended(end))),
-            // The engine has them. Once nobody reads a connection the data plane hands nothing over, nor
-            // follows its records.
-            Command::SetCorrections { .. } | Command::Watch { .. } | Command::ResumeInspection => {}
+            Command::Watch { side, watch } => {
+                // Without it the data plane goes on handing over what it did before.
+                if let Err(error) = kernel.watch(key, zone_of(flow, side), watch) {
+                    report::failed(&error);
+                }
+            }
+            Command::ResumeInspection => self.said.push((control, Said::Resumed)),
+            // The engine has them.
+            Command::SetCorrections { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the engine of the records that have passed without it.
+    fn follow(
+        &mut self,
+        kernel: &mut impl Kernel,
+        passing: &Passing<'_>,
+        number: u32,
+    ) -> Result<(), Reason> {
+        let Passing { key, flow, .. } = passing;
+        let session = self.engine.find(number).ok_or(Reason::AlgUnknown)?;
+        if session.ended() != Some(alg::End::Encrypted) {
+            return Ok(());
+        }
+        for side in [alg::Side::Client, alg::Side::Server] {
+            let watch = kernel.watched(key, zone_of(flow, side)).map_err(unknown)?;
+            if let Some(boundary) = watch.and_then(|watch| watch.next_record()) {
+                session.followed(side, boundary);
+            }
         }
         Ok(())
     }
@@ -430,6 +458,14 @@ fn send(kernel: &mut impl Kernel, number: u32, packets: &[Vec<u8>]) -> Result<()
         report::not_sent(SessionId::from_number(number), &error);
         Reason::AlgSend
     })
+}
+
+/// From where what an end says arrives.
+fn zone_of(flow: &Flow6, side: alg::Side) -> Zone {
+    match side {
+        alg::Side::Client => flow.begun(),
+        alg::Side::Server => flow.begun().other(),
+    }
 }
 
 /// What the outside knows the inside end of a flow as.

@@ -1,5 +1,6 @@
 //! What outlives the agent of a control connection over IPv6: kept before a segment leaves, and gone on
-//! with by the next one.
+//! with by the next one. Where the next line starts is enough, but for what was rewritten or is encrypted:
+//! of that all that the engine knows.
 
 use nat_common::{
     reason::Reason,
@@ -23,7 +24,7 @@ impl Bridge {
     ) -> Result<u32, Reason> {
         let public = public_of(kernel, key);
         let control = control_flow(kept.session(), key, flow, public);
-        if kept.is_shifted() {
+        if kept.is_shifted() || kept.is_watched() {
             let image = kernel.recall(kept.session()).map_err(unknown)?;
             let resumed = image.and_then(|image| {
                 let created = image.split_first_chunk::<4>()?;
@@ -32,9 +33,16 @@ impl Bridge {
                     self.engine.resume(created.1, &control, flow.rule()).ok().flatten().is_some()
                 })
             });
-            if resumed != Some(true) {
+            if resumed != Some(true) && kept.is_shifted() {
                 report::lost(kept.session());
                 return Err(Reason::AlgReset);
+            }
+            if resumed != Some(true) {
+                // Where its records begin nobody knows any more, so that nothing in it can be told from a
+                // line: from here on it passes.
+                let control = Control6::new(kept.session(), kept.created(), [None; 2]).unread();
+                kernel.keep(key, &control).map_err(unknown)?;
+                return Err(Reason::AlgUnknown);
             }
         } else {
             self.engine.rejoin(control, flow.rule(), kept.lines());
@@ -63,10 +71,11 @@ impl Bridge {
         let is_shifted = sides.iter().any(|side| !session.corrections(*side).is_identity());
         let lines = sides.map(|side| session.line_starts(side));
         let control = Control6::new(tracked.session, tracked.created, lines);
-        let control = match session.ended() {
-            _ if is_shifted => control.shifted(),
-            Some(alg::End::Encrypted | alg::End::NotFtp) => control.unread(),
-            Some(alg::End::Reset) | None => control,
+        let (control, is_whole) = match session.ended() {
+            _ if is_shifted => (control.shifted(), true),
+            Some(alg::End::Encrypted) if session.is_followed() => (control.watched(), true),
+            Some(alg::End::Encrypted | alg::End::NotFtp) => (control.unread(), false),
+            Some(alg::End::Reset) | None => (control, false),
         };
         match kernel.keep(key, &control) {
             Ok(()) => tracked.kept = true,
@@ -75,7 +84,7 @@ impl Bridge {
                 return if is_shifted { Err(Reason::AlgBusy) } else { Ok(()) };
             }
         }
-        if is_shifted {
+        if is_whole {
             match session.to_bytes() {
                 Ok(image) => {
                     let state = [&control.created().to_be_bytes()[..], &image].concat();

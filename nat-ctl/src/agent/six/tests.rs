@@ -6,6 +6,7 @@ use nat_common::{
     flow::TCP,
     port::Port,
     six::{Address6, Control6, Expectation6Key},
+    watch::Watch,
 };
 
 use super::{segment::tests::packet, *};
@@ -31,6 +32,7 @@ struct List {
     flow: Option<Flow6>,
     kept: HashMap<Flow6Key, Control6>,
     journal: HashMap<SessionId, Vec<u8>>,
+    watches: HashMap<Zone, Watch>,
     prefixes: Prefixes,
     steps: Vec<Step>,
 }
@@ -52,6 +54,15 @@ impl Kernel for List {
         self.kept.insert(*key, *control);
         self.steps.push(Step::Keep(*control));
         Ok(())
+    }
+
+    fn watch(&mut self, _key: &Flow6Key, zone: Zone, watch: Watch) -> Result<(), PlaneError> {
+        self.watches.insert(zone, watch);
+        Ok(())
+    }
+
+    fn watched(&mut self, _key: &Flow6Key, zone: Zone) -> Result<Option<Watch>, PlaneError> {
+        Ok(self.watches.get(&zone).copied())
     }
 
     fn prefixes(&self) -> &Prefixes {
@@ -118,6 +129,7 @@ impl Line {
             flow: Some(flow),
             kept: HashMap::new(),
             journal: HashMap::new(),
+            watches: HashMap::new(),
             prefixes: Prefixes::default(),
             steps: vec![],
         };
@@ -275,15 +287,61 @@ fn a_successor_goes_on_at_the_next_line() {
 }
 
 #[test]
-fn what_is_encrypted_or_no_ftp_is_read_no_more() {
+fn what_is_encrypted_is_followed_and_what_is_no_ftp_is_read_no_more() {
     let mut line = Line::new(Zone::Inside);
     line.server("220 hello\r\n");
     line.client("AUTH TLS\r\n");
     let steps = line.server("234 go\r\n");
-    assert!(matches!(steps[..], [Step::Keep(kept), _] if kept.is_unread()), "{steps:?}");
+    assert!(matches!(steps[..], [Step::Keep(kept), _] if kept.is_watched()), "{steps:?}");
     let mut line = Line::new(Zone::Inside);
     let steps = line.client("GET / HTTP/1.1\r\n");
     assert!(matches!(steps[..], [Step::Keep(kept), _] if kept.is_unread()), "{steps:?}");
+}
+
+/// Encrypted, with records of both sides that the data plane has passed on.
+fn encrypted(zone: Zone) -> Line {
+    let mut line = Line::new(zone);
+    line.greet();
+    line.client("AUTH TLS\r\n");
+    line.server("234 go\r\n");
+    for (side, from, bytes) in [(0, zone, 700), (1, zone.other(), 900)] {
+        line.sent[side] += bytes;
+        line.kernel.watches.get_mut(&from).unwrap().boundary = line.sent[side];
+    }
+    line
+}
+
+#[test]
+fn lines_are_read_again_behind_what_was_encrypted() {
+    for zone in [Zone::Inside, Zone::Outside] {
+        for is_successor in [false, true] {
+            let mut line = encrypted(zone);
+            if is_successor {
+                line.bridge = Bridge::new(alg::Policy::default(), 30);
+                line.bridge.adopt(&mut line.kernel);
+                assert_eq!(line.bridge.open().count(), 1);
+            }
+            let steps = line.client("PBSZ 0\r\n");
+            assert!(matches!(steps[..], [Step::Keep(kept), _] if kept.is_watched()), "{steps:?}");
+            let steps = line.server("200 fine\r\n");
+            assert!(matches!(steps[..], [Step::Keep(kept), _] if !kept.is_watched()), "{steps:?}");
+            let steps = line.client(&eprt(5000));
+            assert!(
+                matches!(steps[0], Step::Expect(key, _) if key == line.announced()),
+                "{steps:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_encrypted_session_whose_state_is_lost_passes_unread() {
+    let mut line = encrypted(Zone::Inside);
+    line.kernel.journal.clear();
+    line.bridge = Bridge::new(alg::Policy::default(), 30);
+    line.bridge.adopt(&mut line.kernel);
+    assert_eq!(line.bridge.open().count(), 0);
+    assert!(line.kernel.kept[&line.kernel.key].is_unread());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The data plane and the wire, as the bridge of IPv6 writes to them.
 
 use nat_common::{
+    flow::Zone,
     reason::Reason,
     session::SessionId,
-    six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key},
+    six::{Control6, Expectation6, Expectation6Key, Flow6, Flow6Key, Watch6Key},
+    watch::Watch,
 };
 
 use super::Kernel;
@@ -34,6 +36,18 @@ impl Kernel for World {
     fn keep(&mut self, key: &Flow6Key, control: &Control6) -> Result<(), PlaneError> {
         let kept = self.plane.maps_mut().controls6.insert(key, control, 0);
         kept.map_err(refused("keep what is known of an FTP session over IPv6"))
+    }
+
+    fn watch(&mut self, key: &Flow6Key, zone: Zone, watch: Watch) -> Result<(), PlaneError> {
+        let what = "say what is wanted of an FTP session over IPv6";
+        let (side, watches) = (Watch6Key::new(*key, zone), &mut self.plane.maps_mut().watches6);
+        watches.insert(side, watch.closed(), 0).map_err(refused(what))?;
+        watches.insert(side, watch, 0).map_err(refused(what))
+    }
+
+    fn watched(&mut self, key: &Flow6Key, zone: Zone) -> Result<Option<Watch>, PlaneError> {
+        let found = self.plane.maps_mut().watches6.get(&Watch6Key::new(*key, zone), 0);
+        maps::optional(found).map_err(refused("read what is wanted of an FTP session over IPv6"))
     }
 
     fn prefixes(&self) -> &Prefixes {

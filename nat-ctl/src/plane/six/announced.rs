@@ -43,6 +43,12 @@ pub fn sweep(maps: &mut Maps, now: Now) -> Result<Swept> {
             maps::remove(&mut maps.controls6, &key).map_err(refused())?;
         }
     }
+    let watched: std::result::Result<Vec<_>, MapError> = maps.watches6.keys().collect();
+    for side in watched.map_err(refused())? {
+        if maps::optional(maps.controls6.get(&side.flow(), 0)).map_err(refused())?.is_none() {
+            maps::remove(&mut maps.watches6, &side).map_err(refused())?;
+        }
+    }
     for number in states.iter().filter(|number| !sessions.contains(number)) {
         maps::remove(&mut maps.journal, number).map_err(refused())?;
     }
