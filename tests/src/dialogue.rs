@@ -17,7 +17,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use crate::{
     lab::{INSIDE, Lab, OUTSIDE, WAN},
     netns::Namespace,
-    wait,
+    process, wait,
 };
 
 /// Between two segments that are to stay two, whatever the sender's stack would make of them.
@@ -74,6 +74,25 @@ impl<'lab> Dialogue<'lab> {
         let listener = listen(at, SocketAddrV4::new(listening, 21))?;
         let (client, server) = pair(from, SocketAddrV4::new(to, 21), &listener, PATIENCE)?;
         Ok(Self { lab, inside, client, server, rest: [Vec::new(), Vec::new()] })
+    }
+
+    /// Another one between the same ends.
+    pub fn beside(&self) -> Result<Self> {
+        Self::open(self.lab, self.inside)
+    }
+
+    /// Does something of which the end outside acknowledges nothing until the end inside has sent it again.
+    pub fn unacknowledged(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        // Three times what a sender waits at least (RFC 6298; Linux has 200 ms).
+        const AGAIN: Duration = Duration::from_millis(600);
+        let rules = "add table ip quiet\n\
+                     add chain ip quiet out { type filter hook output priority 0; }\n\
+                     add rule ip quiet out tcp dport 21 tcp flags & (syn | fin | rst | psh) == 0 drop\n";
+        process::must(self.lab.outside.command("nft").arg(rules)).context("acknowledge nothing")?;
+        work(self)?;
+        thread::sleep(AGAIN);
+        let words = ["delete", "table", "ip", "quiet"];
+        process::must(self.lab.outside.command("nft").args(words)).context("acknowledge").map(drop)
     }
 
     /// Greets and logs in, as every FTP session does.

@@ -43,10 +43,13 @@ const ROWS: &[Row] = &[
     },
     Row { name: "200 and 227 in one segment", inside: End::Server, check: two_replies },
     Row { name: "a 227 of two lines", inside: End::Server, check: two_lines },
+    Row { name: "PORT as the very first bytes", inside: End::Client, check: first_bytes },
     Row { name: "telnet commands before PORT", inside: End::Client, check: telnet },
     Row { name: "a digit in the text of a 227", inside: End::Server, check: digit_in_text },
     Row { name: "the server states the public address", inside: End::Server, check: states_public },
     Row { name: "a full segment that grows", inside: End::Client, check: full_segment },
+    Row { name: "a 227 that comes again, its port held", inside: End::Server, check: repeated },
+    Row { name: "PORT names another host inside", inside: End::Client, check: third_host },
     Row { name: "PORT names port 22", inside: End::Client, check: system_port },
     Row { name: "an octet of 258", inside: End::Client, check: octet_out_of_range },
     Row { name: "the control connection is closed", inside: End::Client, check: closed },
@@ -145,6 +148,13 @@ fn two_lines(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     passive(dialogue, limit, "PASV\r\n", |line| vec![format!("227-As you wish\r\n{line}")])
 }
 
+fn first_bytes(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
+    exchange(dialogue, End::Server, "220 here\r\n", limit)?;
+    let listener = dialogue.listen(End::Client)?;
+    dialogue.write(End::Client, port_line(&listener)?.as_bytes())?;
+    opens(dialogue, End::Client, &listener, limit)
+}
+
 fn telnet(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     dialogue.log_in()?;
     let listener = dialogue.listen(End::Client)?;
@@ -169,6 +179,32 @@ fn states_public(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
 fn full_segment(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     let full = dialogue.full_segment(End::Client)?;
     active(dialogue, limit, |line| vec![padding(full - line.len()) + &line])
+}
+
+/// Another session of the same server has announced the same port; what this one hears of its own does not
+/// depend on how often it is sent.
+fn repeated(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
+    let listener = dialogue.listen(End::Server)?;
+    let line = pasv_line(SocketAddrV4::new(INSIDE, port(&listener)?));
+    let mut other = dialogue.beside()?;
+    for session in [&mut other, &mut *dialogue] {
+        session.log_in()?;
+        exchange(session, End::Client, "PASV\r\n", limit)?;
+    }
+    other.write(End::Server, line.as_bytes())?;
+    last_address(&mut other, End::Client, limit)?;
+    dialogue.unacknowledged(|dialogue| dialogue.write(End::Server, line.as_bytes()))?;
+    opens(dialogue, End::Server, &listener, limit)?;
+    exchange(dialogue, End::Client, "NOOP\r\n", limit)?;
+    exchange(dialogue, End::Server, "200 fine\r\n", limit)
+}
+
+fn third_host(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
+    dialogue.log_in()?;
+    dialogue.write(End::Client, b"PORT 10,0,1,77,19,136\r\n")?;
+    let line = String::from_utf8_lossy(&dialogue.line(End::Server, limit)?).into_owned();
+    ensure!(!line.contains("10,0,1,77"), "the outside reads `{}`", line.trim_end());
+    Ok(())
 }
 
 fn system_port(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {

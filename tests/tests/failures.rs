@@ -9,6 +9,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -292,6 +293,39 @@ fn agent_that_is_stopped_for_thirty_seconds_costs_no_byte_in_any_phase() {
         gateway.signal(Signal::SIGCONT).expect("an end of the stop");
         phases.go_on(gateway);
         assert!(gateway.dropped("alg-no-agent").expect("drops") > 0, "{}", gateway.diagnosis());
+    });
+}
+
+/// Ends what goes on beside a test, however that ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// It works for 5 ms of each 255, so that senders repeat what it has not read.
+#[test]
+fn agent_that_is_slow_costs_no_byte_in_any_phase() {
+    with_each_end("agent slow", &[Mode::Tc], |_, gateway, mut phases| {
+        let (gateway, over) = (&*gateway, &AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    gateway.signal(Signal::SIGSTOP).expect("a stop");
+                    thread::sleep(Duration::from_millis(250));
+                    gateway.signal(Signal::SIGCONT).expect("an end of the stop");
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let _over = Over(over);
+            phases.at.announce();
+            phases.before.announce();
+            phases.talk();
+            phases.data.carries("slow");
+            phases.go_on(gateway);
+        });
     });
 }
 

@@ -56,7 +56,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 21] = [
+const TABLE: [Package; 22] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -76,6 +76,7 @@ const TABLE: [Package; 21] = [
     package("perl", Witness::PerlModule("Net::FTP"), Need::Clients),
     package("aria2", Witness::Program("aria2c"), Need::Clients),
     package("traceroute", Witness::Program("traceroute"), Need::Checks),
+    package("iputils-ping", Witness::Program("ping"), Need::Checks),
     package("g++", Witness::Program("c++"), Need::Fuzzer),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];
