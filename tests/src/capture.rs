@@ -7,7 +7,8 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -47,8 +48,29 @@ impl Capture {
         frame::read_pcap(&bytes)
     }
 
+    /// Waits until it has written what it has seen: when it is told to end, what it has not read yet is lost.
+    fn settle(&self) -> Result<()> {
+        const STILL: Duration = Duration::from_millis(150);
+        const LIMIT: Duration = Duration::from_secs(5);
+        let size = || {
+            let file = fs::metadata(&self.file);
+            file.map(|file| file.len()).with_context(|| format!("look at {}", self.file.display()))
+        };
+        let (start, mut before) = (Instant::now(), size()?);
+        while start.elapsed() < LIMIT {
+            thread::sleep(STILL);
+            let now = size()?;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
     /// Ends the capture and gives back what it saw.
     pub fn finish(mut self) -> Result<Vec<Frame>> {
+        self.settle()?;
         self.process.signal(Signal::SIGINT)?;
         self.process.wait(Duration::from_secs(10))?;
         self.so_far()

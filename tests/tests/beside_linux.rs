@@ -32,6 +32,7 @@ const ROWS: &[Row] = &[
     Row { name: "PORT cut within its address", inside: End::Client, check: port_cut },
     Row { name: "EPRT, a byte a segment", inside: End::Client, check: eprt_by_bytes },
     Row { name: "227 cut within its address", inside: End::Server, check: pasv_cut },
+    Row { name: "229 cut within its port", inside: End::Server, check: epsv_cut },
     Row { name: "LF alone ends the lines", inside: End::Client, check: line_feeds },
     Row { name: "a blank behind the numbers", inside: End::Client, check: trailing_blank },
     Row { name: "two blanks before them", inside: End::Client, check: two_blanks },
@@ -110,6 +111,17 @@ fn eprt_by_bytes(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
 
 fn pasv_cut(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
     passive(dialogue, limit, "PASV\r\n", |line| split(&line, 30))
+}
+
+fn epsv_cut(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {
+    dialogue.log_in()?;
+    exchange(dialogue, End::Client, "EPSV\r\n", limit)?;
+    let listener = dialogue.listen(End::Server)?;
+    let line = format!("229 Entering Extended Passive Mode (|||{}|)\r\n", port(&listener)?);
+    let at = line.rfind("|)").context("a port")? - 2;
+    let parts = split(&line, at);
+    write_apart(dialogue, End::Server, &parts.iter().map(String::as_bytes).collect::<Vec<_>>())?;
+    opens(dialogue, End::Server, &listener, limit)
 }
 
 fn line_feeds(dialogue: &mut Dialogue<'_>, limit: Duration) -> Result<()> {

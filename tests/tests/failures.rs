@@ -469,6 +469,7 @@ fn another_address_ends_what_it_cannot_carry_and_corrupts_nothing() {
     if let Ok(seen) = phases.after.dialogue.line(End::Server, Duration::from_secs(3)) {
         assert_eq!(String::from_utf8_lossy(&seen), "STAT a\r\n");
     }
+    is_logged(&gateway, &format!("public address of {WAN_DEVICE}: {other}"));
     let mut fresh = Announcing::open(&lab, End::Client);
     fresh.announce();
     let seen = fresh.dialogue.line(End::Server, SHORT).expect("the line");

@@ -219,6 +219,31 @@ fn lines_wait_for_an_agent_that_is_stopped_or_killed_and_open_what_they_announce
     gateway.stop().expect("an end");
 }
 
+fn punted(gateway: &NatCtl) -> u64 {
+    let status = gateway.json(&["status"]).expect("a status");
+    status["packets"]["punted"].as_u64().expect("a number")
+}
+
+/// What docs/ipv6.md says that a transfer costs.
+#[test]
+fn each_line_of_a_transfer_waits_for_the_agent_and_nothing_else_does() {
+    let Some(binary) = requirements::met_with_binary("segments over IPv6") else { return };
+    let chain = chain();
+    let Chain { deep, far, lab } = &chain;
+    let gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
+    let mut dialogue = Dialogue::open(deep, far, FAR6);
+    let before = punted(&gateway);
+    dialogue.client_says(&eprt(DEEP6, 5001));
+    dialogue.server_says("200 fine\r\n");
+    dialogue.client_says("RETR x\r\n");
+    dialogue.server_says("150 here it comes\r\n");
+    let mut data = connection(far, deep, DEEP6, 5001).expect("the data connection");
+    six::exchange(&mut data).expect("bytes both ways");
+    drop(data);
+    dialogue.server_says("226 done\r\n");
+    assert_eq!(punted(&gateway) - before, 5, "{}", gateway.diagnosis());
+}
+
 /// A TLS record of so many bytes of data (RFC 8446, 5.1).
 fn record(length: u16) -> Vec<u8> {
     let [high, low] = length.to_be_bytes();
@@ -231,10 +256,6 @@ fn records_pass_without_the_agent_and_lines_are_read_again_behind_them() {
     let chain = chain();
     let Chain { deep, far, lab } = &chain;
     let mut gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
-    let punted = |gateway: &NatCtl| {
-        let status = gateway.json(&["status"]).expect("a status");
-        status["packets"]["punted"].as_u64().expect("a number")
-    };
     let expected = |gateway: &NatCtl| {
         gateway.json(&["expectations", "list"]).expect("a list").as_array().expect("one").len()
     };
