@@ -11,8 +11,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,7 +20,7 @@ use crate::{
     chain::Chain,
     lab::{INSIDE_DEVICE, LAN_DEVICE, OUTSIDE_DEVICE, WAN_DEVICE},
     netns::Namespace,
-    process, session,
+    process, session, wait,
 };
 
 const fn address(network: u16, host: u16) -> Ipv6Addr {
@@ -122,15 +121,12 @@ pub fn exchange(ends: &mut [TcpStream; 2]) -> Result<()> {
 /// Listens at an end. A program that another test starts at this very moment holds what this process had
 /// open for as long as it takes to begin: a listener before this one, too.
 fn listen(server: &Namespace, at: Ipv6Addr, port: u16) -> Result<TcpListener> {
-    let start = Instant::now();
-    loop {
+    wait::until(PATIENCE, "a port to listen on", || {
         match server.enter(|| TcpListener::bind((at, port)))? {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
-                thread::sleep(Duration::from_millis(10));
-            }
-            bound => return bound.context("listen"),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+            bound => bound.context("listen").map(Some),
         }
-    }
+    })
 }
 
 /// Whether a connection to an end that listens fails, because nothing of it comes through.

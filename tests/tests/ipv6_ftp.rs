@@ -219,11 +219,6 @@ fn lines_wait_for_an_agent_that_is_stopped_or_killed_and_open_what_they_announce
     gateway.stop().expect("an end");
 }
 
-fn punted(gateway: &NatCtl) -> u64 {
-    let status = gateway.json(&["status"]).expect("a status");
-    status["packets"]["punted"].as_u64().expect("a number")
-}
-
 /// What docs/ipv6.md says that a transfer costs.
 #[test]
 fn each_line_of_a_transfer_waits_for_the_agent_and_nothing_else_does() {
@@ -232,7 +227,7 @@ fn each_line_of_a_transfer_waits_for_the_agent_and_nothing_else_does() {
     let Chain { deep, far, lab } = &chain;
     let gateway = NatCtl::start(lab, Mode::Tc, &binary).expect("a gateway");
     let mut dialogue = Dialogue::open(deep, far, FAR6);
-    let before = punted(&gateway);
+    let before = gateway.punted().expect("a status");
     dialogue.client_says(&eprt(DEEP6, 5001));
     dialogue.server_says("200 fine\r\n");
     dialogue.client_says("RETR x\r\n");
@@ -241,7 +236,7 @@ fn each_line_of_a_transfer_waits_for_the_agent_and_nothing_else_does() {
     six::exchange(&mut data).expect("bytes both ways");
     drop(data);
     dialogue.server_says("226 done\r\n");
-    assert_eq!(punted(&gateway) - before, 5, "{}", gateway.diagnosis());
+    assert_eq!(gateway.punted().expect("a status") - before, 5, "{}", gateway.diagnosis());
 }
 
 /// A TLS record of so many bytes of data (RFC 8446, 5.1).
@@ -262,13 +257,13 @@ fn records_pass_without_the_agent_and_lines_are_read_again_behind_them() {
     let mut dialogue = Dialogue::open(deep, far, FAR6);
     dialogue.client_says("AUTH TLS\r\n");
     dialogue.server_says("234 go\r\n");
-    let before = punted(&gateway);
+    let before = gateway.punted().expect("a status");
     for length in 0..20 {
         let (near, back) = (record(300 + length), [record(2), record(700)].concat());
         say(&mut dialogue.client, &mut dialogue.server, &near);
         say(&mut dialogue.server, &mut dialogue.client, &back);
     }
-    assert_eq!(punted(&gateway), before, "{}", gateway.diagnosis());
+    assert_eq!(gateway.punted().expect("a status"), before, "{}", gateway.diagnosis());
     // What starts a segment within a record is none, whatever it says.
     let line = eprt(DEEP6, 5001);
     let mut whole = record(100 + u16::try_from(line.len()).expect("short"));
@@ -277,7 +272,7 @@ fn records_pass_without_the_agent_and_lines_are_read_again_behind_them() {
     for part in [&whole[..at], &whole[at..]] {
         say(&mut dialogue.client, &mut dialogue.server, part);
     }
-    assert_eq!((punted(&gateway), expected(&gateway)), (before, 0));
+    assert_eq!((gateway.punted().expect("a status"), expected(&gateway)), (before, 0));
     // A successor goes on with it.
     gateway.end(Signal::SIGKILL).expect("an end");
     say(&mut dialogue.client, &mut dialogue.server, &record(50));

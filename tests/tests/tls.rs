@@ -132,12 +132,6 @@ fn serve(lab: &Lab, namespace: &Namespace, settings: Settings) -> Server {
     Server::start(namespace, &settings, &lab.payload, &folder).expect("a server")
 }
 
-/// Packets that the agent has seen.
-fn handed_over(gateway: &NatCtl<'_>) -> u64 {
-    let status = gateway.json(&["status"]).expect("a status");
-    status["packets"]["punted"].as_u64().expect("a number")
-}
-
 #[test]
 fn passive_clients_inside_get_files_from_tls_servers_in_tc_and_xdp() {
     let Some(binary) = requirements::met_with_binary("TLS, client inside") else { return };
@@ -173,10 +167,10 @@ fn an_encrypted_session_is_explained_and_its_records_pass_without_the_agent() {
     let gateway = NatCtl::start(&lab, Mode::Tc, &binary).expect("a gateway");
     let settings = Settings { encryption: Encryption::Asked, ..Settings::new(Kind::Vsftpd) };
     let _server = serve(&lab, &lab.outside, settings);
-    let before = handed_over(&gateway);
+    let before = gateway.punted().expect("a status");
     let finished = client(&lab.inside, OUTSIDE, 21, &["idle"]);
     assert!(finished.status.success(), "{finished:?}\n{}", gateway.diagnosis());
-    let seen = handed_over(&gateway) - before;
+    let seen = gateway.punted().expect("a status") - before;
     // The greeting, AUTH, its answer, and FIN or RST of both: 400 records do not count.
     assert!(seen < 20, "{seen} packets were handed over");
 
@@ -206,10 +200,10 @@ fn encryption_from_the_first_byte_is_recognised() {
     let _server = serve(&lab, &lab.outside, settings);
     let folder = lab.folder("client").expect("a folder");
     let url = format!("ftps://{OUTSIDE}:990/{FILE}");
-    let before = handed_over(&gateway);
+    let before = gateway.punted().expect("a status");
     let (finished, digest) = curl(&lab.inside, &url, &folder, &[]);
     assert_eq!(digest, lab.payload.sha256, "{finished:?}\n{}", gateway.diagnosis());
-    let seen = handed_over(&gateway) - before;
+    let seen = gateway.punted().expect("a status") - before;
     assert!(seen < 10, "{seen} packets were handed over");
     assert!(gateway.output().contains("encrypted"), "{}", gateway.output());
     gateway.stop().expect("an end");

@@ -68,9 +68,9 @@ impl Addresses {
                 Some((interface, found, is_inside(interface.side, found.address)))
             })
         };
-        let (outer, inner): (Vec<_>, Vec<_>) =
-            all().filter(|(_, found, _)| found.global).partition(|(.., is_inside)| !is_inside);
-        for (interface, found, _) in outer.into_iter().chain(inner) {
+        let mut global: Vec<_> = all().filter(|(_, found, _)| found.global).collect();
+        global.sort_by_key(|(.., is_inside)| *is_inside);
+        for (interface, found, _) in global {
             this.public.entry(interface.name.clone()).or_insert(found.address);
         }
         for (interface, found, is_inside) in all() {

@@ -193,9 +193,9 @@ impl Object {
     /// Where the verifier refuses one.
     pub fn prepare(&mut self, needed: Needed) -> Result<()> {
         let bare = attach::BARE_CLASSIFIERS.into_iter().filter(|_| needed.bare);
-        let classifiers = Stage::ALL.map(Stage::program).into_iter();
         let arm = attach::ONE_ARMED_CLASSIFIERS.into_iter().filter(|_| needed.one_armed);
-        let classifiers = classifiers.chain(attach::CLASSIFIERS).chain(bare).chain(arm);
+        // Those of every interface are among the stages.
+        let classifiers = Stage::ALL.map(Stage::program).into_iter().chain(bare).chain(arm);
         let stages = Stage::ALL.into_iter().filter_map(Stage::xdp_program);
         let xdp = stages.chain(attach::XDP_PROGRAMS).filter(|_| needed.native);
         let names: Vec<&str> = classifiers.chain(xdp).collect();
@@ -340,6 +340,12 @@ mod tests {
         // 64 bytes a line: what a flow costs, all in.
         assert_eq!(u64::from(sizes.flows) * 64 / (lines / 2), 192);
         assert_eq!(sizes.other_ports, 131_072 + sizes.expectations);
+    }
+
+    #[test]
+    fn the_programs_of_every_interface_are_among_the_stages() {
+        let stages = Stage::ALL.map(Stage::program);
+        assert!(attach::CLASSIFIERS.iter().all(|name| stages.contains(name)));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) fn choice(mode: Mode, link: &Link, side: Side) -> Result<Choice> {
     Ok(hook::choose(mode, &device))
 }
 
+/// The interfaces that were asked for, each with its side.
 pub(super) async fn find_links(
     netlink: &Netlink,
     options: &RunOptions,

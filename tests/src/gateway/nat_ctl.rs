@@ -244,6 +244,12 @@ impl<'lab> NatCtl<'lab> {
         Packets::deserialize_from(packets)
     }
 
+    /// Packets that the agent has been handed so far.
+    pub fn punted(&self) -> Result<u64> {
+        let status = self.json(&["status"])?;
+        status["packets"]["punted"].as_u64().context("nat-ctl status has no packets.punted")
+    }
+
     /// Tables, counters and the agent's last words.
     #[must_use]
     pub fn diagnosis(&self) -> String {
