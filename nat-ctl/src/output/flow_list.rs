@@ -2,11 +2,13 @@
 //!
 //! Invariant: JSON leaves as it comes, whatever the number of flows; only columns for people wait for
 //! the last one, because its width counts too. A closed pipe ends the output without an error, and
-//! the reading with it.
+//! the reading with it, a few hundred kilobytes later.
 
 use std::{
     io::{self, Write},
     ops::ControlFlow,
+    sync::mpsc,
+    thread,
 };
 
 use super::{
@@ -22,6 +24,9 @@ pub type Each<'a> = &'a mut dyn FnMut(&FlowLine<'_>) -> ControlFlow<()>;
 /// Bytes that leave at once.
 const ROOM: usize = 1 << 18;
 
+/// So many times that much may wait to leave.
+const AHEAD: usize = 2;
+
 impl Printer {
     /// `flows list`, of the flows that `read` hands over.
     ///
@@ -31,7 +36,6 @@ impl Printer {
         &self,
         read: impl FnOnce(Each<'_>) -> Result<(), Failure>,
     ) -> Result<io::Result<()>, Failure> {
-        let mut out = io::stdout().lock();
         let list = match self.format() {
             Format::Table => {
                 let mut rows = vec![];
@@ -41,12 +45,13 @@ impl Printer {
                 })?;
                 let mut text = vec![];
                 let made = self.table(&mut text, FlowLine::COLUMNS, rows.into_iter());
-                made.and_then(|()| out.write_all(&text))
+                let mut out = io::stdout().lock();
+                made.and_then(|()| out.write_all(&text)).and_then(|()| out.flush())
             }
-            Format::Json => stream(&mut out, &ARRAY, read)?,
-            Format::Jsonl => stream(&mut out, &LINES, read)?,
+            Format::Json => stream(io::stdout(), &ARRAY, read)?,
+            Format::Jsonl => stream(io::stdout(), &LINES, read)?,
         };
-        Ok(without_broken_pipe(list.and_then(|()| out.flush())))
+        Ok(without_broken_pipe(list))
     }
 }
 
@@ -69,26 +74,53 @@ const ARRAY: Frame =
 const LINES: Frame =
     Frame { style: flow_json::COMPACT, open: "", next: "\n", close: "\n", empty: "" };
 
+/// What was made of flows leaves in a thread of its own, while the next ones are read and made text of.
 fn stream(
-    out: &mut dyn Write,
+    out: impl Write + Send,
     frame: &Frame,
     read: impl FnOnce(Each<'_>) -> Result<(), Failure>,
 ) -> Result<io::Result<()>, Failure> {
-    let mut text = Vec::with_capacity(ROOM + 1024);
-    let mut begun = false;
-    let mut written = Ok(());
-    read(&mut |flow| {
-        let between = if std::mem::replace(&mut begun, true) { frame.next } else { frame.open };
-        text.extend_from_slice(between.as_bytes());
-        written = flow_json::write(&mut text, &frame.style, flow);
-        if written.is_ok() && text.len() >= ROOM {
-            written = out.write_all(&text);
-            text.clear();
-        }
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    text.extend_from_slice(if begun { frame.close } else { frame.empty }.as_bytes());
-    Ok(written.and_then(|()| out.write_all(&text)))
+    thread::scope(|scope| {
+        let (leaving, texts) = mpsc::sync_channel(AHEAD);
+        let (used, again) = mpsc::channel();
+        let writer = scope.spawn(move || write_all(out, &texts, &used));
+        let mut text = Vec::with_capacity(ROOM + 1024);
+        let mut begun = false;
+        let mut made = Ok(());
+        read(&mut |flow| {
+            let between = if std::mem::replace(&mut begun, true) { frame.next } else { frame.open };
+            text.extend_from_slice(between.as_bytes());
+            made = flow_json::write(&mut text, &frame.style, flow);
+            let mut leaves = made.is_ok();
+            if leaves && text.len() >= ROOM {
+                let next = again.try_recv().unwrap_or_else(|_| Vec::with_capacity(ROOM + 1024));
+                // Nobody takes it any more where a write has failed.
+                leaves = leaving.send(std::mem::replace(&mut text, next)).is_ok();
+            }
+            if leaves { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        text.extend_from_slice(if begun { frame.close } else { frame.empty }.as_bytes());
+        // As above.
+        let _ = leaving.send(text);
+        drop(leaving);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(made.and(written))
+    })
+}
+
+/// Writes what comes, and gives the memory back.
+fn write_all(
+    mut out: impl Write,
+    texts: &mpsc::Receiver<Vec<u8>>,
+    used: &mpsc::Sender<Vec<u8>>,
+) -> io::Result<()> {
+    for mut text in texts {
+        out.write_all(&text)?;
+        text.clear();
+        // After the last one nobody wants it.
+        let _ = used.send(text);
+    }
+    out.flush()
 }
 
 #[cfg(test)]
@@ -147,13 +179,13 @@ mod tests {
         }
         let view = flow();
         let mut read = 0;
-        let result = stream(&mut Closed, &LINES, |each| {
+        let result = stream(Closed, &LINES, |each| {
             while each(&view.line()).is_continue() {
                 read += 1;
             }
             Ok(())
         });
         assert_eq!(result.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert!(read * 200 < 2 * ROOM, "{read}");
+        assert!(read * 200 < (AHEAD + 3) * ROOM, "{read}");
     }
 }

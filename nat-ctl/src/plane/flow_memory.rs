@@ -4,6 +4,7 @@
 //! was read, so that one which a packet has used since then goes on.
 
 use std::{
+    ops::Range,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -25,6 +26,9 @@ use super::pair::{Pair, Record};
 
 /// A line that may not come out the same on the first look: packets write to it.
 const LOOKS: u32 = 4;
+
+/// Lines whose states are read at a time: a page.
+const LOOK: usize = 64;
 
 /// The flow records of an instance.
 #[derive(Debug)]
@@ -99,15 +103,17 @@ impl FlowMemory {
         self.lines.entries()
     }
 
-    /// The states of the lines from `first` on, `count` at most, with their places.
+    /// The states of the lines from `first` on that are not free, of `count` lines at most, with their
+    /// places.
     pub fn states(&self, first: u32, count: u32) -> impl Iterator<Item = (u32, State)> {
         let last = first.saturating_add(count).min(self.places());
         let words = self.lines.words().get(first as usize * WORDS..last as usize * WORDS);
-        let lines = words.unwrap_or_default().chunks_exact(WORDS);
-        (first..last).zip(lines).filter_map(|(place, line)| {
-            let state = State::from_word(line.get(STATE)?.load(Ordering::Acquire));
-            (!state.is_free()).then_some((place, state))
-        })
+        States {
+            read: first..first,
+            words: words.unwrap_or_default(),
+            seen: [State::default(); LOOK],
+            unread: 0,
+        }
     }
 
     /// Number of live lines: two for a flow.
@@ -116,18 +122,17 @@ impl FlowMemory {
     }
 
     /// The flow in a line; `None` where there is none, or it is ending.
+    // Not called but copied: who asks for a part of it, a million times, waits for no other part.
+    #[inline(always)]
     pub fn record(&self, place: u32) -> Option<Record> {
-        let line = self.lines.entry(place)?;
+        let line = self.lines.entry(place)?.first_chunk::<WORDS>()?;
         for _ in 0..LOOKS {
-            let before = State::from_word(line.get(STATE)?.load(Ordering::Acquire));
+            let before = State::from_word(line[STATE].load(Ordering::Acquire));
             if !before.is_live() {
                 return None;
             }
-            let mut words = [0; WORDS];
-            for (word, value) in line.iter().zip(&mut words).skip(1) {
-                *value = word.load(Ordering::Acquire);
-            }
-            let after = State::from_word(line.get(STATE)?.load(Ordering::Acquire));
+            let mut words = line.each_ref().map(|word| word.load(Ordering::Acquire));
+            let after = State::from_word(line[STATE].load(Ordering::Acquire));
             if after.is_live() && after.version() == before.version() {
                 words[STATE] = after.word();
                 return Some(Record::new(place, FlowRecord::from_words(words)));
@@ -193,6 +198,47 @@ impl FlowMemory {
 
     fn word(&self, place: u32, word: usize) -> Option<&AtomicU64> {
         self.lines.word(place, word)
+    }
+}
+
+/// States of lines, [`LOOK`] at a time: none of the loads waits for another, and no branch for a load.
+struct States<'a> {
+    /// The place of the first line of those that were read last, and of the line behind them.
+    read: Range<u32>,
+    /// The lines from there on.
+    words: &'a [AtomicU64],
+    /// What was read.
+    seen: [State; LOOK],
+    /// Which of it nobody was given yet, a bit each; free lines are not among it.
+    unread: u64,
+}
+
+impl States<'_> {
+    /// Reads on; `None` at the end.
+    fn look(&mut self) -> Option<()> {
+        let (lines, rest) = self.words.split_at(self.words.len().min(LOOK * WORDS));
+        self.words = rest;
+        self.read = self.read.end..self.read.end;
+        for (line, seen) in lines.chunks_exact(WORDS).zip(&mut self.seen) {
+            *seen = State::from_word(line.get(STATE)?.load(Ordering::Acquire));
+            self.unread |= u64::from(!seen.is_free()) << self.read.len();
+            self.read.end += 1;
+        }
+        (!self.read.is_empty()).then_some(())
+    }
+}
+
+impl Iterator for States<'_> {
+    type Item = (u32, State);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.unread == 0 {
+            self.look()?;
+        }
+        let bit = self.unread.trailing_zeros();
+        self.unread &= self.unread - 1;
+        Some((self.read.start + bit, *self.seen.get(bit as usize)?))
     }
 }
 

@@ -27,6 +27,14 @@ const START: Duration = Duration::from_secs(60);
 /// A million flows are a long list.
 const CALL: Duration = Duration::from_secs(60);
 
+/// The limit of an agent that has to hold so many flows: a quarter more, for while they are opened none has
+/// its answer, and a table that is nearly full does not wait for it.
+#[must_use]
+pub const fn limit(flows: u32) -> u32 {
+    let least = if flows < 1024 { 1024 } else { flows };
+    least.saturating_add(flows / 4)
+}
+
 /// An agent at work.
 #[derive(Debug)]
 pub struct Agent {
@@ -48,11 +56,10 @@ impl Agent {
     pub fn spawn(topology: &Topology, mode: Mode, sizes: Sizes<'_>) -> Result<Self> {
         ensure!(sizes.binary.is_file(), "there is no {}: build it first", sizes.binary.display());
         let config = topology.file("nat.toml");
-        // Flows have to outlive the whole measure, as those of the peers do; and while they are opened none
-        // has its answer, for which a table that is nearly full does not wait.
+        // Flows have to outlive the whole measure, as those of the peers do.
         let text = format!(
             "[timeouts]\nudp = \"1h\"\n[limits]\nflows = {}\nflows_per_host = 0\n",
-            sizes.flows.max(1024).saturating_add(sizes.flows / 4)
+            limit(sizes.flows)
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let instance = topology.name().to_owned();

@@ -5,6 +5,7 @@
 use nat_common::{
     expectation::Expectation,
     flow::{ICMP, TCP},
+    flow_table,
     lifetime::Timeouts,
     port::{Owner, PortOwner},
     session::Session,
@@ -18,8 +19,15 @@ const GRACE: u32 = 2;
 /// Lines that are looked at in one step at least: 4 MiB, which takes less than a millisecond.
 const LEAST: u32 = 65_536;
 
-/// Steps for a whole large table, one a second, while it is empty and when it is full.
-const STEPS: (u32, u32) = (5, 3);
+/// Steps for a whole large table, one a second, while there is room.
+const STEPS: u32 = 6;
+
+/// The same from [`SCARCE`] on.
+const SOONER: u32 = 3;
+
+/// From this part of the room on, in percent, what is over is wanted: a little before flows have to
+/// make room (pressure.rs).
+const SCARCE: u64 = 80;
 
 /// What to do with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +45,8 @@ pub enum Verdict {
 /// Lines to look at in the next step of a table with so many places, of which so many were in use in
 /// the last pass.
 pub fn slice(used: u64, places: u32) -> u32 {
-    let (empty, full) = STEPS;
-    // Two thirds of the places are the limit.
-    let limit = u64::from(places / 3 * 2).max(1);
-    let sooner = u64::from(empty - full) * used.min(limit) / limit;
-    let steps = empty - u32::try_from(sooner).unwrap_or(0);
+    let scarce = used * 100 >= flow_table::room(places) * SCARCE;
+    let steps = if scarce { SOONER } else { STEPS };
     places.div_ceil(steps).max(LEAST)
 }
 
@@ -149,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_small_table_is_looked_at_in_one_step_and_a_large_one_sooner_the_fuller_it_is() {
+    fn a_small_table_is_looked_at_in_one_step_and_a_large_one_sooner_when_room_is_scarce() {
         assert_eq!((slice(0, 12_303), interval(0, 12_303)), (LEAST, 1));
         let places = 3 * (1 << 20) + 15;
-        let intervals: Vec<u32> = [0, (1 << 20) + 5, (2 << 20) + 10, u64::MAX]
-            .map(|used| interval(used, places))
-            .to_vec();
-        assert_eq!(intervals, [5, 4, 3, 3]);
-        assert_eq!(slice(0, u32::MAX), u32::MAX / 5);
+        let room = flow_table::room(places);
+        let intervals =
+            [0, room * 4 / 5 - 1, room * 4 / 5 + 1, room].map(|used| interval(used, places));
+        assert_eq!(intervals, [6, 6, 3, 3]);
+        assert_eq!(slice(0, u32::MAX), u32::MAX.div_ceil(6));
     }
 
     #[test]

@@ -395,4 +395,35 @@ mod tests {
         let met: Vec<Option<u64>> = (0..4).map(|_| slice().map(|met| met.lines)).collect();
         assert_eq!(met, [None, None, None, Some(2)]);
     }
+
+    #[test]
+    #[ignore = "it measures: cargo test --release -p nat-ctl million -- --ignored --nocapture"]
+    fn a_walk_along_a_million_flows() {
+        let flows = FlowMemory::anonymous(flow_table::places(5 << 19));
+        for number in 0..1_000_000u32 {
+            let [_, _, high, low] = (number / 33_000).to_be_bytes();
+            let (port, remote) = (Port::new(1024 + (number % 33_000) as u16), [198, 51, high, low]);
+            let key = FlowKey::new(Zone::Inside, UDP, [10, 0, 0, low], port, remote, Port::new(53));
+            let out = Rewrite::source(&key, PUBLIC, port);
+            let origin = Origin::Rule(RuleId::NONE);
+            let back = Flow::new(Direction::Reply, Rewrite::answer(&key), origin, 100);
+            flows.insert(&key, &Flow::new(Direction::Original, out, origin, 100));
+            flows.insert(&key.answer(&out), &back);
+        }
+        let mut marks = Marks::new();
+        marks.begin(vec![(PUBLIC, 0)], [].into_iter());
+        let hosts = HostMemory::anonymous();
+        for low in 0..31 {
+            let address = [10, 0, 0, low];
+            hosts.give(hosts.emptiest(address).expect("a place").0, address, 0);
+        }
+        let mut tally = Tally::new(hosts);
+        tally.begin(Now::at(100));
+        let mut steps = Walk::default();
+        for _ in 0..10 {
+            let begin = crate::plane::clock::moment();
+            while steps.slice(&flows, &mut marks, &mut tally, &TIMEOUTS, Now::at(101)).is_none() {}
+            println!("{:?} a walk", crate::plane::clock::moment() - begin);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bench::{
+        agent,
         field::{Field, count},
         names,
         population::short,
@@ -17,9 +18,9 @@ use crate::{
 /// Of a bucket of the kernel's connection table.
 const BUCKET: f64 = 8.0;
 
-/// All maps of the gateway, by the kernel's own account, shared among the sessions that they have
-/// room for.
-pub(super) fn of_maps(field: &Field<'_>, room: u32) -> Result<Vec<Sample>> {
+/// All maps of a gateway that was made for so many flows, by the kernel's own account, shared among the
+/// sessions that it takes (`limits.flows`).
+pub(super) fn of_maps(field: &Field<'_>, flows: u32) -> Result<Vec<Sample>> {
     let pins = field.running.agent().context("only ours has maps")?.pins();
     let mut sum = 0;
     for entry in fs::read_dir(&pins).with_context(|| format!("list {}", pins.display()))? {
@@ -36,7 +37,7 @@ pub(super) fn of_maps(field: &Field<'_>, room: u32) -> Result<Vec<Sample>> {
         let Ok(map) = serde_json::from_str::<serde_json::Value>(&shown.stdout) else { continue };
         sum += map.get("bytes_memlock").and_then(serde_json::Value::as_u64).unwrap_or(0);
     }
-    Ok(vec![sample(field, count(sum) / f64::from(room))])
+    Ok(vec![sample(field, count(sum) / f64::from(agent::limit(flows)))])
 }
 
 /// What the kernel's own objects grow by as connections open, and a bucket for each.
