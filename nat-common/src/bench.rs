@@ -130,6 +130,8 @@ pub struct Way {
     pub ifindex: u32,
     /// Hardware addresses: of the neighbour there, of the device.
     pub links: [u8; 12],
+    /// Of the number of lines that flows have, a power of two, one less.
+    pub lines: u32,
 }
 
 const _: () = assert!(size_of::<Order>() == 32);

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     agent::Agent,
-    ceiling::{Ceiling, CeilingTc},
+    ceiling::{Ceiling, Given},
     nft::Nft,
     topology::Topology,
 };
@@ -42,6 +42,9 @@ pub enum Contender {
     /// TC with link addresses that it was given and a redirect, no NAT, no lookup: nothing in TC can be
     /// faster.
     CeilingTc,
+    /// The same, in XDP or TC, with a line of memory for each flow: nothing that keeps flows in a map can be
+    /// faster.
+    Line(Mode),
     /// `nat-ctl run`.
     Ours(Mode),
     /// The kernel's forwarding, no NAT.
@@ -72,8 +75,10 @@ impl Contender {
         let known = [
             Self::Ceiling,
             Self::Ours(Mode::Xdp),
+            Self::Line(Mode::Xdp),
             Self::CeilingTc,
             Self::Ours(Mode::Tc),
+            Self::Line(Mode::Tc),
             Self::Forward,
             Self::Nft,
         ];
@@ -86,6 +91,8 @@ impl Contender {
         match self {
             Self::Ceiling => "ceiling",
             Self::CeilingTc => "tc-ceiling",
+            Self::Line(Mode::Xdp) => "line",
+            Self::Line(Mode::Tc) => "tc-line",
             Self::Ours(Mode::Xdp) => "xdp",
             Self::Ours(Mode::Tc) => "tc",
             Self::Forward => "forward",
@@ -97,13 +104,13 @@ impl Contender {
     /// Whether it puts its public address in place of the inside's.
     #[must_use]
     pub const fn translates(&self) -> bool {
-        !matches!(self, Self::Ceiling | Self::CeilingTc | Self::Forward)
+        !self.is_ceiling() && !matches!(self, Self::Forward)
     }
 
     /// Whether it is there for comparison alone: packets pass it, but it is no gateway.
     #[must_use]
     pub const fn is_ceiling(&self) -> bool {
-        matches!(self, Self::Ceiling | Self::CeilingTc)
+        matches!(self, Self::Ceiling | Self::CeilingTc | Self::Line(_))
     }
 
     /// Starts it in the gateway namespace of `topology`.
@@ -115,7 +122,16 @@ impl Contender {
             }
             Self::CeilingTc => {
                 topology.gateway.sysctl("net.ipv4.ip_forward", "1")?;
-                Work::CeilingTc { _programs: CeilingTc::start(topology, sizes.object)? }
+                let ceiling = (Mode::Tc, "ceiling_tc");
+                Work::Given(Given::start(topology, sizes.object, ceiling, 1)?)
+            }
+            Self::Line(mode) => {
+                topology.gateway.sysctl("net.ipv4.ip_forward", "1")?;
+                let name = match mode {
+                    Mode::Xdp => "line",
+                    Mode::Tc => "line_tc",
+                };
+                Work::Given(Given::start(topology, sizes.object, (*mode, name), sizes.flows)?)
             }
             Self::Ours(mode) => Work::Agent(Agent::start(topology, *mode, sizes)?),
             Self::Forward => {
@@ -168,7 +184,7 @@ pub struct Running<'t> {
 #[derive(Debug)]
 enum Work {
     Ceiling { _programs: Ceiling },
-    CeilingTc { _programs: CeilingTc },
+    Given(Given),
     Agent(Agent),
     Kernel,
     Nft { _rules: Nft },
@@ -183,6 +199,11 @@ impl Running<'_> {
             Work::Agent(agent) => Some(agent),
             _ => None,
         }
+    }
+
+    /// Says how many flows there are, to what has lines for them and nothing else.
+    pub(super) fn hold(&mut self, flows: u32) -> Result<()> {
+        if let Work::Given(given) = &mut self.work { given.hold(flows) } else { Ok(()) }
     }
 
     /// Stops what it does beside packets, so that it doesn't disturb the turn of another.
@@ -219,7 +240,7 @@ impl Drop for Running<'_> {
             }
             Work::Agent(_)
             | Work::Ceiling { .. }
-            | Work::CeilingTc { .. }
+            | Work::Given(_)
             | Work::Kernel
             | Work::Nft { .. } => {}
         }

@@ -133,6 +133,7 @@ impl<'t> Field<'t> {
     /// Opens flows until there are so many: a packet of each has arrived outside, and an answer
     /// inside.
     pub fn open(&mut self, flows: u32) -> Result<()> {
+        self.running.hold(flows)?;
         for (side, mode) in [(Side::Inside, mode::OPEN), (Side::Outside, mode::ANSWER)] {
             self.kit.order(self.order(side, mode, flows))?;
             let before = self.arrived(mode)?;

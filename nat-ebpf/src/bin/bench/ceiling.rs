@@ -12,7 +12,8 @@ use aya_ebpf::{
 use core::{mem, ptr};
 
 const AF_INET: u8 = 2;
-const HEADERS: usize = 34;
+/// Ethernet, IPv4, and the ports.
+pub const HEADERS: usize = 38;
 
 /// Redirects an IPv4 packet whose way is known.
 #[inline(always)]
@@ -70,13 +71,13 @@ pub fn forward_tc(context: &TcContext) -> i32 {
 
 /// Whether it is IPv4 without options, and may go on.
 #[inline(always)]
-const fn is_forwardable(frame: &[u8; HEADERS]) -> bool {
+pub const fn is_forwardable(frame: &[u8; HEADERS]) -> bool {
     matches!([frame[12], frame[13], frame[14]], [8, 0, 0x45]) && frame[22] > 1
 }
 
 /// One hop less to live.
 #[inline(always)]
-fn age(frame: &mut [u8; HEADERS]) {
+pub fn age(frame: &mut [u8; HEADERS]) {
     frame[22] -= 1;
     // One less in the high byte of a word is 0x100 more in its complement (RFC 1624).
     let sum = u16::from_be_bytes([frame[24], frame[25]]) as u32 + 0x100;

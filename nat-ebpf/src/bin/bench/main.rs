@@ -5,6 +5,7 @@
 //! | `generate`, `generate_back` | test runs with live frames | sends packets of numbered flows, forth and back |
 //! | `ceiling` | XDP of the gateway | asks for the way and redirects; no NAT |
 //! | `ceiling_tc` | TC ingress of the gateway | writes link addresses that it was given, redirects |
+//! | `line`, `line_tc` | XDP, TC ingress of the gateway | the same, with one line of memory for each flow |
 //! | `sink` | XDP of client and server | counts what arrives, drops it |
 //! | `rekey`, `rekey_tc` | test runs | makes a packet, then calls the program that is measured |
 //! | `pass`, `pass_tc` | behind `rekey` | nothing: what `rekey` itself costs |
@@ -15,6 +16,8 @@ mod ceiling;
 #[cfg(target_arch = "bpf")]
 mod generate;
 #[cfg(target_arch = "bpf")]
+mod line;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod rekey;
@@ -23,7 +26,7 @@ mod sink;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use super::{ceiling, generate, rekey, sink};
+    use super::{ceiling, generate, line, rekey, sink};
     use aya_ebpf::{
         bindings::{TC_ACT_OK, xdp_action::XDP_PASS},
         macros::{classifier, xdp},
@@ -52,6 +55,18 @@ mod programs {
     #[classifier]
     pub fn ceiling_tc(context: TcContext) -> i32 {
         ceiling::forward_tc(&context)
+    }
+
+    /// Forwards without NAT, by a line of memory.
+    #[xdp]
+    pub fn line(context: XdpContext) -> u32 {
+        line::forward(&context)
+    }
+
+    /// The same in TC.
+    #[classifier]
+    pub fn line_tc(context: TcContext) -> i32 {
+        line::forward_tc(&context)
     }
 
     /// Counts and drops packets of the bench, passes others.

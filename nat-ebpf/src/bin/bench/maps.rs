@@ -24,9 +24,13 @@ pub static SEEN: Array<u32, 1> = Array::new();
 /// Flows in the order in which a population with favourites asks for them.
 #[btf_map(name = "popular")]
 pub static POPULAR: Array<u32, POPULAR_ENTRIES> = Array::new();
-/// Where `ceiling_tc` sends packets.
+/// Where programs that were given the way send packets.
 #[btf_map(name = "ways")]
 pub static WAYS: Array<Way, 1> = Array::new();
+/// Lines of memory for flows: one for each of them, as long as a line of the processor's caches. Sized at
+/// load.
+#[btf_map(name = "lines")]
+pub static LINES: Array<[u64; 8], 1> = Array::new();
 /// The program that is measured.
 #[btf_map(name = "callee")]
 pub static CALLEE: ProgramArray<1> = ProgramArray::new();
