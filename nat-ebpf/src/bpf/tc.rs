@@ -229,6 +229,7 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
     let (mark, from) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).ingress_ifindex) };
     let packet = TcPacket::new(context);
     if packet.is_six() {
+        judged(packet.context(), mark);
         return match Maps.settings().prefixes {
             0 => way.leave(packet.context()),
             _ => {
@@ -242,12 +243,25 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
         _ => guard::egress(&packet, &mut Maps, from),
     };
     match verdict {
-        Ok(Exit::Open) => way.leave(packet.context()),
+        Ok(Exit::Open) => {
+            judged(packet.context(), mark);
+            way.leave(packet.context())
+        }
         Ok(Exit::Error) => {
             way.note(packet.context());
             stages::go(packet.context(), Stage::EgressError)
         }
         Err(reason) => dropped(reason),
+    }
+}
+
+/// Notes that a segment of the agent leaves. Where the way out lies on another one (a VLAN's, one with
+/// PPPoE) the segment comes by that as well, in a frame whose headers cannot be read there.
+#[inline(always)]
+fn judged(context: &TcContext, mark: u32) {
+    if mark == layout::AGENT_MARK {
+        // SAFETY: the program's context.
+        unsafe { (*context.skb.skb).mark = layout::MARK };
     }
 }
 
