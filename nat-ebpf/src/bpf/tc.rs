@@ -154,11 +154,8 @@ pub fn six_syn(context: TcContext) -> i32 {
 pub fn new(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
     let admission = path::admit(&mut packet, &mut Maps, zone);
-    if zone == Zone::Inside
-        && let Err(reason) = admission
-        && refusal::is_told(&mut Maps, reason, 1)
-    {
-        refusal::tell(&mut packet);
+    if zone == Zone::Inside {
+        refusal::tell(&mut packet, &mut Maps, admission);
     }
     admit(&packet, admission, zone)
 }
@@ -166,8 +163,9 @@ pub fn new(context: TcContext, zone: Zone) -> i32 {
 /// The program for packets from inside that are for the gateway.
 #[inline(always)]
 pub fn local(context: TcContext) -> i32 {
-    let packet = TcPacket::new(context);
+    let mut packet = TcPacket::new(context);
     let admission = path::turn(&packet, &mut Maps);
+    refusal::tell(&mut packet, &mut Maps, admission);
     admit(&packet, admission, Zone::Inside)
 }
 
