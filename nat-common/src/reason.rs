@@ -99,7 +99,7 @@ reasons! {
     FlowBusy = 30, "flow-busy", "Harmless when rare.";
     /// The program that goes on with the packet was not in its place in the map `stages`.
     NoStage = 31, "no-stage", "Packets of the moment in which the gateway starts. Later ones: restart `nat-ctl run`.";
-    /// An ICMP error whose quote does not say which flow it is about: too short, a later fragment, or of another ICMP message.
+    /// An ICMP error whose quote does not say which flow it is about: too short, a later fragment, or of another ICMP message; or one that is damaged.
     IcmpQuote = 32, "icmp-quote", "Harmless. `tcpdump -vv icmp` shows what is quoted.";
     /// An ICMP error about a packet of no flow that there is, or for another host than the one that has sent that packet.
     IcmpUnrelated = 33, "icmp-unrelated", "A few come late, after the end of a flow. Many are forged, or go round the gateway.";

@@ -53,6 +53,10 @@ pub fn pass<P: Packet, T: Tables>(
         }
         return stray(packet, tables, &headers, zone, Reason::IcmpUnrelated);
     };
+    // RFC 5508 REQ-3.
+    if !packet.is_sound(&headers) {
+        return Err(Reason::IcmpQuote);
+    }
     if headers.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }

@@ -72,6 +72,10 @@ pub trait Packet {
         rest: Delta,
     ) -> Result<(), Reason>;
 
+    /// Whether the sum of an ICMP message is right; of one that is longer than any that is sent it is not
+    /// known, and taken for right. XDP, which has to do with no errors, does not look.
+    fn is_sound(&self, headers: &Headers) -> bool;
+
     /// Where the kernel's routing sends what arrives as this packet does.
     fn route(&self, headers: &Headers, journey: &Journey) -> Route;
 

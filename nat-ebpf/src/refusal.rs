@@ -4,7 +4,7 @@
 //! However many are refused, the ring and the agent have a few of them a second
 //! (RFC 1812 section 4.3.2.8).
 
-use crate::{headers::ETHERNET, packet::Packet, tables::Tables};
+use crate::{headers::ETHERNET, packet::Packet, path::Admission, tables::Tables};
 use nat_common::{punt::PuntHeader, reason::Reason};
 
 /// Refusals that are told of in a second, on each CPU.
@@ -37,9 +37,18 @@ pub fn open_host<P: Packet, T: Tables>(tables: &mut T, host: [u8; 4]) -> Result<
     opened
 }
 
-/// Hands the beginning of a packet from inside to the agent, which tells its sender that it was refused.
+/// What was found of a packet from inside: where it is refused for want of room the agent, which tells
+/// its sender, gets its beginning.
 #[inline(always)]
-pub fn tell<P: Packet>(packet: &mut P) {
+pub fn tell<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    admission: Result<Admission, Reason>,
+) {
+    let Err(reason) = admission else { return };
+    if !is_told(tables, reason, 1) {
+        return;
+    }
     let rest = packet.length() - ETHERNET;
     let length = if rest < QUOTE { rest } else { QUOTE };
     let header = PuntHeader::refused(length as u32, packet.ifindex());

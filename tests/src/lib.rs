@@ -25,6 +25,7 @@ pub mod link;
 pub mod matrix;
 pub mod netns;
 pub mod payload;
+pub mod pppoe;
 pub mod process;
 pub mod requirements;
 pub mod routers;

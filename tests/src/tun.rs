@@ -26,7 +26,8 @@ pub fn connect(near: End<'_>, far: End<'_>) -> Result<()> {
     Ok(())
 }
 
-fn make(end: End<'_>) -> Result<Arc<Tun>> {
+/// A device that is neither up nor has an address.
+pub(crate) fn make(end: End<'_>) -> Result<Arc<Tun>> {
     let name = Interface::new(end.name).with_context(|| format!("name a device {}", end.name))?;
     let device = end.namespace.enter(|| Tun::new_named(name))?;
     device.map(Arc::new).with_context(|| format!("make the TUN device {}", end.name))

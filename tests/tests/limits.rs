@@ -1,6 +1,7 @@
 //! As many flows as one inside host may open, and nobody else's.
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     time::Duration,
 };
@@ -85,6 +86,16 @@ fn opens_nothing_more_and_all_else_goes_on(mode: Mode) {
     let seen = host(&gateway, INSIDE).expect("hosts").expect("the host");
     assert_eq!((&seen["flows"], &seen["limit"]), (&Value::from(MOST), &Value::from(MOST)));
     assert_eq!(seen["refused"], 1, "{seen}");
+    // It hears so, to whomever it would lead.
+    for (n, to) in [(0, (OUTSIDE, REMOTE)), (1, (WAN, SERVICE))] {
+        let socket = udp_socket_at(&lab.inside, SocketAddrV4::new(INSIDE, 32_000 + n));
+        let socket = socket.expect("one");
+        socket.connect(to).expect("a destination");
+        socket.send(b"one too many").expect("a datagram");
+        // The kernel takes "administratively prohibited" for this (icmp_err_convert).
+        let told = socket.recv(&mut [0; 20]).expect_err("an error");
+        assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{mode}, {to:?}: {told}");
+    }
     // Its flows go on, those that others open, and those that lead to it.
     passes(&others[0], &outside, "goes on");
     let neighbour = udp_socket_at(&lab.inside, SocketAddrV4::new(NEIGHBOUR, 0)).expect("one");

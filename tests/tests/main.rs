@@ -34,6 +34,7 @@ mod oracle;
 mod overload;
 mod paired;
 mod papers;
+mod pppoe;
 mod prefix;
 mod protocols;
 mod scale;

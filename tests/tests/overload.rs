@@ -58,6 +58,7 @@ fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
             [7000, 7001].map(|port| udp_socket(&lab.outside, port).expect("a socket")).into();
         let hosts: Vec<UdpSocket> =
             (0..4u16).map(|n| udp_socket(&lab.inside, 31_000 + n).expect("a socket")).collect();
+        let mut first = None;
         for (at, remote) in remotes.iter().enumerate() {
             let mut ports = HashSet::new();
             // Each remote end is dialled by three of the four, and not by the same ones.
@@ -68,19 +69,22 @@ fn three_ports_are_shared_to_the_last_and_nothing_leaves_untranslated() {
                 let (arrived, port) = echo(remote);
                 assert_eq!(arrived, text);
                 assert!((20_000..20_003).contains(&port) && ports.insert(port), "{mode}: {port}");
+                first.get_or_insert(port);
                 assert_eq!(answer(host), text, "{mode}: the answer is for who asked");
             }
         }
         let before = gateway.dropped("ports-exhausted").expect("counters");
         assert_eq!(before, 0, "{mode}");
-        for (at, host) in [(0u16, 3usize), (1, 0)] {
-            hosts[host].connect((OUTSIDE, 7000 + at)).expect("a destination");
+        // The last one dials the first one by its public port.
+        let first = first.expect("a port");
+        for (host, to) in [(3, (OUTSIDE, 7000)), (0, (OUTSIDE, 7001)), (3, (WAN, first))] {
+            hosts[host].connect(to).expect("a destination");
             hosts[host].send(b"one too many").expect("a datagram");
             // The kernel takes "administratively prohibited" for this (icmp_err_convert).
             let told = hosts[host].recv(&mut [0; 20]).expect_err("an error");
             assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{mode}: {told}");
         }
-        wait::until_true(LIMIT, "two refusals", || Ok(gateway.dropped("ports-exhausted")? == 2))
+        wait::until_true(LIMIT, "three refusals", || Ok(gateway.dropped("ports-exhausted")? == 3))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
         for frame in capture.finish().expect("a capture") {
             assert!(!frame.names(is_inside), "{mode}: an inside address outside: {frame:?}");

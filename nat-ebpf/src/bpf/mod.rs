@@ -13,6 +13,7 @@ mod ports;
 mod six;
 mod skb;
 pub mod stages;
+mod sum;
 mod tables;
 pub mod tc;
 mod words;

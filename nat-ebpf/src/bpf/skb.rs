@@ -4,7 +4,7 @@
 //! Its fixed headers are read and written in place, in the linear part; checksums, options and payload
 //! go through helpers, which know of devices and of the other parts.
 
-use super::{barrier, global, maps, words};
+use super::{barrier, global, maps, sum, words};
 use crate::{
     headers::{ETHERNET, Headers, IPV6, TCP_FIXED, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
@@ -340,6 +340,13 @@ impl Packet for TcPacket {
                     && bpf_l4_csum_replace(self.skb(), at, 0, rest.raw() as u64, zero) != 0)
         };
         if failed { Err(Reason::WriteFailed) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn is_sound(&self, headers: &Headers) -> bool {
+        let (at, length) = (headers.transport as u32, headers.segment() as u32);
+        // SAFETY: the program's context.
+        length > sum::MESSAGE || unsafe { sum::is_right(self.0.as_ptr(), at, length) } != 0
     }
 
     #[inline(always)]

@@ -154,11 +154,8 @@ pub fn six_syn(context: TcContext) -> i32 {
 pub fn new(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
     let admission = path::admit(&mut packet, &mut Maps, zone);
-    if zone == Zone::Inside
-        && let Err(reason) = admission
-        && refusal::is_told(&mut Maps, reason, 1)
-    {
-        refusal::tell(&mut packet);
+    if zone == Zone::Inside {
+        refusal::tell(&mut packet, &mut Maps, admission);
     }
     admit(&packet, admission, zone)
 }
@@ -166,8 +163,9 @@ pub fn new(context: TcContext, zone: Zone) -> i32 {
 /// The program for packets from inside that are for the gateway.
 #[inline(always)]
 pub fn local(context: TcContext) -> i32 {
-    let packet = TcPacket::new(context);
+    let mut packet = TcPacket::new(context);
     let admission = path::turn(&packet, &mut Maps);
+    refusal::tell(&mut packet, &mut Maps, admission);
     admit(&packet, admission, Zone::Inside)
 }
 
@@ -229,6 +227,7 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
     let (mark, from) = unsafe { ((*context.skb.skb).mark, (*context.skb.skb).ingress_ifindex) };
     let packet = TcPacket::new(context);
     if packet.is_six() {
+        judged(packet.context(), mark);
         return match Maps.settings().prefixes {
             0 => way.leave(packet.context()),
             _ => {
@@ -242,12 +241,25 @@ pub fn guarded(context: TcContext, way: Way) -> i32 {
         _ => guard::egress(&packet, &mut Maps, from),
     };
     match verdict {
-        Ok(Exit::Open) => way.leave(packet.context()),
+        Ok(Exit::Open) => {
+            judged(packet.context(), mark);
+            way.leave(packet.context())
+        }
         Ok(Exit::Error) => {
             way.note(packet.context());
             stages::go(packet.context(), Stage::EgressError)
         }
         Err(reason) => dropped(reason),
+    }
+}
+
+/// Notes that a segment of the agent leaves. Where the way out lies on another one (a VLAN's, one with
+/// PPPoE) the segment comes by that as well, in a frame whose headers cannot be read there.
+#[inline(always)]
+fn judged(context: &TcContext, mark: u32) {
+    if mark == layout::AGENT_MARK {
+        // SAFETY: the program's context.
+        unsafe { (*context.skb.skb).mark = layout::MARK };
     }
 }
 

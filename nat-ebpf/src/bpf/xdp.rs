@@ -4,7 +4,7 @@
 //! way out whose driver takes redirected frames. Headers stand at fixed offsets (other frames are
 //! left to TC), so each access is one compare with the end of the frame.
 
-use super::{Maps, barrier, maps, stages, words};
+use super::{Maps, maps, stages, sum, words};
 use crate::{
     headers::{ETHERNET, Headers, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
@@ -15,10 +15,9 @@ use crate::{
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    helpers::generated::{bpf_csum_diff, bpf_xdp_load_bytes},
+    helpers::generated::bpf_xdp_load_bytes,
     programs::XdpContext,
 };
-use core::ptr;
 use nat_common::{
     checksum::{Delta, Sum},
     counter::Counter,
@@ -34,8 +33,7 @@ const GROUP: u8 = 1;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const ICMP_CHECKSUM: usize = 2;
-/// Bytes that `bpf_csum_diff` takes at a time (its scratch is MAX_BPF_STACK up to kernel 6.11).
-const CHUNK: u32 = 512;
+
 /// Chunks that are summed up here; a longer segment without checksum is left to TC.
 const CHUNKS: u32 = 8;
 
@@ -138,36 +136,15 @@ impl<const SUMS: bool> XdpPacket<SUMS> {
     /// Sums up a whole segment, once its headers are rewritten and its checksum is zero.
     #[inline(always)]
     fn sum(&self, headers: &Headers, rewrite: &Rewrite) -> Option<Sum> {
-        let scratch = maps::SUM_SCRATCH.get_ptr_mut(0)?.cast::<u8>();
         let segment = headers.segment() as u32;
-        let mut sum = Sum::ZERO
-            .pseudo_header(rewrite.src(), rewrite.dst(), headers.protocol, segment as u16)
-            .raw();
-        for chunk in 0..CHUNKS {
-            let done = chunk * CHUNK;
-            if done >= segment {
-                break;
-            }
-            let rest = if segment - done > CHUNK { CHUNK } else { segment - done };
-            let last = barrier(rest as u64 - 1);
-            if last > CHUNK as u64 - 1 {
-                return None;
-            }
-            let length = (last + 1) as u32;
-            // SAFETY: the scratch takes a chunk and four bytes more; the helpers check the frame.
+        let (src, dst) = (rewrite.src(), rewrite.dst());
+        let sum = Sum::ZERO.pseudo_header(src, dst, headers.protocol, segment as u16);
+        sum::of::<CHUNKS>(segment, sum, |at, to, length| {
+            // SAFETY: the program's context; the helper checks the frame, and the area has room.
             unsafe {
-                let from = headers.transport as u32 + done;
-                let to = scratch.cast();
-                if bpf_xdp_load_bytes(self.context.ctx, from, to, length) != 0 {
-                    return None;
-                }
-                // Whole words are summed up: zeros behind an odd end.
-                ptr::write_unaligned(scratch.add(length as usize).cast::<u32>(), 0);
-                let words = (length + 3) & !3;
-                sum = bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), words, sum) as u32;
+                bpf_xdp_load_bytes(self.context.ctx, headers.transport as u32 + at, to, length)
             }
-        }
-        Some(Sum::from_raw(sum))
+        })
     }
 }
 
@@ -256,6 +233,11 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
     }
 
     #[inline(always)]
+    fn is_sound(&self, _headers: &Headers) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn longest(&self, headers: &Headers) -> u32 {
         headers.length as u32
     }
@@ -289,7 +271,7 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
                 Sum::ZERO.pseudo_header(headers.src, headers.dst, headers.protocol, segment as u16);
             self.unsummed = headers.checksum == pseudo.folded()
                 && !(headers.kind == Transport::Udp && headers.checksum == 0);
-            if self.unsummed && (!SUMS || segment > (CHUNK * CHUNKS) as usize) {
+            if self.unsummed && (!SUMS || segment > (CHUNKS * sum::CHUNK) as usize) {
                 return false;
             }
         }

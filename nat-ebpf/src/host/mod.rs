@@ -192,17 +192,14 @@ fn admit(
     tables: &mut HostTables<'_>,
     zone: Zone,
 ) -> Result<Admission, Reason> {
-    let admission = path::admit(packet, tables, zone);
-    if zone == Zone::Inside
-        && let Err(reason) = admission
-        && refusal::is_told(tables, reason, 1)
-    {
-        refusal::tell(packet);
+    let mut admission = path::admit(packet, tables, zone);
+    if admission == Ok(Admission::Local) {
+        admission = path::turn(packet, tables);
     }
-    match admission? {
-        Admission::Local => path::turn(packet, tables),
-        admission => Ok(admission),
+    if zone == Zone::Inside {
+        refusal::tell(packet, tables, admission);
     }
+    admission
 }
 
 fn pass(tables: &mut HostTables<'_>) -> Verdict {

@@ -24,6 +24,8 @@ const ICMP_CHECKSUM: usize = 2;
 const GROUP: u8 = 1;
 /// Longest segment whose missing checksum the XDP host computes.
 const MAX_SUMMED: usize = 4096;
+/// The longest ICMP message that TC sums up.
+const MAX_MESSAGE: usize = 1536;
 
 /// What stands in the transport checksum of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,6 +286,13 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
             self.update(headers, rewrite, at, addresses.and(rest))
         };
         done.ok_or(Reason::WriteFailed)
+    }
+
+    fn is_sound(&self, headers: &Headers) -> bool {
+        let length = headers.segment();
+        let message = self.frame.get(headers.transport..headers.transport + length);
+        let is_right = |message| Sum::ZERO.bytes(message).folded() == u16::MAX;
+        !COMPLETE || length > MAX_MESSAGE || message.is_some_and(is_right)
     }
 
     fn longest(&self, headers: &Headers) -> u32 {

@@ -43,6 +43,8 @@ pub enum Step {
     /// By XDP first, with only the pseudo-header in its checksum.
     LeftToDevice(Index, Spec),
     Egress(u32, u32, Spec),
+    /// The agent sends what it has translated.
+    Sent(Index, Spec),
     Expect(u16),
     /// The agent writes what it knows of the hops that came up: an MTU, and link addresses or not.
     Fill(bool, u16),
@@ -182,6 +184,11 @@ impl Both {
             Verdict::Pass => object::TC_UNSPEC,
             Verdict::Drop(_) => object::TC_SHOT,
             Verdict::Forward(_) | Verdict::Punted => unreachable!("the guard sends nothing"),
+        };
+        // What is let out for the agent is not judged again by what is below.
+        let mark = match (mark, verdict) {
+            (layout::AGENT_MARK, Verdict::Pass) => layout::MARK,
+            _ => mark,
         };
         assert_eq!(answer, Answer { code, frame: packet.frame, mark }, "egress: {verdict:?}");
         self.same_tables();

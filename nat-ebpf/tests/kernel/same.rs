@@ -10,7 +10,12 @@ use crate::{
     counted::Executions,
     lab,
 };
-use nat_common::{flow::Zone, flow_table::WINDOW, layout, reason::Reason};
+use nat_common::{
+    flow::{FlowKey, Zone},
+    flow_table::WINDOW,
+    layout,
+    reason::Reason,
+};
 use proptest::{
     prelude::*,
     sample::Index,
@@ -33,6 +38,7 @@ fn step() -> BoxedStrategy<Step> {
             .prop_map(|(index, report)| Step::Tell(index, report)),
         1 => (prop::sample::select(vec![0, LAN, WAN]), prop::sample::select(vec![0, layout::MARK]), own())
             .prop_map(|(from, mark, spec)| Step::Egress(from, mark, spec)),
+        1 => (any::<Index>(), packet(Zone::Inside)).prop_map(|(index, spec)| Step::Sent(index, spec)),
         1 => port().prop_map(Step::Expect),
         1 => (any::<bool>(), prop::sample::select(vec![100, 1500, 1501]))
             .prop_map(|(resolved, mtu)| Step::Fill(resolved, mtu)),
@@ -62,6 +68,12 @@ fn dial(port: u16, number: u16) -> Spec {
         trailer: 0,
         damage: 0,
     }
+}
+
+/// A packet whose answer has this key.
+fn sent(answer: &FlowKey) -> FlowKey {
+    let (from, to) = ((answer.dst(), answer.dport()), (answer.src(), answer.sport()));
+    FlowKey::new(Zone::Inside, answer.protocol(), from.0, from.1, to.0, to.1)
 }
 
 /// A packet that leaves by a WAN.
@@ -162,6 +174,15 @@ fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
                 Step::Egress(from, mark, spec) if spec.length() < LONGEST => {
                     both.egress(*from, *mark, spec);
                 }
+                Step::Sent(index, spec) if spec.length() < LONGEST => {
+                    let mut keys = generate::in_order(both.memory.state().flows().keys());
+                    keys.retain(|key| key.zone() == Zone::Outside);
+                    if keys.is_empty() {
+                        return;
+                    }
+                    let spec = generate::known(&sent(index.get(&keys)), spec);
+                    both.egress(0, layout::AGENT_MARK, &spec);
+                }
                 Step::Expect(port) => {
                     both.expect(*port);
                     // Whether a packet dials it by chance is nothing to rely on.
@@ -169,7 +190,7 @@ fn side_by_side(name: &str, room: Room, steps_taken: u16, programs: Programs) {
                     both.packet(false, Zone::Outside, &spec.build());
                 }
                 Step::Fill(..) | Step::Close | Step::Reroute => both.keep_hops(&step),
-                Step::Packet(..) | Step::Egress(..) => {}
+                Step::Packet(..) | Step::Egress(..) | Step::Sent(..) => {}
             }));
             if let Err(panic) = told {
                 eprintln!("step {number}: {step:?}");

@@ -11,6 +11,7 @@ use nat_common::{
     expectation::{Expectation, ExpectationKey},
     flow::Zone,
     port::Port,
+    punt::Punt,
     reason::Reason,
     rule::RuleId,
     session::SessionId,
@@ -128,6 +129,42 @@ fn what_is_for_the_gateway_itself_goes_there_and_what_cannot_turn_is_dropped() {
     // Only for 198.51.100.0/24, of which the public address is not.
     let refused = Spec::udp((HOST, 40001), (PUBLIC, 5353));
     assert_eq!(send(&gateway, &refused).0, Verdict::Drop(Reason::NotAllowed));
+}
+
+/// What the agent is to tell the sender of a packet that is dropped for this reason.
+fn told(gateway: &Gateway, spec: &Spec, reason: Reason) -> Vec<(Punt, Vec<u8>)> {
+    let mut packet = HostPacket::new(spec.build(), LAN, &gateway.world);
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+    assert_eq!(verdict, Verdict::Drop(reason), "{spec:?}");
+    packet.punted.into_iter().map(|(header, bytes)| (header.kind(), bytes)).collect()
+}
+
+#[test]
+fn a_host_without_room_for_a_way_to_another_one_is_told_so() {
+    let full = gateway::gateway(2, true, Some(PUBLIC));
+    let (exhausted, limited) = (start(), start());
+    limited.memory.state().settings.flows_per_host = 1;
+    send(&full, &Spec::udp((SERVER, 1), (REMOTE, 3478)));
+    send(&limited, &Spec::udp((HOST, 1), (REMOTE, 3478)));
+    for port in 1..=gateway::POOL.len() as u16 {
+        send(&exhausted, &Spec::udp((SERVER, port), (REMOTE, 3478)));
+    }
+    let syn = Spec::tcp((HOST, 40001), (PUBLIC, 8080), SYN);
+    let datagram = Spec::udp((HOST, 40001), (PUBLIC, 40000));
+    for (gateway, spec, reason) in [
+        (&full, &syn, Reason::TableFull),
+        (&limited, &syn, Reason::HostLimit),
+        (&exhausted, &datagram, Reason::PortsExhausted),
+    ] {
+        let wanted = (Punt::Refused, spec.build()[ETHERNET..].to_vec());
+        assert_eq!(told(gateway, spec, reason), [wanted]);
+        // Who would tell it is gone.
+        gateway.memory.state().settings.heartbeat = 0;
+        assert_eq!(told(gateway, spec, reason), []);
+    }
+    // A rule refuses in silence.
+    let refused = Spec::udp((HOST, 40001), (PUBLIC, 5353));
+    assert_eq!(told(&start(), &refused, Reason::NotAllowed), []);
 }
 
 #[test]

@@ -104,6 +104,42 @@ fn a_host_outside_gets_its_own_packet_back_from_a_router_inside_whose_address_it
 }
 
 #[test]
+fn an_error_whose_sum_is_wrong_is_dropped_however_long_it_is() {
+    let gateway = start();
+    let left = forwarded(&gateway, Zone::Inside, &Spec::udp((HOST, 40001), (REMOTE, 9)));
+    // Within the first chunk of 512 bytes that is summed up, at its end, behind it, at an odd end.
+    for length in [28, 504, 505, 600, 1471, 1472] {
+        let mut quote = left.clone();
+        quote.resize(length, 7);
+        let whole = error(UNREACHABLE, 0, ROUTER, source(&left), &quote);
+        let (verdict, frame) = send(&gateway, Zone::Outside, &whole);
+        assert!(matches!(verdict, Verdict::Forward(_)), "{length}: {verdict:?}");
+        assert_eq!(sums::residues(&frame).transport, Some(0));
+        for damaged in [ETHERNET + 20 + 2, whole.len() - 1] {
+            let mut damaged_frame = whole.clone();
+            damaged_frame[damaged] ^= 0x10;
+            let (verdict, frame) = send(&gateway, Zone::Outside, &damaged_frame);
+            assert_eq!((verdict, frame), (Verdict::Drop(Reason::IcmpQuote), damaged_frame));
+        }
+    }
+}
+
+#[test]
+fn a_quote_whose_own_header_sum_is_wrong_comes_back_as_wrong() {
+    let gateway = start();
+    let spec = Spec::udp((HOST, 40001), (REMOTE, 9));
+    let mut left = forwarded(&gateway, Zone::Inside, &spec);
+    // Of a router that quotes another time to live than it has summed up.
+    left[8] -= 1;
+    let told = error(TIME_EXCEEDED, 0, ROUTER, source(&left), &left);
+    let (verdict, frame) = send(&gateway, Zone::Outside, &told);
+    assert!(matches!(verdict, Verdict::Forward(_)), "{verdict:?}");
+    assert_eq!(frame[ETHERNET + 16..ETHERNET + 20], HOST);
+    assert_eq!(sums::residues(&frame).transport, Some(0));
+    assert_eq!(sums::quoted(&frame).map(|it| it.network), sums::quoted(&told).map(|it| it.network));
+}
+
+#[test]
 fn an_answer_that_does_not_arrive_is_reported_to_who_has_answered() {
     let gateway = start();
     forwarded(&gateway, Zone::Outside, &Spec::echo(FAR, OWN, ECHO, 9));

@@ -8,6 +8,7 @@
 use crate::common::frame::{
     ACK, Body, DONT, ECHO, FIN, ICMP, MORE, Opt, RST, SYN, Spec, TCP, UDP, WINDOW,
 };
+use crate::common::sums;
 use nat_common::{
     flow::Zone,
     reason::Reason::{self, *},
@@ -642,6 +643,9 @@ impl Model {
         let (Some(((src, dst), turns_back)), Some(quoted)) = (about, &quoted) else {
             return self.error_about_none(zone, spec, quoted.as_ref());
         };
+        if sums::residues(&spec.build()).transport != Some(0) {
+            return Err(IcmpQuote);
+        }
         if spec.ttl <= 1 {
             return Err(TtlExpired);
         }

@@ -38,9 +38,18 @@ const APPLETS: [&str; 18] = [
     "poweroff", "rm", "sed", "sleep", "tail", "uname", "wc",
 ];
 
-/// Modules: pairs of devices, hooks, and NICs with native XDP. BPF itself is built in.
-const MODULES: [&str; 7] =
-    ["veth", "sch_ingress", "cls_bpf", "virtio_pci", "virtio_net", "af_packet", "ipip"];
+/// Modules: pairs of devices, hooks, NICs with native XDP, VLANs and tunnels. BPF itself is built in.
+const MODULES: [&str; 9] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "virtio_pci",
+    "virtio_net",
+    "af_packet",
+    "8021q",
+    "ipip",
+    "wireguard",
+];
 
 /// Servers run as users with less rights, and pure-ftpd asks for one of its own.
 const USERS: &str = "root:x:0:0::/root:/bin/bash\ndaemon:x:1:1::/tmp:/bin/bash\n\
@@ -71,6 +80,7 @@ pub fn pack(
         let file = command::find(program).with_context(|| format!("cannot find {program}"))?;
         image.program(program, &file)?;
     }
+    image.program("wg", &supplies.wireguard())?;
     image.program("nat-ctl", &workspace.agent())?;
     image.program("nat-tests", &workspace.lab())?;
     let files = modules::closure(&supplies.modules(), &MODULES)?;

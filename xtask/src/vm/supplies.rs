@@ -1,9 +1,9 @@
-//! What the guest is made of that the host has no use for: emulator, kernel, busybox.
+//! What the guest is made of that the host has no use for: emulator, kernel, busybox, wg.
 //!
 //! All of it is unpacked, not installed: a kernel package would change what the host boots next, the
 //! emulator's package pushes other ones out, and busybox-static excludes busybox.
 //!
-//! Invariant: the stamp is written last, so a folder with it is whole.
+//! Invariant: the stamp is written last, so a folder has all packages that its stamp names.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -13,8 +13,8 @@ use crate::{apt::Apt, unpack::Downloads, workspace::Workspace};
 
 /// Debian's kernel for guests; depends on the package of the release that is current.
 const KERNEL: &str = "linux-image-cloud-amd64";
-/// The emulator, and the programs of the guest's first process.
-const PROGRAMS: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// The emulator, the programs of the guest's first process, and `wg`.
+const PROGRAMS: [&str; 3] = ["qemu-system-x86", "busybox-static", "wireguard-tools"];
 
 /// Where the unpacked packages are.
 pub struct Supplies {
@@ -26,23 +26,29 @@ pub struct Supplies {
 /// Downloads and unpacks what is missing.
 pub fn ensure(workspace: &Workspace, apt: &mut Apt) -> anyhow::Result<()> {
     let (root, stamp) = (root(workspace), stamp(workspace));
-    if stamp.exists() {
+    let unpacked = fs::read_to_string(&stamp).unwrap_or_default();
+    let missing = missing(&unpacked);
+    let has_kernel = unpacked.lines().any(is_kernel);
+    if missing.is_empty() && has_kernel {
         return Ok(());
     }
     if !Apt::is_here() {
         bail!("the guest is made of Debian's packages, and there is no apt-get on this machine");
     }
-    let meta = Downloads::of(apt, &[KERNEL], &root)?;
-    let depends = meta.depends()?;
-    meta.unpack(&root)?;
-    let mut names = apt.closure(&PROGRAMS)?;
     // A program that the host has installed is wanted here all the same.
-    names.extend(PROGRAMS.map(str::to_owned));
-    names.push(image_package(&depends)?.to_owned());
+    let mut names = apt.closure(&missing)?;
+    names.extend(missing.into_iter().map(str::to_owned));
+    if !has_kernel {
+        let meta = Downloads::of(apt, &[KERNEL], &root)?;
+        names.push(image_package(&meta.depends()?)?.to_owned());
+        meta.unpack(&root)?;
+    }
+    names.retain(|name| !unpacked.lines().any(|line| line == name));
     names.sort();
     names.dedup();
     Downloads::of(apt, &names, &root)?.unpack(&root)?;
-    fs::write(&stamp, names.join("\n")).with_context(|| format!("cannot write {}", stamp.display()))
+    let all: Vec<_> = unpacked.lines().chain(names.iter().map(String::as_str)).collect();
+    fs::write(&stamp, all.join("\n")).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
 /// What [`ensure`] has unpacked.
@@ -73,6 +79,11 @@ impl Supplies {
         self.root.join("bin/busybox")
     }
 
+    /// The program that gives WireGuard interfaces their keys and peers.
+    pub fn wireguard(&self) -> PathBuf {
+        self.root.join("usr/bin/wg")
+    }
+
     /// The emulator, told where its libraries, modules and firmware are.
     pub fn emulator(&self) -> Command {
         let unpacked = |folder: &str| self.root.join(folder);
@@ -97,16 +108,32 @@ fn stamp(workspace: &Workspace) -> PathBuf {
     root(workspace).join("stamp")
 }
 
+/// Those of [`PROGRAMS`] that a stamp does not name.
+fn missing(stamp: &str) -> Vec<&'static str> {
+    PROGRAMS.into_iter().filter(|name| !stamp.lines().any(|line| line == *name)).collect()
+}
+
+/// Whether a package is a kernel.
+fn is_kernel(name: &str) -> bool {
+    name.starts_with("linux-image-")
+}
+
 /// The package of the kernel itself, from what the one without a version depends on.
 fn image_package(depends: &str) -> anyhow::Result<&str> {
     let names = depends.split([',', '|']).filter_map(|name| name.split_whitespace().next());
-    let mut images = names.filter(|name| name.starts_with("linux-image-"));
+    let mut images = names.filter(|name| is_kernel(name));
     images.next().with_context(|| format!("{KERNEL} depends on no kernel: {depends}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::image_package;
+    use super::{image_package, missing};
+
+    #[test]
+    fn a_folder_of_an_older_list_lacks_what_is_new_on_it() {
+        assert_eq!(missing("busybox-static\nqemu-system-x86"), ["wireguard-tools"]);
+        assert_eq!(missing("").len(), 3);
+    }
 
     #[test]
     fn the_kernel_is_found_among_dependencies() {

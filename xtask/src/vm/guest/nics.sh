@@ -4,10 +4,16 @@
 #   inside         hub 0         gateway (this namespace)         hub 1         outside
 #   10.0.1.2 :01 --------- :02 10.0.1.1      203.0.113.1 :03 --------- :04 203.0.113.10
 #
-# Mode auto has to choose XDP, which has to carry the data; mode tc has to carry it without XDP, and by a
-# tunnel whose packets have no Ethernet header. An agent that was killed is succeeded in place. At the end
-# nothing is attached.
-set -euo pipefail
+# Mode auto has to choose XDP, which has to carry the data; mode tc has to carry it without XDP, and by
+# tunnels whose packets have no Ethernet header. Tagged frames belong to the VLAN interfaces, one in the other
+# to the outside (IEEE 802.1ad), whatever there is on the interfaces below. An agent that was killed is succeeded
+# in place. At the end nothing is attached.
+#
+#   inside                                 gateway                                    outside
+#   vlan0 10.0.5.2 == tag 5 == 10.0.5.1 vlan0   qinq0 198.18.7.1 == 100, 7 == 198.18.7.10 qinq0
+#                                               tun0  192.0.2.1  ~~ IPIP ~~~~ 192.0.2.2   tun0
+#                                               wg0   198.18.8.1 ~~ WireGuard 198.18.8.10 wg0
+set -Eeuo pipefail
 
 log=/tmp/agent.log
 agent=
@@ -141,14 +147,14 @@ transfer() {
     esac
 }
 
-# datagrams: ten of them arrive whole at a closed port, which counts only those with a right sum.
+# datagrams: ten of them arrive whole at a closed port there, which counts only those with a right sum.
 datagrams() {
     local before number
     closed_port() { within outside sed -n 's/^Udp: [0-9]* \([0-9]*\) .*/\1/p' /proc/net/snmp; }
     before=$(closed_port)
     for number in {1..10}; do
         # The answer is an ICMP error, which the next write to the same socket would see.
-        within inside bash -c "echo $number > /dev/udp/203.0.113.10/9"
+        within inside bash -c "echo $number > /dev/udp/${far:-203.0.113.10}/9"
     done
     for number in {1..50}; do
         (( $(closed_port) - before < 10 )) || return 0
@@ -157,13 +163,38 @@ datagrams() {
     fail "$(( $(closed_port) - before )) of 10 datagrams arrived"
 }
 
-# round HOOK: ICMP, UDP, a passive and an active transfer.
-round() {
-    within inside ping -c 2 -W 3 203.0.113.10 > /dev/null
-    datagrams
+# files HOOK: a passive and an active transfer.
+files() {
     transfer "$1" --disable-epsv --no-ftp-skip-pasv-ip
     transfer "$1" --disable-eprt --ftp-port -
 }
+
+# round HOOK: ICMP, UDP, files; from the host $far, or the nearest one.
+round() {
+    within inside ping -c 2 -W 3 "${far:-203.0.113.10}" > /dev/null
+    datagrams
+    files "$1"
+}
+
+# address DEVICE ADDRESS [NAMESPACE]: gives it the address, and brings it up.
+address() {
+    local where=()
+    [[ -z ${3:-} ]] || where=(within "$3")
+    "${where[@]}" ip address add "$2" dev "$1"
+    "${where[@]}" ip link set "$1" up
+}
+
+# tags DEVICE [NAMESPACE]: qinq0 on it.
+tags() {
+    local where=()
+    [[ -z ${2:-} ]] || where=(within "$2")
+    "${where[@]}" ip link add link "$1" name service0 type vlan protocol 802.1ad id 100
+    "${where[@]}" ip link set service0 up
+    "${where[@]}" ip link add link service0 name qinq0 type vlan protocol 802.1Q id 7
+}
+
+# has_filter DEVICE: there is one of ours on its way in.
+has_filter() { [[ $(tc filter show dev "$1" ingress 2> /dev/null) == *'handle 0x'* ]]; }
 
 # nothing_left: no program on an interface, no pin, forwarding as it was.
 nothing_left() {
@@ -189,31 +220,61 @@ start --mode auto
 round xdp
 end KILL
 (( $(filters) == 3 )) || fail "$(filters) filters after a kill, not 3"
-start --mode auto
+
+# VLANs on interfaces whose own programs are in XDP.
+tags wan0
+address qinq0 198.18.7.1/24
+tags out0 outside
+address qinq0 198.18.7.10/24 outside
+ip link add link lan0 name vlan0 type vlan id 5
+address vlan0 10.0.5.1/24
+within inside ip link add link in0 name vlan0 type vlan id 5
+address vlan0 10.0.5.2/24 inside
+within inside ip route add 198.18.7.0/24 via 10.0.5.1
+start --mode auto --wan wan0,qinq0 --lan lan0,vlan0
 round xdp
+far=198.18.7.10 round tc
 (( $(filters) == 3 )) || fail "$(filters) filters after a takeover, not 3"
 end TERM
 nothing_left
 
+# Tunnels without Ethernet headers, and VLANs on interfaces whose own programs are in TC.
 ip link add tun0 type ipip local 203.0.113.1 remote 203.0.113.10
-ip address add 192.0.2.1/30 dev tun0
-ip link set tun0 up
+address tun0 192.0.2.1/30
 within outside ip link add tun0 type ipip local 203.0.113.10 remote 203.0.113.1
-within outside ip address add 192.0.2.2/30 dev tun0
-within outside ip link set tun0 up
+address tun0 192.0.2.2/30 outside
+umask 077
+for end in near far; do
+    wg genkey > "/tmp/$end.key"
+    wg pubkey < "/tmp/$end.key" > "/tmp/$end.pub"
+done
+ip link add wg0 type wireguard
+wg set wg0 listen-port 51820 private-key /tmp/near.key \
+    peer "$(cat /tmp/far.pub)" allowed-ips 198.18.8.0/24 endpoint 203.0.113.10:51820
+address wg0 198.18.8.1/24
+within outside ip link add wg0 type wireguard
+within outside wg set wg0 listen-port 51820 private-key /tmp/far.key \
+    peer "$(cat /tmp/near.pub)" allowed-ips 198.18.8.0/24
+address wg0 198.18.8.10/24 outside
 
-start --mode tc --persist --wan wan0,tun0
+start --mode tc --persist --wan wan0,tun0,wg0,qinq0 --lan lan0,vlan0
 round tc
-far=192.0.2.2 transfer tc --disable-epsv --no-ftp-skip-pasv-ip
-far=192.0.2.2 transfer tc --disable-eprt --ftp-port -
-[[ $(tc filter show dev tun0 ingress) == *'handle 0x'* ]] || fail "tun0 has no filter"
+far=192.0.2.2 files tc
+far=198.18.8.10 round tc
+far=198.18.7.10 files tc
+for device in tun0 wg0 qinq0 vlan0; do
+    has_filter "$device" || fail "$device has no filter"
+done
 end TERM
 (( $(filters) == 3 )) || fail "$(filters) filters are at work without an agent, not 3"
-start --mode tc --persist
-for hook in ingress egress; do
-    [[ -z $(tc filter show dev tun0 "$hook" 2>&1) ]] || fail "tun0 has a filter, and was not named"
+
+# The same VLANs on interfaces that are not named: a successor has let those go.
+start --mode tc --persist --wan qinq0 --lan vlan0
+for device in lan0 wan0 tun0 wg0; do
+    ! has_filter "$device" || fail "$device has a filter, and was not named"
 done
-round tc
+(( $(filters) == 0 )) || fail "$(filters) filters on interfaces that were not named"
+far=198.18.7.10 round tc
 end TERM
 nat-ctl down
 nothing_left
