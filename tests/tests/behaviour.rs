@@ -1,5 +1,5 @@
-//! What a NAT is called from outside: a prober after RFC 5780, and the class that it finds for each
-//! choice of mapping and filtering.
+//! What a NAT is called from outside: a prober after RFC 5780, by UDP and by TCP (RFC 5382), and the class
+//! that it finds for each choice of mapping and filtering.
 //!
 //! ```text
 //!   inside socket -- gateway -- 203.0.113.10:7000   :7001     first address
@@ -8,20 +8,30 @@
 
 use std::{
     collections::HashSet,
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    thread,
+    time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use nat_tests::{
     gateway::{Mode, NatCtl},
-    lab::{Lab, OUTSIDE, OUTSIDE_DEVICE},
-    netns::Lifetime,
+    lab::{INSIDE, Lab, OUTSIDE, OUTSIDE_DEVICE},
+    netns::{Lifetime, Namespace},
     requirements,
     traffic::{udp_socket, udp_socket_at},
+    wait,
 };
+use socket2::{Domain, Socket, Type};
 
 const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 12);
 /// Inside sockets of a probe: two ports that are the same by chance are not so every time.
 const SOCKETS: usize = 4;
+/// How long a connection may take: longer than it takes to send a second SYN.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// For what has to happen.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Of what a behaviour depends (RFC 4787 sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +41,39 @@ enum DependsOn {
     AddressAndPort,
 }
 
-/// Remote ends: the first one, its other port, and both ports of another address.
+/// The first one, its other port, and both ports of another address.
+const REMOTES: [SocketAddrV4; 4] = [
+    SocketAddrV4::new(OUTSIDE, 7000),
+    SocketAddrV4::new(OUTSIDE, 7001),
+    SocketAddrV4::new(SECOND, 7000),
+    SocketAddrV4::new(SECOND, 7001),
+];
+
+/// By which of the remote ends a public end is the same: by all, and by both ports of the first address.
+fn mapping(mut same: impl FnMut(&[usize]) -> bool) -> DependsOn {
+    match (same(&[0, 1, 2, 3]), same(&[0, 1])) {
+        (true, _) => DependsOn::Nothing,
+        (false, true) => DependsOn::Address,
+        (false, false) => DependsOn::AddressAndPort,
+    }
+}
+
+/// Which of the remote ends get through to an end that has sent to the first one alone.
+fn filtering(through: &HashSet<usize>) -> DependsOn {
+    match (through.contains(&3) && through.contains(&2), through.contains(&1)) {
+        (true, true) => DependsOn::Nothing,
+        (false, true) => DependsOn::Address,
+        (false, false) => DependsOn::AddressAndPort,
+        (true, false) => panic!("another address is let in and another port is not"),
+    }
+}
+
+/// A prober by UDP: a socket at each remote end.
 struct Remotes([UdpSocket; 4]);
 
 impl Remotes {
     fn new(lab: &Lab) -> Self {
-        lab.outside
-            .ip(&format!("address add {SECOND}/24 dev {OUTSIDE_DEVICE}"))
-            .expect("an address");
-        let at = |address, port| {
-            udp_socket_at(&lab.outside, SocketAddrV4::new(address, port)).expect("a socket")
-        };
-        Self([at(OUTSIDE, 7000), at(OUTSIDE, 7001), at(SECOND, 7000), at(SECOND, 7001)])
+        Self(REMOTES.map(|at| udp_socket_at(&lab.outside, at).expect("a socket")))
     }
 
     /// Where the datagram comes from that `inside` sends to one of them.
@@ -54,19 +85,14 @@ impl Remotes {
 
     /// RFC 5780 section 4.3.
     fn mapping(&self, lab: &Lab) -> DependsOn {
-        let same = |remotes: &[usize]| {
+        mapping(|remotes| {
             (0..SOCKETS).all(|_| {
                 let inside = udp_socket(&lab.inside, 0).expect("a socket");
                 let seen: HashSet<SocketAddr> =
                     remotes.iter().map(|remote| self.seen_by(*remote, &inside)).collect();
                 seen.len() == 1
             })
-        };
-        match (same(&[0, 1, 2, 3]), same(&[0, 1])) {
-            (true, _) => DependsOn::Nothing,
-            (false, true) => DependsOn::Address,
-            (false, false) => DependsOn::AddressAndPort,
-        }
+        })
     }
 
     /// RFC 5780 section 4.4: who gets through to a socket that has sent to the first one alone.
@@ -83,16 +109,106 @@ impl Remotes {
             let mut byte = [0; 1];
             while byte[0] != answer {
                 inside.recv(&mut byte).expect("the answer");
-                through.insert(byte[0]);
+                through.insert(usize::from(byte[0]));
             }
         }
-        match (through.contains(&3) && through.contains(&2), through.contains(&1)) {
-            (true, true) => DependsOn::Nothing,
-            (false, true) => DependsOn::Address,
-            (false, false) => DependsOn::AddressAndPort,
-            (true, false) => panic!("another address is let in and another port is not"),
-        }
+        filtering(&through)
     }
+}
+
+/// A prober by TCP: somebody who listens at each remote end.
+struct Listeners([Socket; 4]);
+
+impl Listeners {
+    fn new(lab: &Lab) -> Self {
+        Self(REMOTES.map(|at| listen(&lab.outside, at).expect("a listener")))
+    }
+
+    /// A connection from an inside end to one of them, and where it comes from.
+    fn seen_by(&self, remote: usize, lab: &Lab, from: SocketAddrV4) -> (Socket, SocketAddr) {
+        let near = connect(&lab.inside, from, REMOTES[remote]).expect("a connection");
+        let (_far, public) = accept(&self.0[remote]).expect("a connection outside");
+        (near, public.as_socket().expect("an address"))
+    }
+
+    /// RFC 5382 REQ-1: the connections of one inside end, which are there at the same time.
+    fn mapping(&self, lab: &Lab) -> DependsOn {
+        let mut ends = (0..).map(|number| SocketAddrV4::new(INSIDE, 33_000 + number));
+        mapping(|remotes| {
+            ends.by_ref().take(SOCKETS).all(|from| {
+                let seen = remotes.iter().map(|remote| self.seen_by(*remote, lab, from));
+                let (_near, public): (Vec<_>, HashSet<_>) = seen.unzip();
+                public.len() == 1
+            })
+        })
+    }
+
+    /// RFC 5382 REQ-3: whose SYN gets through to who listens where it has connected from.
+    fn filtering(&self, lab: &Lab) -> DependsOn {
+        let inside = SocketAddrV4::new(INSIDE, 34_000);
+        let (_near, public) = self.seen_by(0, lab, inside);
+        let SocketAddr::V4(public) = public else { panic!("{public} is no IPv4 address") };
+        let listener = listen(&lab.inside, inside).expect("a listener inside");
+        let through = thread::scope(|scope| {
+            let dials = [1, 2, 3].map(|number| {
+                let dial = move || connect(&lab.outside, REMOTES[number], public);
+                (number, scope.spawn(dial))
+            });
+            dials
+                .into_iter()
+                .filter_map(|(number, dial)| {
+                    match dial.join().expect("a dial") {
+                        Ok(_connection) => {
+                            let (_inside, from) = accept(&listener).expect("who was let in");
+                            let from = from.as_socket().expect("an address");
+                            assert!(REMOTES.map(SocketAddr::V4).contains(&from), "from {from}");
+                            Some(number)
+                        }
+                        // Not refused: nothing answers for whom nobody has sent to (REQ-4).
+                        Err(error) => {
+                            let io = error.downcast_ref::<std::io::Error>();
+                            let is_silence = io.is_some_and(|it| it.kind() == ErrorKind::TimedOut);
+                            assert!(is_silence, "{error:#}");
+                            None
+                        }
+                    }
+                })
+                .collect()
+        });
+        filtering(&through)
+    }
+}
+
+/// A socket at an end that others have, too.
+fn shared(namespace: &Namespace, at: SocketAddrV4) -> Result<Socket> {
+    let open = || -> Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&at.into())?;
+        Ok(socket)
+    };
+    namespace.enter(open)?.with_context(|| format!("open {at} in {}", namespace.name()))
+}
+
+fn listen(namespace: &Namespace, at: SocketAddrV4) -> Result<Socket> {
+    let socket = shared(namespace, at)?;
+    socket.listen(8).context("listen")?;
+    socket.set_nonblocking(true).context("wait for nobody")?;
+    Ok(socket)
+}
+
+fn connect(namespace: &Namespace, from: SocketAddrV4, to: SocketAddrV4) -> Result<Socket> {
+    let socket = shared(namespace, from)?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    Ok(socket)
+}
+
+fn accept(listener: &Socket) -> Result<(Socket, socket2::SockAddr)> {
+    wait::until(LIMIT, "a connection", || match listener.accept() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        accepted => accepted.context("accept").map(Some),
+    })
 }
 
 #[test]
@@ -114,7 +230,10 @@ fn each_choice_of_mapping_and_filtering_is_the_class_that_a_prober_finds() {
     for (mode, more) in [(Mode::Tc, &by_address[..0]), (Mode::Xdp, &by_address[..])] {
         for (mapping, filtering, mapped, filtered) in choices.iter().chain(more).copied() {
             let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
-            let remotes = Remotes::new(&lab);
+            lab.outside
+                .ip(&format!("address add {SECOND}/24 dev {OUTSIDE_DEVICE}"))
+                .expect("an address");
+            let (udp, tcp) = (Remotes::new(&lab), Listeners::new(&lab));
             let mut gateway = NatCtl::prepare(&lab, mode, &binary).expect("a gateway");
             gateway
                 .configure(&format!(
@@ -122,9 +241,16 @@ fn each_choice_of_mapping_and_filtering_is_the_class_that_a_prober_finds() {
                 ))
                 .expect("a configuration");
             gateway.run(&[]).expect("a start");
-            let found = (remotes.mapping(&lab), remotes.filtering(&lab));
-            println!("{mode}: mapping {mapping}, filtering {filtering}: found {found:?}");
-            assert_eq!(found, (mapped, filtered), "{mode}\n{}", gateway.diagnosis());
+            for (protocol, found) in [
+                ("UDP", (udp.mapping(&lab), udp.filtering(&lab))),
+                ("TCP", (tcp.mapping(&lab), tcp.filtering(&lab))),
+            ] {
+                println!(
+                    "{mode}, {protocol}: mapping {mapping}, filtering {filtering}: found {found:?}"
+                );
+                let wanted = (mapped, filtered);
+                assert_eq!(found, wanted, "{mode}, {protocol}\n{}", gateway.diagnosis());
+            }
             gateway.stop().expect("an end");
         }
     }

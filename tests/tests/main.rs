@@ -6,6 +6,7 @@ mod aliases;
 mod bare;
 mod behaviour;
 mod beside_linux;
+mod beside_packets;
 mod budgets;
 mod config;
 mod cut_lines;

@@ -1,0 +1,94 @@
+//! A host that is only a wire: it sends packets as they are and sees all that come, and no kernel
+//! answers in its name.
+//!
+//! Invariant: the device of the host has no address, so its kernel knows of nothing that arrives; and the
+//! gateway knows the link address of the host for good, so it asks nobody.
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send,
+        socket,
+    },
+};
+
+use crate::netns::Namespace;
+
+const LINK_HEADER: usize = 14;
+const IPV4: [u8; 2] = [0x08, 0x00];
+
+/// One end.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    /// Link header of what is sent.
+    header: Vec<u8>,
+}
+
+impl Wire {
+    /// Takes over `device` of a host whose gateway has the device `to`, and has known it as `address`.
+    pub fn new(
+        host: &Namespace,
+        device: &str,
+        address: Ipv4Addr,
+        (gateway, to): (&Namespace, &str),
+    ) -> Result<Self> {
+        host.ip(&format!("address flush dev {device}"))?;
+        let [here, there] = [link_address(host, device)?, link_address(gateway, to)?];
+        gateway.ip(&format!("neighbour replace {address} lladdr {here} dev {to} nud permanent"))?;
+        let open = || {
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )?;
+            bind(socket.as_raw_fd(), &here).map(|()| socket)
+        };
+        let socket = host.enter(open)?.with_context(|| format!("open a socket on {device}"))?;
+        let ends = [there, here].map(|end| end.addr().unwrap_or_default());
+        Ok(Self { socket, header: [ends.as_flattened(), &IPV4].concat() })
+    }
+
+    /// Sends an IPv4 packet, or what passes for one.
+    pub fn send(&self, packet: &[u8]) -> Result<()> {
+        let frame = [&self.header, packet].concat();
+        send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).context("send a frame")?;
+        Ok(())
+    }
+
+    /// The next IPv4 packet that has come, without its link header and what pads its frame.
+    pub fn receive(&self) -> Result<Option<Vec<u8>>> {
+        let mut frame = vec![0; 1 << 16];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(error) => return Err(error).context("receive a frame"),
+            };
+            let (header, packet) = frame[..length].split_at(LINK_HEADER.min(length));
+            if header.ends_with(&IPV4) {
+                let total = packet
+                    .get(2..4)
+                    .map_or(0, |total| usize::from(u16::from_be_bytes([total[0], total[1]])));
+                return Ok(Some(packet[..total.min(packet.len())].to_vec()));
+            }
+        }
+    }
+}
+
+/// Link address of a device; one to bind to.
+fn link_address(namespace: &Namespace, device: &str) -> Result<LinkAddr> {
+    let all = namespace.enter(|| getifaddrs().map(Iterator::collect::<Vec<_>>))?;
+    let mut own =
+        all.context("list the devices")?.into_iter().filter(|it| it.interface_name == device);
+    own.find_map(|it| it.address?.as_link_addr().copied())
+        .with_context(|| format!("no {device} in {}", namespace.name()))
+}
