@@ -41,11 +41,11 @@ reasons! {
     BadHeader = 1, "bad-header", "Look at the sender: `tcpdump -vv` names the field.";
     /// A packet from outside for which there is no flow, no expectation, no forward and no socket of the gateway.
     Unsolicited = 2, "unsolicited", "Scans from the Internet are normal. For a service behind the NAT add a forward.";
-    /// The rule exists, but the remote address is not among those that it allows; or holds no encrypted control session, to which alone the passive range of a rule is open.
+    /// The rule exists, but the remote address is not among those that it allows; or holds no encrypted control session, to which alone the passive range of a rule is open; or is none that an answer would go out to: one of the gateway or of its inside, or one that no route leads to.
     NotAllowed = 3, "not-allowed", "If the sender is wanted, add its network to `--allow` of the rule or to the `@CIDR` of its inbound entry. For a passive range see `nat-ctl ftp sessions`.";
     /// A TCP packet without SYN from inside that belongs to no flow: the connection began before the gateway did, or has expired.
     NoSyn = 4, "no-syn", "Connections that were open before the gateway started have to be opened again. If idle ones are lost, raise `timeouts.tcp_established`.";
-    /// A fragment of a control connection, of what cannot be translated as a whole either, or one that would overwrite the flags of a TCP header (RFC 3128).
+    /// A fragment of a control connection, of what cannot be translated as a whole either, one that would overwrite the flags of a TCP header (RFC 3128), or one that ends beyond the longest packet there is.
     Fragment = 5, "fragment", "Harmless when rare. Many: somebody tries to get round a filter; `tcpdump -vv` shows from where.";
     /// A packet of a protocol without ports that cannot be translated: its host shares its public address with others, or its checksum is over addresses (DCCP, AH, UDP-Lite).
     Protocol = 6, "protocol", "GRE, ESP, SCTP and others need a one-to-one rule for the host, or a network in `masquerade.exempt`.";

@@ -12,7 +12,8 @@
 //! else use the same one for a remote host, which would mix up their datagrams (RFC 6864 section 5.3).
 //!
 //! A first fragment is as long as the headers that decide about it, or dropped (RFC 1858 section 4.2);
-//! and a later one of TCP starts behind the flags (RFC 3128 section 3).
+//! a later one of TCP starts behind the flags (RFC 3128 section 3), and none ends beyond the longest packet
+//! that there is.
 
 use crate::{
     arrival,
@@ -36,6 +37,9 @@ use nat_common::{
 
 /// Where identification, flags and offset are in the IPv4 header.
 pub const IDENTIFICATION: usize = 4;
+/// Bytes that offsets are counted in, and those of the longest packet (RFC 791 section 3.1).
+const UNIT: usize = 8;
+const LONGEST: usize = 65_535;
 /// Offset, in units of 8 bytes, at which a fragment would begin with the flags of TCP (RFC 3128).
 const AT_FLAGS: u16 = 1;
 
@@ -62,7 +66,9 @@ pub fn pass<P: Packet, T: Tables>(
             return Err(Reason::Fragment);
         }
         begun
-    } else if headers.protocol == TCP && offset & FRAGMENT_OFFSET == AT_FLAGS {
+    } else if headers.protocol == TCP && offset & FRAGMENT_OFFSET == AT_FLAGS
+        || usize::from(offset & FRAGMENT_OFFSET) * UNIT + headers.length > LONGEST
+    {
         return Err(Reason::Fragment);
     } else {
         match known {

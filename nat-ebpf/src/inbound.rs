@@ -53,12 +53,35 @@ pub fn admit<P: Packet, T: Tables>(
             },
         },
     };
+    if is_forged(packet, tables, headers) {
+        return Err(Reason::NotAllowed);
+    }
     if headers.kind == Transport::Tcp {
         pair::make_room(tables, key, &entry.rewrite);
     }
     let way = HopReference::NONE;
     pair::make(tables, key, entry.rewrite, entry.rule, entry.kin, way, now)?;
     Ok(Admission::Flow)
+}
+
+/// Whether its sender is none that an answer would go out to: it says to be the gateway itself, a
+/// broadcast, or behind an inside interface, or no route leads there (RFC 2827 section 3, RFC 3704
+/// section 2.2, RFC 1812 section 5.3.8).
+#[inline(always)]
+fn is_forged<P: Packet, T: Tables>(packet: &P, tables: &T, headers: &Headers) -> bool {
+    // By whichever way: the uplink of an address would lead to inside addresses, too.
+    let back = Journey::new(headers.dst, headers.src);
+    let hop = match packet.route(headers, &back) {
+        Route::Forward(hop, _) => hop,
+        Route::Local | Route::Unreachable => return true,
+        // Nothing says that the answer is as long.
+        Route::TooBig => match packet.narrow_way(headers, &back) {
+            Some((hop, _)) => hop,
+            None => return false,
+        },
+    };
+    // With one arm all is on one interface, and who is inside follows from the addresses.
+    arrival::leads(tables, &hop, Role::Lan) && !arrival::leads(tables, &hop, Role::Wan)
 }
 
 /// How a flow enters.

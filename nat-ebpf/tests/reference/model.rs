@@ -464,7 +464,8 @@ impl Model {
     /// A fragment that is not the first one: its ports are those of its datagram.
     fn later_fragment(&mut self, zone: Zone, spec: &Spec) -> Result<Expected, Reason> {
         let protocol = spec.protocol();
-        if protocol == TCP && spec.fragment & 0x1fff == 1 {
+        let offset = usize::from(spec.fragment & 0x1fff);
+        if protocol == TCP && offset == 1 || offset * 8 + spec.length() > 65_535 {
             return Err(Fragment);
         }
         let Some(datagram) = self.datagram(zone, spec) else { return self.alone(zone, spec) };
@@ -1280,6 +1281,10 @@ impl Model {
         rule: u32,
         kin: Kin,
     ) -> Result<(usize, usize), Reason> {
+        let is_outside = matches!(self.place(arrives.0.0), Place::Wan | Place::Elsewhere);
+        if from == Zone::Outside && !is_outside {
+            return Err(NotAllowed);
+        }
         let begun = Connection {
             from,
             protocol,

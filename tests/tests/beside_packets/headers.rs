@@ -96,14 +96,14 @@ pub const SOURCES: &[Step] = sources! {
     "source 255.255.255.255 to a forward", "dropped", Outside, Ipv4Addr::BROADCAST;
     "source 224.0.0.1 from inside", "dropped", Inside, Ipv4Addr::new(224, 0, 0, 1);
     "source 224.0.0.1 to a forward", "dropped", Outside, Ipv4Addr::new(224, 0, 0, 1);
-    "source 240.0.0.1 to a forward", "inside: UDP 240.0.0.1 > server", Outside, Ipv4Addr::new(240, 0, 0, 1);
-    "source 203.0.113.255 to a forward", "inside: UDP 203.0.113.255 > server", Outside, Ipv4Addr::new(203, 0, 113, 255);
+    "source 240.0.0.1 to a forward", "dropped", Outside, Ipv4Addr::new(240, 0, 0, 1);
+    "source 203.0.113.255 to a forward", "dropped", Outside, Ipv4Addr::new(203, 0, 113, 255);
     "source of nobody inside, from inside", "outside: UDP public > remote", Inside, Ipv4Addr::new(192, 0, 2, 1);
     "source of the outside, from inside", "outside: UDP public > remote", Inside, Ipv4Addr::new(198, 51, 100, 251);
-    "source of the inside, to a forward", "inside: UDP 10.0.2.251 > server", Outside, Ipv4Addr::new(10, 0, 2, 251);
+    "source of the inside, to a forward", "dropped", Outside, Ipv4Addr::new(10, 0, 2, 251);
     "source of the gateway inside, from inside", "outside: UDP public > remote", Inside, LAN;
     "source of the public address, from inside", "outside: UDP public > remote", Inside, WAN;
-    "source of the public address, to a forward", "inside: UDP public > server", Outside, WAN;
+    "source of the public address, to a forward", "dropped", Outside, WAN;
 };
 
 pub const STEPS: &[Step] = &[
