@@ -69,7 +69,8 @@ pub fn admit<P: Packet, T: Tables>(
 /// section 2.2, RFC 1812 section 5.3.8).
 #[inline(always)]
 fn is_forged<P: Packet, T: Tables>(packet: &P, tables: &T, headers: &Headers) -> bool {
-    let back = Journey::new(headers.dst, headers.src).behind(headers.dst);
+    // By whichever way: the uplink of an address would lead to inside addresses, too.
+    let back = Journey::new(headers.dst, headers.src);
     let hop = match packet.route(headers, &back) {
         Route::Forward(hop, _) => hop,
         Route::Local | Route::Unreachable => return true,
