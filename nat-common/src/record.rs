@@ -242,7 +242,7 @@ const COUNT_BITS: u32 = 48;
 pub const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 
 /// A packet that uses a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// When, in seconds of the monotonic clock.
     pub now: u32,

@@ -35,6 +35,16 @@ pub struct Receiving {
     pub window: u16,
 }
 
+impl Receiving {
+    /// What a SYN says: of who has nothing to acknowledge yet, what acknowledges its SYN.
+    #[inline(always)]
+    pub const fn of_syn(flags: u8, sequence: u32, acknowledgement: u32, window: u16) -> Self {
+        let answers = flags & wire::ACK != 0;
+        let acknowledged = if answers { acknowledgement } else { sequence.wrapping_add(1) };
+        Self { acknowledged, window }
+    }
+}
+
 /// The bits of a scale (RFC 7323 section 2.2) among what was seen of the end that announced it.
 #[inline(always)]
 pub const fn scale_bits(scale: u8) -> u8 {

@@ -6,7 +6,7 @@
 //! ([`nat_common::tcp_window`]), which nobody can write who cannot send in its name from its side.
 
 use crate::{
-    headers::{Headers, TcpFields, Transport},
+    headers::{Headers, TCP_FIXED, TcpFields, Transport},
     packet::Packet,
     tables::{Slot, Tables},
 };
@@ -90,11 +90,10 @@ fn noted<P: Packet, T: Tables>(
         return Err(Reason::TcpFlags);
     }
     if tcp::is_syn(flags) {
-        let seen = plain.seen | tcp_window::scale_bits(packet.window_scale(headers));
-        // Of who has nothing to acknowledge yet, what acknowledges its SYN.
-        let acknowledged =
-            if flags & wire::ACK != 0 { acknowledgement } else { sequence.wrapping_add(1) };
-        return Ok(Noted { seen, receiving: Receiving { acknowledged, window } });
+        let (at, length) = (headers.transport + TCP_FIXED, headers.tcp.length - TCP_FIXED);
+        let seen = plain.seen | tcp_window::scale_bits(packet.window_scale(at, length));
+        let receiving = Receiving::of_syn(flags, sequence, acknowledgement, window);
+        return Ok(Noted { seen, receiving });
     }
     let receiver = receiver(tables, key, flow);
     let slack = if flow.control_session().is_some() { SHIFTED } else { 0 };

@@ -107,9 +107,9 @@ pub trait Packet {
     /// [`Reason::AlgTooLong`], [`Reason::AlgRingFull`] or [`Reason::FragmentsFull`].
     fn punt(&mut self, header: PuntHeader, at: usize) -> Result<bool, Reason>;
 
-    /// The scale of windows that a SYN announces; 0 where it announces none, and 0 where the hook does
-    /// not read options.
-    fn window_scale(&mut self, headers: &Headers) -> u8;
+    /// The scale of windows that a SYN announces in the `length` bytes of TCP options at `at`; 0 where it
+    /// announces none, and 0 where the hook does not read options.
+    fn window_scale(&mut self, at: usize, length: usize) -> u8;
 
     /// Lets `edit` overwrite the `length` bytes of TCP options at `at` (at most
     /// [`tcp_options::MAX_OPTIONS`]), and says how the sum changed.

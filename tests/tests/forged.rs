@@ -7,17 +7,22 @@ use std::{
 
 use nat_tests::{
     capture::Capture,
+    chain::Chain,
     frame::{Frame, Tcp},
     gateway::{Mode, NatCtl},
     lab::{Lab, OUTSIDE, OUTSIDE_DEVICE},
     netns::Lifetime,
-    requirements, session, traffic, wait,
+    requirements, session,
+    six::{self, FAR6},
+    traffic, wait,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
 const NETWORK: usize = 14;
 const TRANSPORT: usize = NETWORK + 20;
 const END: usize = TRANSPORT + 20;
+/// Where TCP lies in a frame of IPv6.
+const TRANSPORT6: usize = NETWORK + 40;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -54,6 +59,28 @@ fn forged(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
     summed.extend(&frame[TRANSPORT..]);
     frame[TRANSPORT + 16..TRANSPORT + 18].copy_from_slice(&sum(&summed));
     frame
+}
+
+/// The same over IPv6.
+fn forged6(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
+    let mut frame = like.bytes[..TRANSPORT6 + 20].to_vec();
+    frame[NETWORK + 4..NETWORK + 6].copy_from_slice(&20u16.to_be_bytes());
+    frame[TRANSPORT6 + 4..TRANSPORT6 + 8].copy_from_slice(&sequence.to_be_bytes());
+    frame[TRANSPORT6 + 12] = 5 << 4;
+    frame[TRANSPORT6 + 13] = flags;
+    frame[TRANSPORT6 + 16..TRANSPORT6 + 18].fill(0);
+    let mut summed = frame[NETWORK + 8..].to_vec();
+    summed.extend([0, 20, 0, 6]);
+    frame[TRANSPORT6 + 16..TRANSPORT6 + 18].copy_from_slice(&sum(&summed));
+    frame
+}
+
+/// The sequence number of a segment over IPv6 whose payload is this.
+fn sequence6(frame: &Frame, payload: &[u8]) -> Option<u32> {
+    let header = frame.bytes.get(TRANSPORT6..TRANSPORT6 + 20)?;
+    let behind = frame.bytes.get(TRANSPORT6 + usize::from(header[12] >> 4) * 4..)?;
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    (behind == payload).then_some(sequence)
 }
 
 fn state(gateway: &NatCtl<'_>) -> String {
@@ -106,6 +133,54 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
 
         // One that the host takes counts: with the very number that it waits for.
         let frame = forged(&like, RST, next.wrapping_add(8));
+        traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
+        let broken = near.read(&mut [0; 8]).map_err(|error| error.kind());
+        assert_eq!(broken, Err(ErrorKind::ConnectionReset), "{mode}");
+        assert_eq!(state(&gateway), "closed", "{mode}");
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
+fn over_ipv6_too_only_what_its_receiver_takes_ends_a_connection() {
+    let Some(binary) = requirements::met_with_binary("forged segments of IPv6") else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let chain = Chain::new().expect("a chain");
+        six::turn_on(&chain).expect("IPv6");
+        let Chain { deep, far, lab } = &chain;
+        let gateway = NatCtl::start(lab, mode, &binary).expect("a gateway");
+        let folder = lab.folder("capture").expect("a folder");
+        let capture = Capture::start(&lab.outside, OUTSIDE_DEVICE, "ip6 and tcp", &folder)
+            .expect("a capture");
+        let [mut near, mut end] = six::connection(deep, far, FAR6, 0).expect("a connection");
+        session::say(&mut end, &mut near, b"answered").expect("bytes");
+        let (like, next) = wait::until(LIMIT, "the answer in the capture", || {
+            let frames = capture.so_far()?;
+            let sequence = |frame: &Frame| sequence6(frame, b"answered");
+            let found = frames.iter().find_map(|frame| Some((frame.clone(), sequence(frame)?)));
+            Ok(found.map(|(frame, sequence)| (frame, sequence.wrapping_add(8))))
+        })
+        .expect("the answer");
+        for (flags, ahead) in [
+            (RST, 1 << 30),
+            (RST, 0u32.wrapping_sub(1)),
+            (RST | ACK, 1 << 31),
+            (FIN | ACK, 1 << 30),
+            (SYN | FIN, 0),
+            (0, 0),
+        ] {
+            let frame = forged6(&like, flags, next.wrapping_add(ahead));
+            traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
+        }
+        wait::until_true(LIMIT, "six drops", || {
+            Ok((gateway.dropped("tcp-window")?, gateway.dropped("tcp-flags")?) == (4, 2))
+        })
+        .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
+        assert_eq!(state(&gateway), "established", "{mode}");
+        session::say(&mut near, &mut end, b"still here").expect("bytes");
+        session::say(&mut end, &mut near, b"and I am").expect("bytes");
+
+        let frame = forged6(&like, RST, next.wrapping_add(8));
         traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
         let broken = near.read(&mut [0; 8]).map_err(|error| error.kind());
         assert_eq!(broken, Err(ErrorKind::ConnectionReset), "{mode}");

@@ -16,10 +16,12 @@ use nat_tests::{
     lab::OUTSIDE_DEVICE,
     netns::Namespace,
     process, requirements, session,
-    six::{self, DEEP6, FAR6, OUTER_ROUTER6, OUTSIDE6, WAN6, datagram, exchange, udp_socket},
+    six::{
+        self, DEEP6, FAR6, INSIDE6, OUTER_ROUTER6, OUTSIDE6, WAN6, datagram, exchange, udp_socket,
+    },
     traffic::path_mtu,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(400);
@@ -198,6 +200,11 @@ fn ftp_announces_the_public_address_and_its_numbers_are_shifted() {
             gateway.run(&[]).expect("a take-over");
         }
     }
+    // Its end counts, whose number is off by what the text has grown.
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).expect("an end"), 0, "{}", gateway.diagnosis());
+    drop(server);
+    assert_eq!(gateway.dropped("tcp-window").expect("drops"), 0, "{}", gateway.diagnosis());
     // A server inside is known by its public address, and says no other.
     let (public, to) = (DEEP_OUTSIDE.to_string(), DEEP6.to_string());
     let rule = ["forward", "add", "--name", "ftp", "--service", "ftp", "--public", &public];
@@ -240,4 +247,63 @@ fn says(from: &mut TcpStream, to: &mut TcpStream, line: &str, heard: &str) {
     let mut got = vec![0; heard.len()];
     to.read_exact(&mut got).expect("the line");
     assert_eq!(String::from_utf8_lossy(&got), heard);
+}
+
+/// Check and severity of each finding of `doctor`.
+fn found(gateway: &NatCtl) -> Vec<(String, String)> {
+    let finished = gateway.call(&["doctor", "-o", "json"]).expect("a call");
+    let findings: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let one = |finding: &Value| (word(finding, "check"), word(finding, "severity"));
+    findings.as_array().into_iter().flatten().map(one).collect()
+}
+
+fn finding(check: &str, severity: &str) -> Vec<(String, String)> {
+    vec![(check.to_owned(), severity.to_owned())]
+}
+
+#[test]
+fn a_pair_that_doctor_names_does_not_work() {
+    let Some(binary) = requirements::met_with_tools("doctor of prefixes", &["ping"]) else {
+        return;
+    };
+    let chain = chain();
+    let Chain { deep, lab, .. } = &chain;
+    let mut gateway = NatCtl::prepare(lab, Mode::Tc, &binary).expect("a gateway");
+    gateway.configure(PAIRS).expect("a configuration");
+    gateway.run(&["--persist"]).expect("a start");
+    let reaches = || six::echo(deep, FAR6).is_ok();
+    assert_eq!((found(&gateway), reaches()), (vec![], true), "{}", gateway.diagnosis());
+
+    let inside = format!("2001:db8:2::/64 via {INSIDE6}");
+    lab.gateway.ip(&format!("-6 route del {inside}")).expect("one route less");
+    assert_eq!((found(&gateway), reaches()), (finding("prefix", "broken"), false));
+    lab.gateway.ip(&format!("-6 route add {inside}")).expect("a route");
+
+    lab.gateway.ip(&format!("-6 route del default via {OUTSIDE6}")).expect("one route less");
+    assert_eq!(
+        (found(&gateway)[0].clone(), reaches()),
+        (("prefix".into(), "warning".into()), false)
+    );
+    lab.gateway.ip(&format!("-6 route add default via {OUTSIDE6}")).expect("a route");
+
+    lab.gateway.sysctl("net.ipv6.conf.all.forwarding", "0").expect("a sysctl");
+    assert_eq!((found(&gateway), reaches()), (finding("ip-forward", "broken"), false));
+    lab.gateway.sysctl("net.ipv6.conf.all.forwarding", "1").expect("a sysctl");
+    assert_eq!((found(&gateway), reaches()), (vec![], true), "{}", gateway.diagnosis());
+    gateway.end(nix::sys::signal::Signal::SIGKILL).expect("a kill");
+    gateway.call(&["down"]).expect("a call").checked("down").expect("an end");
+
+    // Where the network of the WAN is the public prefix, nobody there hears who has its addresses.
+    let pair = "[[prefix]]\nwan = \"wan0\"\n\
+                inside = \"2001:db8:2::/64\"\npublic = \"2001:db8:f::/64\"\n";
+    gateway.configure(pair).expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    assert_eq!((found(&gateway), reaches()), (finding("prefix", "warning"), false));
+    let public = "2001:db8:f:0:fff2::2";
+    lab.gateway.sysctl("net.ipv6.conf.wan0.proxy_ndp", "1").expect("a sysctl");
+    lab.gateway.ip(&format!("-6 neighbour add proxy {public} dev wan0")).expect("a proxy");
+    lab.outside.ip("-6 neighbour flush dev out0").expect("a flush");
+    assert!(reaches(), "{}", gateway.diagnosis());
+    gateway.stop().expect("an end");
 }

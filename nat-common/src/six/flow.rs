@@ -7,9 +7,11 @@ use crate::{
     flow::{self, Zone},
     lifetime::{self, Lifetime},
     port::Port,
+    record::Use,
     rule::RuleId,
     session::SessionId,
     tcp,
+    tcp_window::{Receiver, Receiving},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -101,9 +103,15 @@ pub struct Way6 {
     pub bytes: u64,
     /// Second of the last packet; 0 while there is none.
     pub last: u32,
-    /// Bits of [`tcp`].
-    pub seen: u32,
+    /// Bits of [`tcp`], and the scale of its sender's windows ([`crate::tcp_window`]).
+    pub seen: u8,
+    /// What the flow is; of [`Flow6::outbound`] alone.
+    kind: u8,
+    /// Window of the last segment, as it stood there.
+    pub window: u16,
 }
+
+const _: () = assert!(size_of::<Way6>() == 24);
 
 /// Value of the map `flows6`.
 #[derive(
@@ -115,67 +123,76 @@ pub struct Flow6 {
     pub outbound: Way6,
     /// What the outside sends.
     pub inbound: Way6,
+    /// What the last segment of the inside acknowledged, and of the outside.
+    pub acknowledged: [u32; 2],
     created: u32,
-    rule: RuleId,
-    begun: u16,
-    kind: u16,
-    session: SessionId,
+    /// Both are below 2^16: [`RuleId::MAX`], [`crate::layout::SESSIONS`].
+    rule: u16,
+    session: u16,
 }
 
 const _: () = assert!(size_of::<Flow6>() == 64);
 
-/// Values of `kind`; 0 is any other flow.
-const CONTROL: u16 = 1;
-const RELATED: u16 = 2;
+/// Bits of `kind`.
+const BEGUN_OUTSIDE: u8 = 1;
+const CONTROL: u8 = 2;
+const RELATED: u8 = 4;
 
 impl Flow6 {
-    /// One that a packet from `zone` of so many bytes begins, by a rule or none, with these bits of
-    /// [`tcp`].
+    /// One that a packet from `zone` begins, by a rule or none.
     #[inline(always)]
-    pub const fn new(zone: Zone, rule: RuleId, now: u32, bytes: u32, seen: u8) -> Self {
-        let none = Way6 { packets: 0, bytes: 0, last: 0, seen: 0 };
-        let first = Way6 { packets: 1, bytes: bytes as u64, last: now, seen: seen as u32 };
-        let (outbound, inbound, begun) = match zone {
-            Zone::Inside => (first, none, 1),
-            Zone::Outside => (none, first, 2),
+    pub const fn new(zone: Zone, rule: RuleId, by: Use) -> Self {
+        let Use { now, bytes, seen, receiving: Receiving { acknowledged, window } } = by;
+        let none = Way6 { packets: 0, bytes: 0, last: 0, seen: 0, kind: 0, window: 0 };
+        let first = Way6 { packets: 1, bytes: bytes as u64, last: now, seen, kind: 0, window };
+        let (outbound, inbound, acknowledged) = match zone {
+            Zone::Inside => (first, none, [acknowledged, 0]),
+            Zone::Outside => (Way6 { kind: BEGUN_OUTSIDE, ..none }, first, [0, acknowledged]),
         };
-        Self { outbound, inbound, created: now, rule, begun, kind: 0, session: SessionId::NONE }
+        let rule = rule.number() as u16;
+        Self { outbound, inbound, acknowledged, created: now, rule, session: 0 }
     }
 
     /// The same as an FTP control connection.
     #[inline(always)]
-    pub const fn control(self) -> Self {
-        Self { kind: CONTROL, ..self }
+    pub const fn control(mut self) -> Self {
+        self.outbound.kind |= CONTROL;
+        self
     }
 
     /// The same as a connection that an FTP session has announced.
     #[inline(always)]
-    pub const fn related(self, session: SessionId) -> Self {
-        Self { kind: RELATED, session, ..self }
+    pub const fn related(mut self, session: SessionId) -> Self {
+        self.outbound.kind |= RELATED;
+        self.session = session.number() as u16;
+        self
     }
 
     /// Whether it is an FTP control connection.
     #[inline(always)]
     pub const fn is_control(&self) -> bool {
-        self.kind == CONTROL
+        self.outbound.kind & CONTROL != 0
     }
 
     /// The FTP session that has announced it.
     pub const fn related_session(&self) -> Option<SessionId> {
-        if self.kind == RELATED { Some(self.session) } else { None }
+        match self.outbound.kind & RELATED {
+            0 => None,
+            _ => Some(SessionId::from_number(self.session as u32)),
+        }
     }
 
     /// The side that has begun it.
     pub const fn begun(&self) -> Zone {
-        match self.begun {
-            2 => Zone::Outside,
-            _ => Zone::Inside,
+        match self.outbound.kind & BEGUN_OUTSIDE {
+            0 => Zone::Inside,
+            _ => Zone::Outside,
         }
     }
 
     /// The rule that has let it in.
     pub const fn rule(&self) -> RuleId {
-        self.rule
+        RuleId::new(self.rule as u32)
     }
 
     /// Second of its first packet.
@@ -185,8 +202,8 @@ impl Flow6 {
 
     /// The same with a reset of both ends, which the agent has sent.
     pub const fn reset(mut self) -> Self {
-        self.outbound.seen |= tcp::RST as u32;
-        self.inbound.seen |= tcp::RST as u32;
+        self.outbound.seen |= tcp::RST;
+        self.inbound.seen |= tcp::RST;
         self
     }
 
@@ -199,6 +216,39 @@ impl Flow6 {
         }
     }
 
+    /// What the last segment from `zone` said that its sender is ready to receive.
+    pub const fn receiving(&self, zone: Zone) -> Receiving {
+        let [inside, outside] = self.acknowledged;
+        let acknowledged = match zone {
+            Zone::Inside => inside,
+            Zone::Outside => outside,
+        };
+        Receiving { acknowledged, window: self.way(zone).window }
+    }
+
+    /// What is known of the end that packets from `zone` go to.
+    pub const fn receiver(&self, zone: Zone) -> Receiver {
+        let other = zone.other();
+        Receiver { seen: self.way(other).seen, receiving: self.receiving(other) }
+    }
+
+    /// The same after a packet from `zone`: what the data plane does word by word. Who goes on after a RST
+    /// takes it back, as in [`crate::record::State::touched`].
+    #[must_use]
+    pub const fn used(mut self, zone: Zone, by: Use) -> Self {
+        let Use { now, bytes, seen, receiving: Receiving { acknowledged, window } } = by;
+        let (way, place) = match zone {
+            Zone::Inside => (&mut self.outbound, 0),
+            Zone::Outside => (&mut self.inbound, 1),
+        };
+        way.packets += 1;
+        way.bytes += bytes as u64;
+        (way.last, way.window) = (now, window);
+        way.seen = way.seen & !tcp::RST | seen;
+        self.acknowledged[place] = acknowledged;
+        self
+    }
+
     /// Second of the last packet of either direction.
     pub const fn last(&self) -> u32 {
         if self.outbound.last > self.inbound.last { self.outbound.last } else { self.inbound.last }
@@ -208,8 +258,8 @@ impl Flow6 {
     pub const fn seen(&self) -> [u8; 2] {
         let (ours, theirs) = (self.way(self.begun()), self.way(self.begun().other()));
         [
-            tcp::outlived(ours.seen as u8, ours.last, theirs.last),
-            tcp::outlived(theirs.seen as u8, theirs.last, ours.last),
+            tcp::outlived(ours.seen, ours.last, theirs.last),
+            tcp::outlived(theirs.seen, theirs.last, ours.last),
         ]
     }
 
@@ -264,19 +314,45 @@ mod tests {
 
     #[test]
     fn state_counts_from_who_has_begun_and_a_reset_may_be_outlived() {
-        let mut flow = Flow6::new(Zone::Outside, RuleId::new(3), 100, 60, tcp::SYN);
+        let first = Use { now: 100, bytes: 60, seen: tcp::SYN, ..Use::default() };
+        let mut flow = Flow6::new(Zone::Outside, RuleId::new(3), first);
         assert_eq!(flow.seen(), [tcp::SYN, 0]);
         assert_eq!((flow.begun(), flow.last(), flow.rule()), (Zone::Outside, 100, RuleId::new(3)));
         assert_eq!(flow.lifetime(flow::TCP), Lifetime::TcpTransitory);
-        flow.outbound.seen = u32::from(tcp::SYN | tcp::ACK);
+        flow.outbound.seen = tcp::SYN | tcp::ACK;
         flow.outbound.last = 101;
-        flow.inbound.seen = u32::from(tcp::SYN | tcp::ACK);
+        flow.inbound.seen = tcp::SYN | tcp::ACK;
         assert_eq!(flow.lifetime(flow::TCP), Lifetime::TcpEstablished);
-        flow.inbound.seen |= u32::from(tcp::RST);
+        flow.inbound.seen |= tcp::RST;
         assert_eq!(flow.lifetime(flow::TCP), Lifetime::TcpTransitory);
         flow.outbound.last = 110;
         assert_eq!(flow.lifetime(flow::TCP), Lifetime::TcpEstablished);
         assert_eq!(flow.lifetime(ICMPV6), Lifetime::Icmp);
         assert_eq!(flow.lifetime(50), Lifetime::Udp);
+    }
+
+    #[test]
+    fn each_side_keeps_what_it_is_ready_to_receive_and_a_flow_what_it_is() {
+        let said = |acknowledged, window| Use {
+            now: 100,
+            bytes: 60,
+            seen: tcp::SYN | 7 << 4,
+            receiving: Receiving { acknowledged, window },
+        };
+        for begun in [Zone::Inside, Zone::Outside] {
+            let other = begun.other();
+            let flow = Flow6::new(begun, RuleId::MAX, said(5, 6)).used(other, said(7, 8));
+            assert_eq!(flow.receiving(begun), Receiving { acknowledged: 5, window: 6 });
+            assert_eq!(flow.receiving(other), Receiving { acknowledged: 7, window: 8 });
+            assert_eq!(flow.receiver(begun).receiving, flow.receiving(other));
+            assert_eq!(flow.receiver(begun).seen, tcp::SYN | 7 << 4);
+            assert_eq!((flow.begun(), flow.rule()), (begun, RuleId::MAX));
+            assert_eq!((flow.is_control(), flow.related_session()), (false, None));
+            assert_eq!((flow.control().begun(), flow.control().is_control()), (begun, true));
+            let session = SessionId::from_number(crate::layout::SESSIONS);
+            let related = flow.related(session);
+            assert_eq!((related.related_session(), related.is_control()), (Some(session), false));
+            assert_eq!((related.rule(), related.begun()), (RuleId::MAX, begun));
+        }
     }
 }

@@ -55,13 +55,20 @@ fn at_work(mut agent: Client, instance: &Instance) -> Result<Subject, Failure> {
     let interfaces = interfaces(&agent.status()?);
     let pool = Inspector::open(instance).and_then(|inspector| inspector.pool()).ok();
     // What it adds is there.
-    let addresses = match agent.call(&Request::Config)? {
-        Response::Config(text) => Config::of_text(Path::new("of the agent"), &text)?.masquerade,
+    let config = match agent.call(&Request::Config)? {
+        Response::Config(text) => Config::of_text(Path::new("of the agent"), &text)?,
         other => return Err(unexpected(&other)),
-    }
-    .addresses
-    .to_vec();
-    Ok(Subject { running: true, interfaces, rules, adds_addresses: true, pool, addresses })
+    };
+    let (addresses, prefixes) = (config.masquerade.addresses.to_vec(), config.prefix);
+    Ok(Subject {
+        running: true,
+        interfaces,
+        rules,
+        adds_addresses: true,
+        pool,
+        addresses,
+        prefixes,
+    })
 }
 
 /// The data plane that an agent has left, or what the next run would have.
@@ -99,7 +106,8 @@ fn at_rest(args: DoctorArgs, instance: &Instance) -> Result<Subject, Failure> {
     let pool = plane::pool(&config.masquerade.ports).ok();
     let adds_addresses = config.gateway.add_addresses;
     let addresses = config.masquerade.addresses.to_vec();
-    Ok(Subject { running: left.is_some(), interfaces, rules, adds_addresses, pool, addresses })
+    let (running, prefixes) = (left.is_some(), config.prefix);
+    Ok(Subject { running, interfaces, rules, adds_addresses, pool, addresses, prefixes })
 }
 
 fn interfaces(status: &StatusView) -> Vec<(String, Role)> {

@@ -19,7 +19,12 @@ use nix::sys::{
     utsname::uname,
 };
 
-use super::{Subject, hooks, host, nft::Ruleset, public_address};
+use super::{
+    Subject, hooks, host,
+    nft::Ruleset,
+    prefixes::{self, Route6},
+    public_address,
+};
 use crate::{
     output::{Role, RuleView},
     plane::{here, is_station, route},
@@ -37,6 +42,10 @@ pub struct Facts {
     pub jit: Option<u32>,
     /// `net.ipv4.ip_forward`.
     pub forwarding: Option<u32>,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwarding6: Option<u32>,
+    /// The routes of IPv6; empty where they can't be read.
+    pub routes6: Vec<Route6>,
     /// Facts by the name of the interface.
     pub interfaces: BTreeMap<String, InterfaceFacts>,
     /// Every IPv4 address of this namespace in its network, with its interface.
@@ -73,7 +82,7 @@ impl Facts {
     pub fn gather(subject: &Subject) -> Self {
         let kernel = KernelVersion::current().ok();
         let name = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned());
-        // Routes of IPv6 are not looked at.
+        // Hosts of IPv6 are their own public addresses, whatever the route.
         let ways = subject.rules.iter().filter_map(|rule| match host(rule) {
             IpAddr::V4(host) => Some((host, route::interface_to(host.into()))),
             IpAddr::V6(_) => None,
@@ -84,6 +93,10 @@ impl Facts {
                 .map_or(true, |found| found.filesystem_type() != BPF_FS_MAGIC),
             jit: sysctl("net/core/bpf_jit_enable"),
             forwarding: sysctl("net/ipv4/ip_forward"),
+            forwarding6: sysctl("net/ipv6/conf/all/forwarding"),
+            routes6: fs::read_to_string("/proc/thread-self/net/ipv6_route")
+                .map(|text| prefixes::routes(&text))
+                .unwrap_or_default(),
             interfaces: subject
                 .interfaces
                 .iter()

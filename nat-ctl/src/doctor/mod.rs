@@ -7,6 +7,7 @@
 //! ```text
 //!   facts, hooks -> Facts --+--> machine, interfaces: kernel, drivers, other programs
 //!                           +--> firewall: nft, iptables, Docker
+//!                           +--> prefixes: routes of IPv6 prefixes that are translated
 //!   rules in force, or -----+--> rules: addresses, hosts, shadows
 //!   those that will be      +--> needless: what the FTP engine has made superfluous
 //! ```
@@ -18,6 +19,7 @@ mod interfaces;
 mod machine;
 mod needless;
 mod nft;
+mod prefixes;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,7 @@ pub use facts::Facts;
 
 use crate::{
     output::{Role, RuleView},
-    rules::PublicAddress,
+    rules::{Prefix, PublicAddress},
 };
 
 /// How bad a finding is.
@@ -89,6 +91,8 @@ pub struct Subject {
     pub pool: Option<Pool>,
     /// The public addresses that masquerade shares hosts out among; none is that of each WAN.
     pub addresses: Vec<Ipv4Addr>,
+    /// The prefixes of IPv6 that it translates.
+    pub prefixes: Vec<Prefix>,
 }
 
 impl Subject {
@@ -112,6 +116,7 @@ pub fn examine(subject: &Subject, facts: &Facts) -> Vec<Finding> {
     machine::check(subject, facts, &mut findings);
     interfaces::check(subject, facts, &mut findings);
     firewall::check(subject, facts, &mut findings);
+    prefixes::check(subject, facts, &mut findings);
     rules::check(subject, facts, &mut findings);
     needless::check(subject, &mut findings);
     findings.sort_by_key(|finding| finding.severity);

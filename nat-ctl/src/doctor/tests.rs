@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     facts::{InterfaceFacts, merges},
     nft::{NatKind, Ruleset, legacy_rule},
+    prefixes::routes,
     *,
 };
 use crate::rules::{Origin, Rule};
@@ -300,4 +301,79 @@ fn data_ports_beside_a_control_port_are_needless() {
     ] {
         assert_eq!(of(rules), Vec::<String>::new());
     }
+}
+
+/// As the kernel writes them: a LAN with fd00:1:0:5::1/64, a WAN with 2001:db8:f::1/64, the default route,
+/// a network behind a router inside, addresses, groups, and one that leads nowhere.
+const ROUTES: &str = "\
+fd000001000000050000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     lan0
+20010db8000f00000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000002 00000000 00000001     wan0
+fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     wan0
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 20010db8000f0000000000000000000a 00000400 00000002 00000000 00000003     wan0
+fd000002000000000000000000000000 30 00000000000000000000000000000000 00 fd000001000000050000000000000002 00000400 00000001 00000000 00000003     lan0
+fd000003000000000000000000000000 30 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00200200       lo
+fd000001000000050000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000003 00000000 80200001     lan0
+ff000000000000000000000000000000 08 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000002 00000000 00000001     lan0
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
+";
+
+#[test]
+fn routes_are_those_to_other_machines() {
+    let found = routes(ROUTES);
+    let told: Vec<_> = found
+        .iter()
+        .map(|route| format!("{} {} {}", route.to, route.interface, route.by_router))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "fd00:1:0:5::/64 lan0 false",
+            "2001:db8:f::/64 wan0 false",
+            "fe80::/64 wan0 false",
+            "::/0 wan0 true",
+            "fd00:2::/48 lan0 true",
+        ]
+    );
+    assert_eq!(routes("fd 40\nnothing\n"), []);
+}
+
+#[test]
+fn prefixes_that_lead_nowhere_are_named() {
+    use Severity::{Broken, Warning};
+    let facts = |lines: &dyn Fn(&str) -> bool| {
+        let text: Vec<_> = ROUTES.lines().filter(|line| lines(line)).collect();
+        Facts { routes6: routes(&text.join("\n")), forwarding6: Some(1), ..healthy() }
+    };
+    let pair = |wan: &str, inside: &str, public: &str| {
+        let value = json!({"wan": wan, "inside": inside, "public": public});
+        Subject { prefixes: vec![serde_json::from_value(value).unwrap()], ..subject(vec![]) }
+    };
+    let all = facts(&|_| true);
+    let of = |inside: &str, public: &str| found(&pair("wan0", inside, public), &all);
+    // On a LAN, and behind a router there.
+    assert_eq!(of("fd00:1::/48", "2001:db8:a::/48"), []);
+    assert_eq!(of("fd00:2::/48", "2001:db8:a::/48"), []);
+    assert_eq!(of("fd00:2:0:7::/64", "2001:db8:a:7::/64"), []);
+    for inside in ["fd00:3::/48", "fd00:4::/48", "2001:db8:f::/48"] {
+        assert_eq!(of(inside, "2001:db8:a::/48"), [("prefix", Broken)], "{inside}");
+    }
+    // The very network of the WAN, one around it, and one inside of it.
+    for (bits, public) in [(64, "2001:db8:f::"), (48, "2001:db8:f::"), (56, "2001:db8:f::")] {
+        let (inside, public) = (format!("fd00:1::/{bits}"), format!("{public}/{bits}"));
+        assert_eq!(
+            of(&inside.replace("fd00:1::/64", "fd00:1:0:5::/64"), &public),
+            [("prefix", Warning)],
+            "{public}"
+        );
+    }
+    let good = pair("wan0", "fd00:1::/48", "2001:db8:a::/48");
+    let no_default = facts(&|line| !line.contains("20010db8000f0000000000000000000a"));
+    assert_eq!(found(&good, &no_default), [("prefix", Warning)]);
+    let elsewhere = pair("wan7", "fd00:1::/48", "2001:db8:a::/48");
+    assert_eq!(found(&elsewhere, &all), [("prefix", Broken)]);
+    let off = Facts { forwarding6: Some(0), ..all.clone() };
+    assert_eq!(found(&good, &off), [("ip-forward", Broken)]);
+    // Before the start it is the gateway that turns forwarding on; and without a prefix nothing is looked at.
+    assert_eq!(found(&Subject { running: false, ..good }, &off), []);
+    assert_eq!(found(&subject(vec![]), &off), []);
 }

@@ -41,6 +41,16 @@ impl Prefix {
         &self.wan
     }
 
+    /// What is translated inside.
+    pub fn inside(&self) -> Cidr {
+        self.inside.cidr
+    }
+
+    /// What that is known as outside.
+    pub fn public(&self) -> Cidr {
+        self.public.cidr
+    }
+
     /// Entries of the map `prefixes`, each with the bits of its address, where the WAN has this number.
     pub fn entries(&self, wan: u32) -> [(PrefixKey, u8, six::Prefix); 3] {
         let bits = self.inside.cidr.prefix_length();

@@ -21,15 +21,18 @@ use nat_common::{
     checksum::Delta,
     flow::Zone,
     reason::Reason,
+    record::Use,
     six::{
         Address6, Allowed6Key, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
         Fragment6Key, Opening, PrefixKey, Watch6Key, Way6,
     },
+    tcp,
+    tcp_window::{Receiver, Receiving},
     watch::Watch,
 };
 
 /// Where what was seen lies in its word, of which the second of the last packet is the other half.
-const SEEN_SHIFT: u32 = if cfg!(target_endian = "little") { 32 } else { 0 };
+const SEEN_SHIFT: u32 = if cfg!(target_endian = "little") { 32 } else { 24 };
 const _: () = assert!(offset_of!(Way6, seen) == offset_of!(Way6, last) + 4);
 const _: () = assert!(offset_of!(Way6, last) % 8 == 0);
 
@@ -89,6 +92,31 @@ impl Packet6 for TcPacket {
 #[derive(Clone, Copy)]
 pub struct FlowLine(*mut Flow6);
 
+impl FlowLine {
+    /// What was seen of the packets from `zone`.
+    #[inline(always)]
+    fn way(&self, zone: Zone) -> *mut Way6 {
+        // SAFETY: a value of a map; only an address is taken.
+        unsafe {
+            match zone {
+                Zone::Inside => &raw mut (*self.0).outbound,
+                Zone::Outside => &raw mut (*self.0).inbound,
+            }
+        }
+    }
+
+    /// Where what they acknowledged lies.
+    #[inline(always)]
+    fn acknowledged(&self, zone: Zone) -> *mut u32 {
+        let place = match zone {
+            Zone::Inside => 0,
+            Zone::Outside => 1,
+        };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.0).acknowledged).cast::<u32>().add(place) }
+    }
+}
+
 impl Line6 for FlowLine {
     #[inline(always)]
     fn seen(&self) -> u8 {
@@ -96,7 +124,7 @@ impl Line6 for FlowLine {
         unsafe {
             let outbound = ptr::read_volatile(&raw const (*self.0).outbound.seen);
             let inbound = ptr::read_volatile(&raw const (*self.0).inbound.seen);
-            (outbound | inbound) as u8
+            outbound | inbound
         }
     }
 
@@ -107,25 +135,49 @@ impl Line6 for FlowLine {
     }
 
     #[inline(always)]
-    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32) {
-        // SAFETY: a value of a map, and fields of it, which are only ever added to, but for the second,
-        // of which the last writer's is as good as any.
+    fn receiver(&self, zone: Zone) -> Receiver {
+        // SAFETY: as above.
+        let seen = unsafe { ptr::read_volatile(&raw const (*self.way(zone.other())).seen) };
+        Receiver { seen, receiving: self.receiving(zone.other()) }
+    }
+
+    #[inline(always)]
+    fn receiving(&self, zone: Zone) -> Receiving {
+        // SAFETY: as above; each is the last that somebody said, if not of the same segment.
         unsafe {
-            let way = match zone {
-                Zone::Inside => &raw mut (*self.0).outbound,
-                Zone::Outside => &raw mut (*self.0).inbound,
-            };
+            let acknowledged = ptr::read_volatile(self.acknowledged(zone));
+            let window = ptr::read_volatile(&raw const (*self.way(zone)).window);
+            Receiving { acknowledged, window }
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, zone: Zone, by: Use) {
+        let Use { now, bytes, seen, receiving } = by;
+        let way = self.way(zone);
+        // SAFETY: a value of a map, and fields of it, which are only ever added to, but for the second
+        // and what the sender is ready to receive, of which the last writer's is as good as any.
+        unsafe {
+            ptr::write_volatile(self.acknowledged(zone), receiving.acknowledged);
+            ptr::write_volatile(&raw mut (*way).window, receiving.window);
             intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(&raw mut (*way).packets, 1);
             intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(&raw mut (*way).bytes, bytes.into());
             if ptr::read_volatile(&raw const (*way).last) != now {
                 ptr::write_volatile(&raw mut (*way).last, now);
             }
-            if ptr::read_volatile(&raw const (*way).seen) & u32::from(seen) != seen.into() {
-                // This CPU version has no atomic operation on half a word; the other half, which is the
-                // second of the last packet, gets zeros.
+            let before = ptr::read_volatile(&raw const (*way).seen);
+            if before & seen != seen {
+                // This CPU version has no atomic operation on a part of a word; the others, which are
+                // the second of the last packet and the window, get zeros.
                 let word = (&raw mut (*way).last).cast::<u64>();
                 let bits = u64::from(seen) << SEEN_SHIFT;
                 intrinsics::atomic_or::<u64, u64, { SeqCst }>(word, bits);
+            }
+            if before & !seen & tcp::RST != 0 {
+                // Who goes on takes it back: all of the word stays but that bit.
+                let word = (&raw mut (*way).last).cast::<u64>();
+                let rest = !(u64::from(tcp::RST) << SEEN_SHIFT);
+                intrinsics::atomic_and::<u64, u64, { SeqCst }>(word, rest);
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use super::{barrier, global, maps, sum, words};
 use crate::{
-    headers::{ETHERNET, Headers, IPV6, TCP_FIXED, Transport},
+    headers::{ETHERNET, Headers, IPV6, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     rewrite,
 };
@@ -467,9 +467,8 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn window_scale(&mut self, headers: &Headers) -> u8 {
-        let (at, options) = (headers.transport + TCP_FIXED, headers.tcp.length - TCP_FIXED);
-        match self.options(at, options) {
+    fn window_scale(&mut self, at: usize, length: usize) -> u8 {
+        match self.options(at, length) {
             Ok((_area, length)) => global::nat_window_scale(length) as u8,
             Err(_) => 0,
         }

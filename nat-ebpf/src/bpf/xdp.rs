@@ -300,7 +300,7 @@ impl<const SUMS: bool> Packet for XdpPacket<SUMS> {
     }
 
     #[inline(always)]
-    fn window_scale(&mut self, _headers: &Headers) -> u8 {
+    fn window_scale(&mut self, _at: usize, _length: usize) -> u8 {
         // Never asked: a SYN is left to TC before this.
         0
     }

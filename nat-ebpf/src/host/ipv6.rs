@@ -13,10 +13,12 @@ use nat_common::{
     checksum::Delta,
     flow::Zone,
     reason::Reason,
+    record::Use,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
         Fragment6Key, Opening, PrefixKey, Watch6Key,
     },
+    tcp_window::{Receiver, Receiving},
     watch::Watch,
 };
 
@@ -65,7 +67,7 @@ impl Line6 for HostLine<'_> {
     fn seen(&self) -> u8 {
         let state = self.tables.at(Operation::Flow);
         let flow = state.flows6.get(&self.key).copied().unwrap_or_default();
-        (flow.outbound.seen | flow.inbound.seen) as u8
+        flow.outbound.seen | flow.inbound.seen
     }
 
     fn is_control(&self) -> bool {
@@ -73,17 +75,21 @@ impl Line6 for HostLine<'_> {
         state.flows6.get(&self.key).is_some_and(Flow6::is_control)
     }
 
-    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32) {
+    fn receiver(&self, zone: Zone) -> Receiver {
+        let state = self.tables.at(Operation::Flow);
+        state.flows6.get(&self.key).copied().unwrap_or_default().receiver(zone)
+    }
+
+    fn receiving(&self, zone: Zone) -> Receiving {
+        let state = self.tables.at(Operation::Flow);
+        state.flows6.get(&self.key).copied().unwrap_or_default().receiving(zone)
+    }
+
+    fn note(&self, zone: Zone, by: Use) {
         let mut state = self.tables.at(Operation::Flow);
-        let Some(flow) = state.flows6.get_mut(&self.key) else { return };
-        let way = match zone {
-            Zone::Inside => &mut flow.outbound,
-            Zone::Outside => &mut flow.inbound,
-        };
-        way.packets += 1;
-        way.bytes += u64::from(bytes);
-        way.last = now;
-        way.seen |= u32::from(seen);
+        if let Some(flow) = state.flows6.get_mut(&self.key) {
+            *flow = flow.used(zone, by);
+        }
     }
 }
 

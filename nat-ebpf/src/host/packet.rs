@@ -1,7 +1,7 @@
 //! A frame in memory, and what the kernel would know of it: routes, sockets, redirects.
 
 use crate::{
-    headers::{Headers, TCP_CHECKSUM, TCP_FIXED, Transport},
+    headers::{Headers, TCP_CHECKSUM, Transport},
     packet::{Journey, NextHop, OptionsEdit, Packet, Route},
     six::Course,
 };
@@ -377,12 +377,10 @@ impl<const COMPLETE: bool> Packet for HostPacket<'_, COMPLETE> {
         Ok(header.is_copy())
     }
 
-    fn window_scale(&mut self, headers: &Headers) -> u8 {
-        let at = headers.transport + TCP_FIXED;
-        let length = headers.tcp.length - TCP_FIXED;
+    fn window_scale(&mut self, at: usize, length: usize) -> u8 {
         let mut area = [0; tcp_options::BUFFER];
         match self.frame.get(at..at + length) {
-            Some(options) if COMPLETE => {
+            Some(options) if COMPLETE && length <= tcp_options::MAX_OPTIONS => {
                 area[..length].copy_from_slice(options);
                 tcp_options::window_scale(&area, length)
             }

@@ -72,6 +72,10 @@ pub struct Headers6 {
     pub dport: Port,
     /// Sequence number of TCP, or 0.
     pub sequence: u32,
+    /// Acknowledgement number of TCP, or 0.
+    pub acknowledgement: u32,
+    /// Window of TCP, as it stands there, or 0.
+    pub window: u16,
     /// TCP flags, or none.
     pub flags: u8,
     /// Bytes of the TCP header, or 0.
@@ -111,6 +115,8 @@ impl Headers6 {
             sport: Port::NONE,
             dport: Port::NONE,
             sequence: 0,
+            acknowledgement: 0,
+            window: 0,
             flags: 0,
             tcp_length: 0,
             fragmentation: chain.fragmentation,
@@ -141,6 +147,8 @@ impl Headers6 {
                 let tcp: [u8; TCP_FIXED] = packet.load(self.transport)?;
                 self.kind = Transport::Tcp;
                 self.sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+                self.acknowledgement = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
+                self.window = u16::from_be_bytes([tcp[14], tcp[15]]);
                 self.flags = tcp[TCP_FLAGS];
                 self.tcp_length = u32::from(tcp[TCP_OFFSET] >> 4) * 4;
                 self.sport = Port::from_wire([tcp[0], tcp[1]]);
@@ -176,12 +184,6 @@ impl Headers6 {
     #[inline(always)]
     pub const fn key(&self, zone: Zone) -> Flow6Key {
         Flow6Key::new(zone, self.protocol, self.src, self.sport, self.dst, self.dport)
-    }
-
-    /// Bits of [`tcp`] that it adds to what was seen of its sender.
-    #[inline(always)]
-    pub const fn seen(&self) -> u8 {
-        tcp::seen(self.flags)
     }
 
     /// Bytes behind the TCP header.

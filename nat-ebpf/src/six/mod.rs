@@ -9,12 +9,14 @@
 //!   IPv6 --stays on its link--> untouched
 //!        --ICMP error--> [`error`]: about a flow? pass
 //!        --later fragment--> its first one's flow? pass
-//!        --flow--> count, pass; of an FTP control connection: [`control`]
+//!        --flow--> opens or closes TCP: does it count ([`closing`])? count, pass
+//!                  of an FTP control connection: [`control`]
 //!        --none--> where does it go?   the gateway, another inside network: untouched
 //!                   inside -> outside: may it begin one? made, pass
 //!                   outside -> inside: announced, or a rule ([`opening`])? made, pass; else dropped
 //! ```
 
+mod closing;
 mod control;
 mod error;
 mod headers;
@@ -35,6 +37,7 @@ use nat_common::{
     flow::Zone,
     interface::Role,
     reason::Reason,
+    record::Use,
     six::{Flow6, Flow6Key, Fragment6Key},
     tcp,
 };
@@ -103,16 +106,14 @@ fn whole<P: Packet6, T: Tables6>(
     key: &Flow6Key,
 ) -> Result<Passage, Reason> {
     let now = tables.now();
+    let by = closing::used(packet, headers, now);
     let is_tcp = headers.kind == Transport::Tcp;
     let mut ended = false;
     if let Some(line) = tables.flow6(key) {
         // As for IPv4, a connection that has ended may be opened anew, which is judged like the first.
         ended = is_tcp && tcp::opens(headers.flags) && tcp::ends(line.seen());
         if !ended {
-            if is_tcp && !tcp::is_possible(headers.flags) {
-                return Err(Reason::TcpFlags);
-            }
-            line.note(zone, headers.length, headers.seen(), now);
+            closing::note(&line, zone, headers, by)?;
             return match line.is_control() {
                 true => control::pass(packet, tables, zone, headers, key, now),
                 false => Ok(Passage::Known),
@@ -128,12 +129,12 @@ fn whole<P: Packet6, T: Tables6>(
     if kin == Kin::Control {
         tables.forget_control6(key);
     }
-    let flow = kin.mark(Flow6::new(zone, rule, now, headers.length, headers.seen()));
+    let flow = kin.mark(Flow6::new(zone, rule, by));
     match if ended { tables.replace_flow6(key, &flow) } else { tables.insert_flow6(key, &flow) } {
         Ok(()) => {}
         // Another CPU was first, with a packet of the same flow.
         Err(Refused::Exists) => match tables.flow6(key) {
-            Some(line) => line.note(zone, headers.length, headers.seen(), now),
+            Some(line) => line.note(zone, by),
             None => return Err(Reason::FlowBusy),
         },
         Err(Refused::Full) => return Err(Reason::TableFull),
@@ -157,7 +158,8 @@ fn later<P: Packet6, T: Tables6>(
     if let Some(key) = tables.fragmented6(&datagram)
         && let Some(line) = tables.flow6(&key)
     {
-        line.note(zone, headers.length, 0, tables.now());
+        let (now, receiving) = (tables.now(), line.receiving(zone));
+        line.note(zone, Use { now, bytes: headers.length, seen: 0, receiving });
         return Ok(Passage::Known);
     }
     stray(packet, tables, zone, headers, Reason::FragmentAlone)

@@ -5,10 +5,12 @@ use nat_common::{
     checksum::Delta,
     flow::Zone,
     reason::Reason,
+    record::Use,
     six::{
         Address6, Control6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key,
         Fragment6Key, Opening, PrefixKey, Watch6Key,
     },
+    tcp_window::{Receiver, Receiving},
     watch::Watch,
 };
 
@@ -59,9 +61,15 @@ pub trait Line6: Copy {
     /// Whether it is an FTP control connection.
     fn is_control(&self) -> bool;
 
+    /// What is known of the end that packets from `zone` go to.
+    fn receiver(&self, zone: Zone) -> Receiver;
+
+    /// What the last segment from `zone` said that its sender is ready to receive.
+    fn receiving(&self, zone: Zone) -> Receiving;
+
     /// Counts a packet from `zone`, and notes what was seen of its sender. No packet is lost to another
     /// CPU that counts.
-    fn note(&self, zone: Zone, bytes: u32, seen: u8, now: u32);
+    fn note(&self, zone: Zone, by: Use);
 }
 
 /// The tables of IPv6, each named as its map.

@@ -60,12 +60,46 @@ const fn address(groups: [u16; 5]) -> Address6 {
     bytes
 }
 
+/// What stands in a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    pub flags: u8,
+    pub sequence: u32,
+    pub acknowledgement: u32,
+    pub window: u16,
+    /// The scale of windows, in an option behind one that fills a byte.
+    pub scale: Option<u8>,
+    /// Bytes of payload.
+    pub payload: u8,
+}
+
+impl Segment {
+    /// Its numbers are 0.
+    pub const fn new(flags: u8) -> Self {
+        Self { flags, sequence: 0, acknowledgement: 0, window: 0x1000, scale: None, payload: 0 }
+    }
+
+    pub const fn numbered(flags: u8, sequence: u32, acknowledgement: u32) -> Self {
+        Self { sequence, acknowledgement, ..Self::new(flags) }
+    }
+
+    pub fn frame(&self, src: (Address6, u16), dst: (Address6, u16)) -> Vec<u8> {
+        let mut segment = ports(src.1, dst.1);
+        segment.extend(self.sequence.to_be_bytes());
+        segment.extend(self.acknowledgement.to_be_bytes());
+        let options = self.scale.map(|scale| [1, 3, 3, scale]);
+        segment.extend([if options.is_some() { 0x60 } else { 0x50 }, self.flags]);
+        segment.extend(self.window.to_be_bytes());
+        segment.extend([0; 4]);
+        segment.extend(options.into_iter().flatten());
+        segment.extend((0..self.payload).map(|_| b'x'));
+        frame(src.0, dst.0, TCP, &segment)
+    }
+}
+
 /// A segment from one end to another.
 pub fn tcp(src: (Address6, u16), dst: (Address6, u16), flags: u8) -> Vec<u8> {
-    let mut segment = ports(src.1, dst.1);
-    segment.extend([0; 8]);
-    segment.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
-    frame(src.0, dst.0, TCP, &segment)
+    Segment::new(flags).frame(src, dst)
 }
 
 /// The same with a line behind the header.

@@ -17,3 +17,4 @@ mod races;
 mod records;
 mod sequences;
 mod six;
+mod six_closing;

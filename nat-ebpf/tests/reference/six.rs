@@ -33,12 +33,12 @@ const TOO_BIG: u8 = 2;
 const PARAMETER_PROBLEM: u8 = 4;
 const SOLICITATION: u8 = 135;
 
-const HERE: (Address6, u16) = (HOST6, 5000);
-const THERE: (Address6, u16) = (REMOTE6, 80);
+pub const HERE: (Address6, u16) = (HOST6, 5000);
+pub const THERE: (Address6, u16) = (REMOTE6, 80);
 
 /// What became of a packet: it is let on as one of a flow, left alone, or dropped.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     Known,
     Untouched,
     Punted,
@@ -46,12 +46,12 @@ enum Fate {
 }
 use Fate::{Dropped, Known, Punted, Untouched};
 
-fn start() -> Gateway {
+pub fn start() -> Gateway {
     gateway::gateway(64, true, Some(PUBLIC))
 }
 
 /// One packet; every counter that must not move does not, and no byte changes.
-fn send(gateway: &Gateway, zone: Zone, frame: &[u8]) -> Fate {
+pub fn send(gateway: &Gateway, zone: Zone, frame: &[u8]) -> Fate {
     let ifindex = if zone == Zone::Inside { LAN } else { WAN };
     let before = gateway.memory.state().clone();
     let mut packet = HostPacket::new(frame.to_vec(), ifindex, &gateway.world);
@@ -90,15 +90,15 @@ fn send(gateway: &Gateway, zone: Zone, frame: &[u8]) -> Fate {
     fate
 }
 
-fn out(gateway: &Gateway, frame: &[u8]) -> Fate {
+pub fn out(gateway: &Gateway, frame: &[u8]) -> Fate {
     send(gateway, Zone::Inside, frame)
 }
 
-fn back(gateway: &Gateway, frame: &[u8]) -> Fate {
+pub fn back(gateway: &Gateway, frame: &[u8]) -> Fate {
     send(gateway, Zone::Outside, frame)
 }
 
-fn the_flow(gateway: &Gateway) -> (Flow6Key, Flow6) {
+pub fn the_flow(gateway: &Gateway) -> (Flow6Key, Flow6) {
     let state = gateway.memory.state();
     assert_eq!(state.flows6.len(), 1);
     state.flows6.iter().map(|(key, flow)| (*key, *flow)).next().unwrap()
@@ -466,7 +466,7 @@ fn where_it_is_not_filtered_everything_is_left_alone() {
     assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, SOLICITATION, 0, b"")), Untouched);
 }
 
-const SERVER: (Address6, u16) = (REMOTE6, 21);
+pub const SERVER: (Address6, u16) = (REMOTE6, 21);
 
 /// An announced connection from outside to this port of the inside host, until that second.
 fn expect(gateway: &Gateway, port: u16, expires: u32) {

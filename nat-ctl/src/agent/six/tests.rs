@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use nat_common::{
     flow::TCP,
     port::Port,
+    record::Use,
     six::{Address6, Control6, Expectation6Key},
     watch::Watch,
 };
@@ -24,6 +25,11 @@ enum Step {
     Close,
     Send(Vec<u8>),
     Count(Reason),
+}
+
+/// The first packet of a flow.
+fn at(now: u32) -> Use {
+    Use { now, bytes: 60, ..Use::default() }
 }
 
 /// The kernel as a list of what was asked of it, with one flow.
@@ -123,7 +129,7 @@ impl Line {
 
     fn with(zone: Zone, policy: alg::Policy) -> Self {
         let key = Flow6Key::new(zone, TCP, HERE.0, Port::new(HERE.1), THERE.0, Port::new(THERE.1));
-        let flow = Flow6::new(zone, RuleId::new(3), 90, 60, 0).control();
+        let flow = Flow6::new(zone, RuleId::new(3), at(90)).control();
         let kernel = List {
             key,
             flow: Some(flow),
@@ -276,7 +282,7 @@ fn a_successor_goes_on_at_the_next_line() {
     let steps = line.client(&eprt(5000));
     assert!(matches!(steps[0], Step::Expect(..)), "{steps:?}");
     // A session that is new gets a number that nobody has had.
-    line.kernel.flow = Some(Flow6::new(Zone::Inside, RuleId::NONE, 99, 60, 0).control());
+    line.kernel.flow = Some(Flow6::new(Zone::Inside, RuleId::NONE, at(99)).control());
     line.sent = [1, 1];
     let steps = line.server("220 hello\r\n");
     let kept = steps.iter().find_map(|step| match step {

@@ -147,14 +147,15 @@ fn end(key: &Flow6Key, flow: &Flow6, zone: Zone, prefixes: &six::Prefixes) -> En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nat_common::{flow::UDP, port::Port, rule::RuleId};
+    use nat_common::{flow::UDP, port::Port, record::Use, rule::RuleId};
 
     #[test]
     fn a_flow_is_told_from_who_has_begun_it() {
         let (here, there) = ([1; 16], [2; 16]);
         let (port, service) = (Port::new(40_000), Port::new(53));
         let key = Flow6Key::new(Zone::Outside, UDP, there, port, here, service);
-        let mut flow = Flow6::new(Zone::Outside, RuleId::new(3), 100, 60, 0);
+        let first = Use { now: 100, bytes: 60, ..Use::default() };
+        let mut flow = Flow6::new(Zone::Outside, RuleId::new(3), first);
         assert_eq!(state(&key, &flow), "unreplied");
         flow.outbound.packets = 2;
         flow.outbound.bytes = 200;

@@ -175,12 +175,12 @@ fn is_over(key: &Flow6Key, flow: &Flow6, timeouts: &Timeouts, now: Now) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nat_common::{flow, port::Port, rule::RuleId, six::ICMPV6, tcp};
+    use nat_common::{flow, port::Port, record::Use, rule::RuleId, six::ICMPV6, tcp};
 
     #[test]
     fn a_flow_is_over_when_its_later_direction_has_been_idle_for_its_lifetime() {
         let timeouts = Timeouts::default();
-        let open = u32::from(tcp::SYN | tcp::ACK);
+        let open = tcp::SYN | tcp::ACK;
         for (protocol, seen, seconds) in [
             (flow::TCP, 0, timeouts.tcp_transitory),
             (flow::TCP, open, timeouts.tcp_established),
@@ -190,7 +190,8 @@ mod tests {
         ] {
             let port = Port::new(1);
             let key = Flow6Key::new(Zone::Inside, protocol, [1; 16], port, [2; 16], port);
-            let mut flow = Flow6::new(Zone::Inside, RuleId::NONE, 50, 60, 0);
+            let first = Use { now: 50, bytes: 60, ..Use::default() };
+            let mut flow = Flow6::new(Zone::Inside, RuleId::NONE, first);
             flow.outbound.seen = seen;
             flow.inbound.seen = seen;
             flow.inbound.last = 100;
