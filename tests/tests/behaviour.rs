@@ -1,5 +1,5 @@
 //! What a NAT is called from outside: a prober after RFC 5780, by UDP and by TCP (RFC 5382), and the class
-//! that it finds for each choice of mapping and filtering.
+//! that it finds for each choice of mapping and filtering; and what the distribution's STUN client calls it.
 //!
 //! ```text
 //!   inside socket -- gateway -- 203.0.113.10:7000   :7001     first address
@@ -10,6 +10,7 @@ use std::{
     collections::HashSet,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -19,6 +20,7 @@ use nat_tests::{
     gateway::{Mode, NatCtl},
     lab::{INSIDE, Lab, OUTSIDE, OUTSIDE_DEVICE},
     netns::{Lifetime, Namespace},
+    process::{self, Process},
     requirements,
     traffic::{udp_socket, udp_socket_at},
     wait,
@@ -32,6 +34,11 @@ const SOCKETS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// For what has to happen.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the STUN client may take: silence takes it a second.
+const CLIENT: Duration = Duration::from_secs(20);
+/// Both ports of the STUN server, each with the option that says it.
+const STUN_PORTS: [(&str, u16); 2] = [("-p", 3478), ("-o", 3479)];
 
 /// Of what a behaviour depends (RFC 4787 sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,47 +218,116 @@ fn accept(listener: &Socket) -> Result<(Socket, socket2::SockAddr)> {
     })
 }
 
-#[test]
-fn each_choice_of_mapping_and_filtering_is_the_class_that_a_prober_finds() {
-    use DependsOn::{Address, AddressAndPort, Nothing};
-    let Some(binary) = requirements::met_with_binary("behaviour") else { return };
-    let choices = [
-        ("endpoint-independent", "address-and-port-dependent", Nothing, AddressAndPort),
-        ("endpoint-independent", "endpoint-independent", Nothing, Nothing),
-        (
-            "address-and-port-dependent",
-            "address-and-port-dependent",
-            AddressAndPort,
-            AddressAndPort,
-        ),
-    ];
-    // XDP notes which addresses the inside has sent to, and TC lets them in.
-    let by_address = [("endpoint-independent", "address-dependent", Nothing, Address)];
-    for (mode, more) in [(Mode::Tc, &by_address[..0]), (Mode::Xdp, &by_address[..])] {
-        for (mapping, filtering, mapped, filtered) in choices.iter().chain(more).copied() {
+/// What the configuration says of mapping and of filtering, and of what they depend then.
+type Choice = (&'static str, &'static str, DependsOn, DependsOn);
+
+const CHOICES: [Choice; 3] = [
+    (
+        "endpoint-independent",
+        "address-and-port-dependent",
+        DependsOn::Nothing,
+        DependsOn::AddressAndPort,
+    ),
+    ("endpoint-independent", "endpoint-independent", DependsOn::Nothing, DependsOn::Nothing),
+    (
+        "address-and-port-dependent",
+        "address-and-port-dependent",
+        DependsOn::AddressAndPort,
+        DependsOn::AddressAndPort,
+    ),
+];
+
+/// XDP notes which addresses the inside has sent to, and TC lets them in.
+const BY_ADDRESS: [Choice; 1] =
+    [("endpoint-independent", "address-dependent", DependsOn::Nothing, DependsOn::Address)];
+
+/// Has a gateway of each choice probed, in each mode that has it.
+fn with_each_choice(binary: &Path, probe: impl Fn(&Lab, &NatCtl, &str, (DependsOn, DependsOn))) {
+    for (mode, more) in [(Mode::Tc, &BY_ADDRESS[..0]), (Mode::Xdp, &BY_ADDRESS[..])] {
+        for (mapping, filtering, mapped, filtered) in CHOICES.iter().chain(more).copied() {
             let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
             lab.outside
                 .ip(&format!("address add {SECOND}/24 dev {OUTSIDE_DEVICE}"))
                 .expect("an address");
-            let (udp, tcp) = (Remotes::new(&lab), Listeners::new(&lab));
-            let mut gateway = NatCtl::prepare(&lab, mode, &binary).expect("a gateway");
+            let mut gateway = NatCtl::prepare(&lab, mode, binary).expect("a gateway");
             gateway
                 .configure(&format!(
                     "[masquerade]\nmapping = \"{mapping}\"\nfiltering = \"{filtering}\"\n"
                 ))
                 .expect("a configuration");
             gateway.run(&[]).expect("a start");
-            for (protocol, found) in [
-                ("UDP", (udp.mapping(&lab), udp.filtering(&lab))),
-                ("TCP", (tcp.mapping(&lab), tcp.filtering(&lab))),
-            ] {
-                println!(
-                    "{mode}, {protocol}: mapping {mapping}, filtering {filtering}: found {found:?}"
-                );
-                let wanted = (mapped, filtered);
-                assert_eq!(found, wanted, "{mode}, {protocol}\n{}", gateway.diagnosis());
-            }
+            let choice = format!("{mode}, mapping {mapping}, filtering {filtering}");
+            probe(&lab, &gateway, &choice, (mapped, filtered));
             gateway.stop().expect("an end");
         }
     }
+}
+
+/// The server of Debian's `stun-server`: it answers from both ports of both addresses.
+fn stun_server(lab: &Lab) -> Result<Process> {
+    let mut command = lab.outside.command("stund");
+    command.args(["-h", &OUTSIDE.to_string(), "-a", &SECOND.to_string()]);
+    for (option, port) in STUN_PORTS {
+        command.args([option, &port.to_string()]);
+    }
+    let log = lab.folder("stund")?.join("log");
+    let mut server = Process::spawn(&mut command, "stund", &log)?;
+    server.ready(LIMIT, "at its four ends", |_| {
+        let table = process::must(lab.outside.command("cat").arg("/proc/net/udp"))?;
+        let is_one = |line: &&str| {
+            STUN_PORTS.iter().any(|(_, port)| line.contains(&format!(":{port:04X} 00000000:0000")))
+        };
+        Ok(table.lines().filter(is_one).count() == 4)
+    })?;
+    Ok(server)
+}
+
+/// How the client of Debian's `stun-client` calls it. It has one word for mappings that are not the
+/// same for everybody, and says nothing of their filter.
+const fn in_words_of_stun(found: (DependsOn, DependsOn)) -> &'static str {
+    match found {
+        (DependsOn::Nothing, DependsOn::Nothing) => "Independent Mapping, Independent Filter",
+        (DependsOn::Nothing, DependsOn::Address) => "Independent Mapping, Address Dependent Filter",
+        (DependsOn::Nothing, DependsOn::AddressAndPort) => {
+            "Independent Mapping, Port Dependent Filter"
+        }
+        (DependsOn::Address | DependsOn::AddressAndPort, _) => "Dependent Mapping",
+    }
+}
+
+#[test]
+fn each_choice_of_mapping_and_filtering_is_the_class_that_a_prober_finds() {
+    let Some(binary) = requirements::met_with_binary("behaviour") else { return };
+    with_each_choice(&binary, |lab, gateway, choice, wanted| {
+        let (udp, tcp) = (Remotes::new(lab), Listeners::new(lab));
+        for (protocol, found) in [
+            ("UDP", (udp.mapping(lab), udp.filtering(lab))),
+            ("TCP", (tcp.mapping(lab), tcp.filtering(lab))),
+        ] {
+            println!("{choice}: {protocol}: found {found:?}");
+            assert_eq!(found, wanted, "{choice}: {protocol}\n{}", gateway.diagnosis());
+        }
+    });
+}
+
+#[test]
+fn each_choice_of_mapping_and_filtering_is_the_class_that_a_stun_client_prints() {
+    let tools = ["stun", "stund"];
+    let Some(binary) = requirements::met_with_tools("STUN", &tools) else { return };
+    with_each_choice(&binary, |lab, gateway, choice, wanted| {
+        let server = stun_server(lab).expect("a STUN server");
+        let mut client = lab.inside.command("stun");
+        // Its exit status is the class as a number.
+        let said = process::run(client.arg(OUTSIDE.to_string()), CLIENT).expect("a STUN client");
+        let class = said.stdout.lines().find_map(|line| line.strip_prefix("Primary: "));
+        println!("{choice}: {class:?}");
+        let words = in_words_of_stun(wanted);
+        assert!(
+            class.is_some_and(|class| class.starts_with(&format!("{words}, "))),
+            "{choice}: {words}, not {}\n{}\n{}",
+            said.stdout,
+            server.output(),
+            gateway.diagnosis()
+        );
+    });
 }

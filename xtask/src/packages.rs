@@ -56,7 +56,7 @@ pub const LINTER: Package =
     package("rust-web-clippy", Witness::File("/usr/bin/cargo-clippy"), Need::Checks);
 
 /// Everything else. FTP servers are not installed but unpacked, see `servers`.
-const TABLE: [Package; 22] = [
+const TABLE: [Package; 24] = [
     package("gcc", Witness::Program("cc"), Need::Build),
     package("iproute2", Witness::Program("ip"), Need::Lab),
     package("nftables", Witness::Program("nft"), Need::Lab),
@@ -77,6 +77,9 @@ const TABLE: [Package; 22] = [
     package("aria2", Witness::Program("aria2c"), Need::Clients),
     package("traceroute", Witness::Program("traceroute"), Need::Checks),
     package("iputils-ping", Witness::Program("ping"), Need::Checks),
+    package("stun-client", Witness::Program("stun"), Need::Checks),
+    // Its script of init starts nothing before START_DAEMON is set in /etc/default/stun.
+    package("stun-server", Witness::Program("stund"), Need::Checks),
     package("g++", Witness::Program("c++"), Need::Fuzzer),
     package("rustfmt-web", Witness::Program("cargo-fmt"), Need::Checks),
 ];

@@ -19,15 +19,21 @@ const GRACE: u32 = 2;
 /// Lines that are looked at in one step at least: 4 MiB, which takes less than a millisecond.
 const LEAST: u32 = 65_536;
 
-/// Steps for a whole large table, one a second, while there is room.
-const STEPS: u32 = 6;
+/// Steps for a whole large table, one a second, while few of its lines are in use: they cost most.
+const STEPS: u32 = 4;
 
-/// The same from [`SCARCE`] on.
-const SOONER: u32 = 3;
+/// From this part of the room on, in percent, there are [`LATER`] steps.
+const MANY: u64 = 50;
+
+/// Steps of a table with many flows.
+const LATER: u32 = 6;
 
 /// From this part of the room on, in percent, what is over is wanted: a little before flows have to
 /// make room (pressure.rs).
 const SCARCE: u64 = 80;
+
+/// Steps from [`SCARCE`] on.
+const SOONER: u32 = 3;
 
 /// What to do with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +51,12 @@ pub enum Verdict {
 /// Lines to look at in the next step of a table with so many places, of which so many were in use in
 /// the last pass.
 pub fn slice(used: u64, places: u32) -> u32 {
-    let scarce = used * 100 >= flow_table::room(places) * SCARCE;
-    let steps = if scarce { SOONER } else { STEPS };
+    let reaches = |part: u64| used * 100 >= flow_table::room(places) * part;
+    let steps = match (reaches(MANY), reaches(SCARCE)) {
+        (_, true) => SOONER,
+        (true, false) => LATER,
+        (false, false) => STEPS,
+    };
     places.div_ceil(steps).max(LEAST)
 }
 
@@ -154,14 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn a_small_table_is_looked_at_in_one_step_and_a_large_one_sooner_when_room_is_scarce() {
+    fn a_small_table_is_looked_at_in_one_step_and_a_large_one_later_when_there_is_much_to_see_but_not_when_room_is_scarce()
+     {
         assert_eq!((slice(0, 12_303), interval(0, 12_303)), (LEAST, 1));
         let places = 3 * (1 << 20) + 15;
         let room = flow_table::room(places);
-        let intervals =
-            [0, room * 4 / 5 - 1, room * 4 / 5 + 1, room].map(|used| interval(used, places));
-        assert_eq!(intervals, [6, 6, 3, 3]);
-        assert_eq!(slice(0, u32::MAX), u32::MAX.div_ceil(6));
+        let (half, scarce) = (room / 2, room * 4 / 5);
+        let used = [0, half - 1, half + 1, scarce - 1, scarce + 1, room];
+        let intervals = used.map(|used| interval(used, places));
+        assert_eq!(intervals, [4, 4, 6, 6, 3, 3]);
+        assert_eq!(slice(0, u32::MAX), u32::MAX.div_ceil(4));
     }
 
     #[test]

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A thread of its own reads the tables, so that a million flows do not hold up the event loop. A
-//! step is a few milliseconds long, whatever is in the table; a whole table has a few steps, fewer
-//! when it is nearly full; and while there is nothing to sweep, no line is read.
+//! step is a few milliseconds long, whatever is in the table; a whole table has a few steps, more
+//! when it is half full, fewer when it is nearly full; and while there is nothing to sweep, no line is read.
 
 mod contacts;
 pub mod decide;
