@@ -38,15 +38,18 @@ const APPLETS: [&str; 18] = [
     "poweroff", "rm", "sed", "sleep", "tail", "uname", "wc",
 ];
 
-/// Modules: pairs of devices, hooks, NICs with native XDP, VLANs and tunnels. BPF itself is built in.
-const MODULES: [&str; 9] = [
+/// Modules: pairs of devices, hooks, bad lines, NICs with native XDP, VLANs, bonds and tunnels. BPF
+/// itself is built in.
+const MODULES: [&str; 11] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
+    "sch_netem",
     "virtio_pci",
     "virtio_net",
     "af_packet",
     "8021q",
+    "bonding",
     "ipip",
     "wireguard",
 ];

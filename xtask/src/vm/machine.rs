@@ -21,12 +21,14 @@ struct Nic {
     address: u32,
 }
 
-/// Client and gateway's LAN on one hub, gateway's WAN and server on the other (`guest/nics.sh`).
-const NICS: [Nic; 4] = [
+/// Client and gateway's LAN on one hub, gateway's WAN and server on the other, and there a second NIC
+/// for the WAN (`guest/nics.sh`).
+const NICS: [Nic; 5] = [
     Nic { hub: 0, address: 1 },
     Nic { hub: 0, address: 2 },
     Nic { hub: 1, address: 3 },
     Nic { hub: 1, address: 4 },
+    Nic { hub: 1, address: 5 },
 ];
 
 /// Emulated in software: KVM is there on too few of the machines that run checks, and fails after it

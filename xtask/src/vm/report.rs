@@ -16,7 +16,7 @@ const SIGN: &str = "@@";
 /// Checks that a guest makes, and what each of them is (`guest/init.sh`).
 const CHECKS: [(&str, &str); 2] = [
     ("lab", "transfers between veth pairs: TC filters, native XDP"),
-    ("nics", "virtio NICs, VLANs, tunnels: auto mode, takeover, removal"),
+    ("nics", "virtio NICs, VLANs, tunnels, a bond: auto mode, takeover, removal"),
 ];
 
 /// What is known so far.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The gateway between real drivers: four virtio NICs on two hubs (vm/machine.rs).
+# The gateway between real drivers: five virtio NICs on two hubs (vm/machine.rs).
 #
 #   inside         hub 0         gateway (this namespace)         hub 1         outside
 #   10.0.1.2 :01 --------- :02 10.0.1.1      203.0.113.1 :03 --------- :04 203.0.113.10
@@ -7,12 +7,14 @@
 # Mode auto has to choose XDP, which has to carry the data; mode tc has to carry it without XDP, and by
 # tunnels whose packets have no Ethernet header. Tagged frames belong to the VLAN interfaces, one in the other
 # to the outside (IEEE 802.1ad), whatever there is on the interfaces below. An agent that was killed is succeeded
-# in place. At the end nothing is attached.
+# in place. Files arrive whole where both ends lose and reorder what they send. A bond of :03 and :05 is a WAN, in
+# TC as mode auto has it, before and after a failover. At the end nothing is attached.
 #
 #   inside                                 gateway                                    outside
 #   vlan0 10.0.5.2 == tag 5 == 10.0.5.1 vlan0   qinq0 198.18.7.1 == 100, 7 == 198.18.7.10 qinq0
 #                                               tun0  192.0.2.1  ~~ IPIP ~~~~ 192.0.2.2   tun0
 #                                               wg0   198.18.8.1 ~~ WireGuard 198.18.8.10 wg0
+#                                        :03, :05 == pair0 203.0.113.1
 set -Eeuo pipefail
 
 log=/tmp/agent.log
@@ -31,7 +33,8 @@ trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 by_address() {
     local folder
     for folder in /sys/class/net/*; do
-        if [[ $(cat "$folder/address") == "02:00:00:00:00:$1" ]]; then
+        # With bonds there is also a file, which lists them.
+        if [[ -d $folder && $(cat "$folder/address") == "02:00:00:00:00:$1" ]]; then
             ip link set "${folder##*/}" name "$2"
             [[ -z ${3:-} ]] || ip link set "$2" netns "$3"
             return
@@ -48,6 +51,7 @@ done
 by_address 01 in0 inside
 by_address 02 lan0
 by_address 03 wan0
+by_address 05 wan1
 by_address 04 out0 outside
 within inside ip address add 10.0.1.2/24 dev in0
 within inside ip link set in0 up
@@ -61,6 +65,7 @@ within inside ip route add default via 10.0.1.1
 
 mkdir -p /srv/ftp /srv/empty
 head -c 3000000 /dev/urandom > /srv/ftp/file.bin
+head -c 200000 /srv/ftp/file.bin > /srv/ftp/small.bin
 cat > /tmp/vsftpd.conf <<END
 listen=YES
 listen_ipv6=NO
@@ -128,15 +133,15 @@ counts() {
     printf -v "$1_tc" %s "${BASH_REMATCH[1]}"
 }
 
-# transfer HOOK WORDS...: a download, carried by that hook alone but for its first packets.
+# transfer HOOK WORDS...: a download of $file, carried by that hook alone but for its first packets; or by any.
 transfer() {
     local hook=$1 seconds xdp tc before_xdp before_tc after_xdp after_tc
     shift
     counts before
     seconds=$(within inside curl --disable --silent --show-error --max-time 60 "$@" \
         --user anonymous:lab@example.net --output /tmp/got --write-out '%{time_total}' \
-        "ftp://${far:-203.0.113.10}/file.bin")
-    cmp /tmp/got /srv/ftp/file.bin
+        "ftp://${far:-203.0.113.10}/${file:-file.bin}")
+    cmp /tmp/got "/srv/ftp/${file:-file.bin}"
     counts after
     xdp=$((after_xdp - before_xdp)) tc=$((after_tc - before_tc))
     echo "$(wc -c < /tmp/got) bytes by curl $* in $seconds s: $xdp packets in XDP, $tc in TC"
@@ -176,6 +181,23 @@ round() {
     files "$1"
 }
 
+# bad_lines: files arrive whole where each end loses, delays and reorders what it sends. (These NICs have no GSO, so that
+# a loss is of one packet.)
+bad_lines() {
+    local at lost=0
+    for at in inside:in0 outside:out0; do
+        within "${at%:*}" tc qdisc add dev "${at#*:}" root netem loss 3% delay 20ms 5ms reorder 20%
+    done
+    file=small.bin files any
+    for at in inside:in0 outside:out0; do
+        [[ $(within "${at%:*}" tc -s qdisc show dev "${at#*:}") =~ dropped\ ([0-9]+) ]]
+        lost=$((lost + BASH_REMATCH[1]))
+        within "${at%:*}" tc qdisc del dev "${at#*:}" root
+    done
+    echo "$lost packets were lost"
+    (( lost > 0 )) || fail "no packet was lost"
+}
+
 # address DEVICE ADDRESS [NAMESPACE]: gives it the address, and brings it up.
 address() {
     local where=()
@@ -199,7 +221,7 @@ has_filter() { [[ $(tc filter show dev "$1" ingress 2> /dev/null) == *'handle 0x
 # nothing_left: no program on an interface, no pin, forwarding as it was.
 nothing_left() {
     local device hook
-    for device in lan0 wan0; do
+    for device in lan0 "$wan"; do
         for hook in ingress egress; do
             [[ -z $(tc filter show dev "$device" "$hook" 2>&1) ]] || fail "$device has a filter"
         done
@@ -211,13 +233,15 @@ nothing_left() {
 
 # filters: how many of ours there are, one a hook.
 filters() {
-    { tc filter show dev lan0 ingress; tc filter show dev wan0 ingress; tc filter show dev wan0 egress; } |
+    { tc filter show dev lan0 ingress; tc filter show dev "$wan" ingress; tc filter show dev "$wan" egress; } |
         grep -c 'handle 0x' || true
 }
 
+wan=wan0
 start --mode auto
 [[ $(status) == *'"mode":"xdp"'*'"mode":"xdp"'* ]] || fail "auto chose no XDP"
 round xdp
+bad_lines
 end KILL
 (( $(filters) == 3 )) || fail "$(filters) filters after a kill, not 3"
 
@@ -277,5 +301,31 @@ done
 far=198.18.7.10 round tc
 end TERM
 nat-ctl down
+nothing_left
+
+# A bond for a WAN. Mode auto has it in TC, as it is a virtual device, and the LAN in XDP.
+for device in service0 tun0 wg0; do ip link delete "$device"; done
+ip address flush dev wan0
+ip link add pair0 type bond mode active-backup miimon 100
+for device in wan0 wan1; do
+    ip link set "$device" down
+    ip link set "$device" master pair0
+done
+address pair0 203.0.113.1/24
+active() { cat /sys/class/net/pair0/bonding/active_slave; }
+wan=pair0
+start --mode auto --wan pair0
+echo "pair0: $(status)" | grep -o '"name":"pair0"[^}]*'
+round any
+[[ $(active) == wan0 ]] || fail "the bond uses $(active), not wan0"
+ip link set wan0 down
+for tries in {1..50}; do
+    [[ $(active) != wan1 ]] || break
+    sleep 0.1
+done
+[[ $(active) == wan1 ]] || fail "the bond uses $(active), not wan1"
+round any
+bad_lines
+end TERM
 nothing_left
 kill "$server"
