@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read as _},
+    net::TcpStream,
     time::Duration,
 };
 
@@ -11,7 +12,8 @@ use nat_tests::{
     frame::{Frame, Tcp},
     gateway::{Mode, NatCtl},
     lab::{Lab, OUTSIDE, OUTSIDE_DEVICE},
-    netns::Lifetime,
+    netns::{Lifetime, Namespace},
+    packet::checksum,
     requirements, session,
     six::{self, FAR6},
     traffic, wait,
@@ -29,26 +31,12 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// The sum of RFC 1071, complemented.
-fn sum(bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks(2).map(|pair| match *pair {
-        [high, low] => u32::from(u16::from_be_bytes([high, low])),
-        [high] => u32::from(high) << 8,
-        _ => 0,
-    });
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!(sum as u16)).to_be_bytes()
-}
-
 /// A segment like this one, without options and payload, with other flags and numbers.
 fn forged(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
     let mut frame = like.bytes[..END].to_vec();
     frame[NETWORK + 2..NETWORK + 4].copy_from_slice(&40u16.to_be_bytes());
     frame[NETWORK + 10..NETWORK + 12].fill(0);
-    let network = sum(&frame[NETWORK..TRANSPORT]);
+    let network = checksum(&frame[NETWORK..TRANSPORT]);
     frame[NETWORK + 10..NETWORK + 12].copy_from_slice(&network);
     frame[TRANSPORT + 4..TRANSPORT + 8].copy_from_slice(&sequence.to_be_bytes());
     frame[TRANSPORT + 12] = 5 << 4;
@@ -57,7 +45,7 @@ fn forged(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
     let mut summed = frame[NETWORK + 12..NETWORK + 20].to_vec();
     summed.extend([0, 6, 0, 20]);
     summed.extend(&frame[TRANSPORT..]);
-    frame[TRANSPORT + 16..TRANSPORT + 18].copy_from_slice(&sum(&summed));
+    frame[TRANSPORT + 16..TRANSPORT + 18].copy_from_slice(&checksum(&summed));
     frame
 }
 
@@ -71,7 +59,7 @@ fn forged6(like: &Frame, flags: u8, sequence: u32) -> Vec<u8> {
     frame[TRANSPORT6 + 16..TRANSPORT6 + 18].fill(0);
     let mut summed = frame[NETWORK + 8..].to_vec();
     summed.extend([0, 20, 0, 6]);
-    frame[TRANSPORT6 + 16..TRANSPORT6 + 18].copy_from_slice(&sum(&summed));
+    frame[TRANSPORT6 + 16..TRANSPORT6 + 18].copy_from_slice(&checksum(&summed));
     frame
 }
 
@@ -87,6 +75,41 @@ fn state(gateway: &NatCtl<'_>) -> String {
     let flows = gateway.json(&["flows", "list"]).expect("flows");
     let tcp = flows.as_array().into_iter().flatten().find(|flow| flow["protocol"] == "tcp");
     tcp.and_then(|flow| flow["state"].as_str()).unwrap_or("none").to_owned()
+}
+
+/// Sends segments to the near end of a connection that `forge` makes with these flags and with numbers that
+/// far ahead of the next one: those that the host would not take end nothing, and one that it takes does.
+fn expect_only_true_ones(
+    gateway: &NatCtl<'_>,
+    outside: &Namespace,
+    [near, far]: [&mut TcpStream; 2],
+    forge: impl Fn(u8, u32) -> Vec<u8>,
+) {
+    let send = |flags, ahead| {
+        traffic::send_frame(outside, OUTSIDE_DEVICE, &forge(flags, ahead)).expect("a frame");
+    };
+    for (flags, ahead) in [
+        (RST, 1 << 30),
+        (RST, 0u32.wrapping_sub(1)),
+        (RST | ACK, 1 << 31),
+        (FIN | ACK, 1 << 30),
+        (SYN | FIN, 0),
+        (0, 0),
+    ] {
+        send(flags, ahead);
+    }
+    wait::until_true(LIMIT, "six drops", || {
+        Ok((gateway.dropped("tcp-window")?, gateway.dropped("tcp-flags")?) == (4, 2))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    assert_eq!(state(gateway), "established");
+    session::say(near, far, b"still here").expect("bytes");
+    session::say(far, near, b"and I am").expect("bytes");
+    // With the very number that it waits for.
+    send(RST, 8);
+    let broken = near.read(&mut [0; 8]).map_err(|error| error.kind());
+    assert_eq!(broken, Err(ErrorKind::ConnectionReset));
+    assert_eq!(state(gateway), "closed");
 }
 
 #[test]
@@ -112,31 +135,9 @@ fn a_reset_and_an_end_that_nobody_has_sent_end_nothing() {
             Ok(found.map(|(frame, sequence)| (frame, sequence.wrapping_add(8))))
         })
         .expect("the answer");
-        for (flags, ahead) in [
-            (RST, 1 << 30),
-            (RST, 0u32.wrapping_sub(1)),
-            (RST | ACK, 1 << 31),
-            (FIN | ACK, 1 << 30),
-            (SYN | FIN, 0),
-            (0, 0),
-        ] {
-            let frame = forged(&like, flags, next.wrapping_add(ahead));
-            traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
-        }
-        wait::until_true(LIMIT, "six drops", || {
-            Ok((gateway.dropped("tcp-window")?, gateway.dropped("tcp-flags")?) == (4, 2))
-        })
-        .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
-        assert_eq!(state(&gateway), "established", "{mode}");
-        session::say(&mut near, &mut far, b"still here").expect("bytes");
-        session::say(&mut far, &mut near, b"and I am").expect("bytes");
-
-        // One that the host takes counts: with the very number that it waits for.
-        let frame = forged(&like, RST, next.wrapping_add(8));
-        traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
-        let broken = near.read(&mut [0; 8]).map_err(|error| error.kind());
-        assert_eq!(broken, Err(ErrorKind::ConnectionReset), "{mode}");
-        assert_eq!(state(&gateway), "closed", "{mode}");
+        expect_only_true_ones(&gateway, &lab.outside, [&mut near, &mut far], |flags, ahead| {
+            forged(&like, flags, next.wrapping_add(ahead))
+        });
         gateway.stop().expect("an end");
     }
 }
@@ -161,30 +162,9 @@ fn over_ipv6_too_only_what_its_receiver_takes_ends_a_connection() {
             Ok(found.map(|(frame, sequence)| (frame, sequence.wrapping_add(8))))
         })
         .expect("the answer");
-        for (flags, ahead) in [
-            (RST, 1 << 30),
-            (RST, 0u32.wrapping_sub(1)),
-            (RST | ACK, 1 << 31),
-            (FIN | ACK, 1 << 30),
-            (SYN | FIN, 0),
-            (0, 0),
-        ] {
-            let frame = forged6(&like, flags, next.wrapping_add(ahead));
-            traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
-        }
-        wait::until_true(LIMIT, "six drops", || {
-            Ok((gateway.dropped("tcp-window")?, gateway.dropped("tcp-flags")?) == (4, 2))
-        })
-        .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
-        assert_eq!(state(&gateway), "established", "{mode}");
-        session::say(&mut near, &mut end, b"still here").expect("bytes");
-        session::say(&mut end, &mut near, b"and I am").expect("bytes");
-
-        let frame = forged6(&like, RST, next.wrapping_add(8));
-        traffic::send_frame(&lab.outside, OUTSIDE_DEVICE, &frame).expect("a frame");
-        let broken = near.read(&mut [0; 8]).map_err(|error| error.kind());
-        assert_eq!(broken, Err(ErrorKind::ConnectionReset), "{mode}");
-        assert_eq!(state(&gateway), "closed", "{mode}");
+        expect_only_true_ones(&gateway, &lab.outside, [&mut near, &mut end], |flags, ahead| {
+            forged6(&like, flags, next.wrapping_add(ahead))
+        });
         gateway.stop().expect("an end");
     }
 }
