@@ -5,9 +5,16 @@
 //! |---|---|---|
 //! | `insert` | by itself | makes a flow: claims its public port, inserts both directions |
 //! | `number` | by itself | the same without the flow: what numbering them costs |
+//! | `claim` | by itself | numbers a flow, and claims the memory of one: a line each way, and the word of a port, whose places are known |
 //! | `redirect` | behind `rekey` | redirects, by the same helper as the gateway |
 //! | `index` | behind `rekey` | reads a line of the flow table whose index is known, and redirects |
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    allow(internal_features),
+    feature(core_intrinsics)
+)]
 
 #[cfg(target_arch = "bpf")]
 mod programs {
@@ -17,12 +24,16 @@ mod programs {
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
-    use core::ptr;
+    use core::{
+        intrinsics::{self, AtomicOrdering::SeqCst},
+        ptr,
+    };
     use nat_common::{
         bench::{FRAME, NUMBER, Turns, fresh},
         flow::{FlowKey, Rewrite, UDP, Zone},
         hop::HopReference,
-        port::{Endpoint, Port},
+        opaque::opaque,
+        port::{self, Endpoint, Port},
         rule::RuleId,
     };
     use nat_ebpf::{
@@ -66,6 +77,31 @@ mod programs {
         turn(|next| next.map(drop))
     }
 
+    /// Numbers the next flow, and goes once to each place that no new flow can do without: its lines and its
+    /// port, each claimed against other CPUs, so that none is fetched before the one before is there.
+    /// Nothing is changed there.
+    #[xdp]
+    pub fn claim(_context: XdpContext) -> u32 {
+        turn(|next| {
+            let (inside, public) = next?;
+            let homes = homes();
+            let lot = (inside.word() as u32).wrapping_mul(SCATTER);
+            for place in [share(lot, homes), share(lot.wrapping_mul(SCATTER), homes)] {
+                claim_word(maps::FLOWS.get_ptr_mut(place)?.cast());
+            }
+            let port = Endpoint::new(UDP, public.address, Port::new(lot as u16));
+            claim_word(maps::PORTS.get_ptr_mut(port::place(public.number, &port)?)?.cast());
+            Some(())
+        })
+    }
+
+    /// Adds nothing to a word, as who claims it would.
+    #[inline(always)]
+    fn claim_word(word: *mut u64) {
+        // SAFETY: the first word of a value of an array map.
+        unsafe { intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(word, opaque(0)) };
+    }
+
     /// Redirects.
     #[xdp]
     pub fn redirect(context: XdpContext) -> u32 {
@@ -81,10 +117,8 @@ mod programs {
         }
         // SAFETY: checked against the end of the frame.
         let number = u32::from_be_bytes(unsafe { *((start + NUMBER) as *const [u8; 4]) });
-        // SAFETY: a constant, set at load.
-        let homes = unsafe { ptr::read_volatile(&raw const maps::GEOMETRY.homes) };
-        let place = (number.wrapping_mul(SCATTER) as u64).wrapping_mul(homes as u64) >> 32;
-        let Some(line) = maps::FLOWS.get_ptr_mut(place as u32) else { return XDP_ABORTED };
+        let place = share(number.wrapping_mul(SCATTER), homes());
+        let Some(line) = maps::FLOWS.get_ptr_mut(place) else { return XDP_ABORTED };
         let mut sum = 0u64;
         for word in 0..WORDS {
             // SAFETY: a value of an array map, and one of its words.
@@ -92,6 +126,19 @@ mod programs {
         }
         // No line is all ones: nothing but a use of what was read.
         if sum == u64::MAX { XDP_ABORTED } else { leave(&context) }
+    }
+
+    /// Places in the flow table.
+    #[inline(always)]
+    fn homes() -> u32 {
+        // SAFETY: a constant, set at load.
+        unsafe { ptr::read_volatile(&raw const maps::GEOMETRY.homes) }
+    }
+
+    /// Where a number falls among `count`.
+    #[inline(always)]
+    const fn share(lot: u32, count: u32) -> u32 {
+        ((lot as u64).wrapping_mul(count as u64) >> 32) as u32
     }
 
     #[inline(always)]
