@@ -1,8 +1,9 @@
-//! Inside hosts by address, and how many flows each has opened: values of the map `hosts`.
+//! Inside hosts by address, how many flows each has opened and how many public ports it has: values of
+//! the map `hosts`.
 //!
 //! The data plane only ever adds to [`Host::made`]; how many flows there are the agent knows, which
 //! counts them with every pass over the flow table and moves [`Host::base`] to where that leads. So a
-//! count cannot drift, however a flow ends.
+//! count cannot drift, however a flow ends. Ports are counted alike, with the pass over the ports.
 //!
 //! ```text
 //!   made 1041 --+            flows of the host: made - base
@@ -35,16 +36,47 @@ pub struct Host {
     pub base: u64,
     /// New flows that were refused.
     pub refused: u64,
+    /// Public ports that were ever taken, of all hosts that this place was for.
+    pub taken: u64,
+    /// What that was when the host had no port.
+    pub taken_base: u64,
+    /// Zeros, which make it a cache line.
+    pub reserved: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Host>() == 32);
+const _: () = assert!(size_of::<Host>() == 64, "a cache line");
+
+/// Which of its counts of what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Flows.
+    Flows,
+    /// Public ports.
+    Ports,
+}
+
+impl Count {
+    /// Word of what was ever added.
+    #[inline(always)]
+    pub const fn added(self) -> usize {
+        match self {
+            Self::Flows => 1,
+            Self::Ports => 4,
+        }
+    }
+
+    /// Word of where that began.
+    #[inline(always)]
+    pub const fn base(self) -> usize {
+        match self {
+            Self::Flows => 2,
+            Self::Ports => 5,
+        }
+    }
+}
 
 /// Word of whose place it is.
 pub const WHO: usize = 0;
-/// Word of the flows that were opened.
-pub const MADE: usize = 1;
-/// Word of where that began.
-pub const BASE: usize = 2;
 /// Word of the refusals.
 pub const REFUSED: usize = 3;
 
@@ -66,17 +98,18 @@ pub const fn index(who: u64, probe: u32) -> u32 {
     start.wrapping_add(probe) % HOSTS
 }
 
-/// Flows that a host has. A flow that is counted and taken back meanwhile may make it one less than none.
+/// What a host has, of what was added since `base`. What is counted and taken back meanwhile may make it
+/// one less than none.
 #[inline(always)]
-pub const fn flows(made: u64, base: u64) -> u64 {
-    let flows = made.wrapping_sub(base);
-    if flows >> 63 != 0 { 0 } else { flows }
+pub const fn since(added: u64, base: u64) -> u64 {
+    let count = added.wrapping_sub(base);
+    if count >> 63 != 0 { 0 } else { count }
 }
 
-/// Whether a host with so many flows may open no other one; a limit of 0 is none.
+/// Whether a host with so many may have no more; a limit of 0 is none.
 #[inline(always)]
-pub const fn is_at_limit(flows: u64, limit: u32) -> bool {
-    limit != 0 && flows >= limit as u64
+pub const fn is_at_limit(count: u64, limit: u32) -> bool {
+    limit != 0 && count >= limit as u64
 }
 
 #[cfg(test)]
@@ -112,8 +145,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_reached_with_its_last_flow_and_0_is_none() {
-        assert!(!is_at_limit(flows(103, 100), 4) && is_at_limit(flows(104, 100), 4));
+        assert!(!is_at_limit(since(103, 100), 4) && is_at_limit(since(104, 100), 4));
         assert!(!is_at_limit(u64::MAX >> 1, 0));
-        assert_eq!((flows(99, 100), flows(2, u64::MAX)), (0, 3));
+        assert_eq!((since(99, 100), since(2, u64::MAX)), (0, 3));
     }
 }

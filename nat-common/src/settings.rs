@@ -72,9 +72,11 @@ pub struct Settings {
     pub control_ports: [Port; CONTROL_PORTS],
     /// Most flows that an inside host may open; 0 is no limit.
     pub flows_per_host: u32,
+    /// Most public ports that the mappings of an inside host may take; 0 is no limit.
+    pub ports_per_host: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 64);
+const _: () = assert!(size_of::<Settings>() == 68);
 
 impl Settings {
     /// The largest MSS that fits packets of `mtu` bytes (RFC 6691 section 2).

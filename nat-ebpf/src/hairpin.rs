@@ -50,10 +50,7 @@ pub fn admit<P: Packet, T: Tables>(
     };
     refusal::open_host::<P, T>(tables, key.src())?;
     let made = turn(tables, key, &identity, &entry, now);
-    if made.is_err() {
-        tables.close_host(key.src());
-    }
-    made.map(|()| Admission::Flow)
+    refusal::close_host::<P, T, _>(tables, key.src(), made).map(|()| Admission::Flow)
 }
 
 /// Whom a packet with `key` comes from, as the end that it leads to sees it, and where that is; `None`

@@ -62,10 +62,7 @@ pub fn admit<P: Packet, T: Tables>(
     // Before a port is taken: a host at its limit takes none from others.
     refusal::open_host::<P, T>(tables, key.src())?;
     let made = leave(tables, headers, key, &wan, (hop, mtu, epoch), now);
-    if made.is_err() {
-        tables.close_host(key.src());
-    }
-    made
+    refusal::close_host::<P, T, _>(tables, key.src(), made)
 }
 
 /// Makes the flow of a packet that leaves by `wan`: to a hop that takes packets of so many bytes, in

@@ -43,7 +43,8 @@ const LEAP: u32 = 1031;
 /// The public port of `inside` on the public address with this number, claimed now if it has none.
 ///
 /// # Errors
-/// [`Reason::PortsExhausted`], and [`Reason::FlowBusy`] when another CPU has the endpoint in hand.
+/// [`Reason::PortsExhausted`]; [`Reason::HostLimit`] when the host has as many as it may have; and
+/// [`Reason::FlowBusy`] when another CPU has the endpoint in hand.
 #[inline(always)]
 pub fn of<T: Tables>(
     tables: &mut T,
@@ -51,53 +52,62 @@ pub fn of<T: Tables>(
     public: [u8; 4],
     number: u32,
 ) -> Result<Port, Reason> {
-    let stripe = tables.lock_mappings(&inside).ok_or(Reason::FlowBusy)?;
-    let port = find_or_claim(tables, inside, public, number, stripe);
-    tables.unlock_mappings(stripe);
-    if port == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(port) }
-}
-
-#[inline(always)]
-fn find_or_claim<T: Tables>(
-    tables: &mut T,
-    inside: Endpoint,
-    public: [u8; 4],
-    number: u32,
-    stripe: u32,
-) -> Port {
-    let Some(pool) = tables.pool() else { return Port::NONE };
+    let pool = tables.pool().ok_or(Reason::PortsExhausted)?;
     let own = pool.contains(inside.port());
-    let Some(first) = tables.lot(&inside, 0).checked_rem(pool.len()) else {
-        return Port::NONE;
-    };
-    let place = Place { inside, public, number };
-    if own && place.is_mapped(tables, inside.port()) {
-        return inside.port();
-    }
+    let first = tables.lot(&inside, 0).checked_rem(pool.len()).ok_or(Reason::PortsExhausted)?;
+    let stripe = tables.lock_mappings(&inside).ok_or(Reason::FlowBusy)?;
     let reach = tables.mapping_reach(stripe);
-    let steps = Steps::from(first);
-    let mut walk = Walk { place, steps, wants: OWN, found: Port::NONE };
-    if reach != 0 {
-        tables.repeat(reach, &mut walk);
-        if walk.found != Port::NONE {
-            return walk.found;
+    let mut walk = Walk {
+        place: Place { inside, public, number },
+        steps: Steps::from(first),
+        wants: OWN,
+        found: Port::NONE,
+    };
+    find(tables, &mut walk, own, reach);
+    if walk.found == Port::NONE {
+        if let Err(reason) = tables.open_port(inside.address()) {
+            tables.unlock_mappings(stripe);
+            return Err(reason);
+        }
+        claim(tables, &mut walk, own, first);
+        if walk.found == Port::NONE {
+            tables.close_port(inside.address());
+        } else if walk.steps.turn > reach {
+            tables.set_mapping_reach(stripe, walk.steps.turn);
         }
     }
-    if own && place.claim(tables, inside.port()) {
-        return inside.port();
+    tables.unlock_mappings(stripe);
+    if walk.found == Port::NONE { Err(Reason::PortsExhausted) } else { Ok(walk.found) }
+}
+
+/// The port that the endpoint has already: its own, or one within reach.
+#[inline(always)]
+fn find<T: Tables>(tables: &mut T, walk: &mut Walk, own: bool, reach: u32) {
+    let inside = walk.place.inside.port();
+    if own && walk.place.is_mapped(tables, inside) {
+        walk.found = inside;
+    } else if reach != 0 {
+        tables.repeat(reach, walk);
+    }
+}
+
+/// A port that is its from here on: its own, if that is free, else the first one on the walk.
+#[inline(always)]
+fn claim<T: Tables>(tables: &mut T, walk: &mut Walk, own: bool, first: u32) {
+    let inside = walk.place.inside;
+    walk.again(first, ANY);
+    if own && walk.place.claim(tables, inside.port()) {
+        walk.found = inside.port();
+        return;
     }
     if inside.protocol() == UDP && tables.keeps_parity() {
         walk.again(first, LIKE);
-        tables.repeat(PROBES, &mut walk);
+        tables.repeat(PROBES, walk);
     }
     if walk.found == Port::NONE {
         walk.again(first, ANY);
-        tables.repeat(PROBES, &mut walk);
+        tables.repeat(PROBES, walk);
     }
-    if walk.found != Port::NONE && walk.steps.turn > reach {
-        tables.set_mapping_reach(stripe, walk.steps.turn);
-    }
-    walk.found
 }
 
 /// Who is to be mapped, and on which public address.

@@ -26,15 +26,37 @@ pub fn is_told<T: Tables>(tables: &mut T, reason: Reason, takes: u32) -> bool {
 /// Counts a flow that an inside host is about to open.
 ///
 /// # Errors
-/// As [`Tables::open_host`]. A refusal counts once: where TC goes on with the packet, to tell its sender,
-/// TC counts it.
+/// As [`Tables::open_host`].
 #[inline(always)]
 pub fn open_host<P: Packet, T: Tables>(tables: &mut T, host: [u8; 4]) -> Result<(), Reason> {
     let opened = tables.open_host(host);
+    if opened.is_err() {
+        count::<P, T>(tables, host, opened);
+    }
+    opened
+}
+
+/// Takes that back where the flow was not made.
+#[inline(always)]
+pub fn close_host<P: Packet, T: Tables, A>(
+    tables: &mut T,
+    host: [u8; 4],
+    made: Result<A, Reason>,
+) -> Result<A, Reason> {
+    if let Err(reason) = made {
+        tables.close_host(host);
+        count::<P, T>(tables, host, Err(reason));
+    }
+    made
+}
+
+/// A refusal for the limits of the host counts once: where TC goes on with the packet, to tell its sender,
+/// TC counts it.
+#[inline(always)]
+fn count<P: Packet, T: Tables>(tables: &mut T, host: [u8; 4], opened: Result<(), Reason>) {
     if opened == Err(Reason::HostLimit) && (P::COMPLETE || !is_told(tables, Reason::HostLimit, 0)) {
         tables.refuse_host(host);
     }
-    opened
 }
 
 /// What was found of a packet from inside: where it is refused for want of room the agent, which tells

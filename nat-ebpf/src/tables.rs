@@ -156,6 +156,13 @@ pub trait Tables {
     fn close_host(&mut self, host: [u8; 4]);
     /// Counts a flow that was refused because the host is at its limit.
     fn refuse_host(&mut self, host: [u8; 4]);
+    /// Counts a public port that an inside host is about to take.
+    ///
+    /// # Errors
+    /// As [`Tables::open_host`].
+    fn open_port(&mut self, host: [u8; 4]) -> Result<(), Reason>;
+    /// Takes that back: there is no such port.
+    fn close_port(&mut self, host: [u8; 4]);
 
     /// A hop that the agent has filled in.
     fn hop(&self, index: u32) -> Option<KnownHop>;

@@ -1,4 +1,4 @@
-//! As many flows as one inside host may open, and nobody else's.
+//! As many flows as one inside host may open, and as many public ports as it may have, and nobody else's.
 
 use std::{
     io::ErrorKind,
@@ -21,6 +21,7 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const MOST: u16 = 20;
+const PORTS: u16 = 3;
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 3);
 /// Behind a forward, on the host that is at its limit.
 const SERVICE: u16 = 8053;
@@ -133,6 +134,73 @@ fn opens_nothing_more_and_all_else_goes_on(mode: Mode) {
         assert!(!frame.says("one too many"), "{mode}: refused, and it left");
     }
     gateway.stop().expect("an end");
+}
+
+fn takes_no_other_port_and_all_else_goes_on(mode: Mode) {
+    let Some(binary) = requirements::met_with_binary("ports by host") else { return };
+    let lab = Lab::with(Lifetime::Run, 1000).expect("a lab");
+    lab.inside.ip(&format!("addr add {NEIGHBOUR}/24 dev {INSIDE_DEVICE}")).expect("a host");
+    let mut gateway = NatCtl::prepare(&lab, mode, &binary).expect("a gateway");
+    gateway.configure(&format!("[limits]\nports_per_host = {PORTS}\n")).expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    let [outside, elsewhere] =
+        [REMOTE, REMOTE + 1].map(|port| udp_socket(&lab.outside, port).expect("a socket"));
+    let sockets: Vec<UdpSocket> = (0..=PORTS)
+        .map(|n| udp_socket_at(&lab.inside, SocketAddrV4::new(INSIDE, 31_000 + n)).expect("one"))
+        .collect();
+    let (last, others) = sockets.split_last().expect("sockets");
+    for (n, socket) in others.iter().enumerate() {
+        passes(socket, &outside, &format!("port {n}"));
+    }
+    last.connect((OUTSIDE, REMOTE)).expect("a destination");
+    last.send(b"one too many").expect("a datagram");
+    let told = last.recv(&mut [0; 20]).expect_err("an error");
+    assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{mode}: {told}");
+    assert_eq!(gateway.dropped("host-limit").expect("counters"), 1);
+    let seen = host(&gateway, INSIDE).expect("hosts").expect("the host");
+    let (ports, limit) = (&seen["ports"], &seen["ports_limit"]);
+    assert_eq!((ports, limit), (&Value::from(PORTS), &Value::from(PORTS)), "{seen}");
+    assert_eq!(
+        (&seen["flows"], &seen["refused"]),
+        (&Value::from(PORTS), &Value::from(1)),
+        "{seen}"
+    );
+    // A port that it has leads anywhere, and others have their own.
+    others[0].send_to(b"elsewhere", (OUTSIDE, REMOTE + 1)).expect("a datagram");
+    let (length, peer) = elsewhere.recv_from(&mut [0; 20]).expect("a datagram outside");
+    assert_eq!((length, peer), (9, (WAN, 31_000).into()));
+    for _ in 0..=PORTS {
+        let neighbour = udp_socket_at(&lab.inside, SocketAddrV4::new(NEIGHBOUR, 0)).expect("one");
+        passes(&neighbour, &outside, "of the neighbour");
+        // The limit is that of each host.
+        if host(&gateway, NEIGHBOUR).expect("hosts").expect("it")["ports"] == PORTS {
+            break;
+        }
+    }
+    // A successor counts what there is; a port that is given back makes room.
+    gateway.end(Signal::SIGKILL).expect("a kill");
+    gateway.run(&[]).expect("a successor");
+    let deleted = gateway.json(&["flows", "delete", "--sport", "31001"]).expect("an end");
+    assert_eq!(deleted["count"], 1, "{deleted}");
+    wait::until_true(3 * LIMIT, "a port that is given back", || {
+        Ok(host(&gateway, INSIDE)?.is_some_and(|host| host["ports"] == PORTS - 1))
+    })
+    .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
+    passes(last, &outside, "there is room");
+    others[1].connect((OUTSIDE, REMOTE)).expect("a destination");
+    others[1].send(b"one too many").expect("a datagram");
+    assert!(others[1].recv(&mut [0; 20]).is_err(), "{mode}: the port is another's now");
+    gateway.stop().expect("an end");
+}
+
+#[test]
+fn a_host_with_all_its_ports_takes_no_other_and_all_else_goes_on() {
+    takes_no_other_port_and_all_else_goes_on(Mode::Tc);
+}
+
+#[test]
+fn a_host_with_all_its_ports_takes_no_other_in_xdp_either() {
+    takes_no_other_port_and_all_else_goes_on(Mode::Xdp);
 }
 
 #[test]

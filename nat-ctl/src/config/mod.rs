@@ -215,6 +215,8 @@ pub struct Limits {
     pub flows6: std::num::NonZeroU32,
     /// Flows of IPv4 that one inside host may open; 0 is no limit.
     pub flows_per_host: u32,
+    /// Public ports that masquerade may give one inside host, of all protocols; 0 is no limit.
+    pub ports_per_host: u32,
     /// Expectations of all sessions.
     pub expectations: std::num::NonZeroU32,
     /// Announced data connections of one FTP session at a time.
@@ -235,6 +237,7 @@ impl Default for Limits {
             flows: entries(1 << 20),
             flows6: entries(1 << 17),
             flows_per_host: 1 << 16,
+            ports_per_host: 0,
             expectations: entries(1 << 16),
             pinholes_per_session: std::num::NonZeroU8::MIN.saturating_add(per_session - 1),
             pinholes_per_client: entries(quota.per_client),

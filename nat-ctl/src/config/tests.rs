@@ -55,6 +55,7 @@ expectation = "30s"
 [limits]
 flows = 1048576
 flows_per_host = 65536
+ports_per_host = 0
 expectations = 65536
 "#;
     let config = parse(text);
@@ -254,7 +255,13 @@ fn lifetimes_and_limits_have_bounds() {
     for text in ["udp = \"0s\"", "udp = \"30days\"", "udp = 5", "tcp = \"1h\""] {
         mistake(&format!("[timeouts]\n{text}\n"));
     }
-    for text in ["flows = 0", "flows = -1", "expectations = 4294967296", "flows_per_host = -1"] {
+    for text in [
+        "flows = 0",
+        "flows = -1",
+        "expectations = 4294967296",
+        "flows_per_host = -1",
+        "ports_per_host = -1",
+    ] {
         mistake(&format!("[limits]\n{text}\n"));
     }
     mistake("[ftp]\ncontrol_ports = [0]\n");

@@ -185,13 +185,16 @@ impl Tabular for ExpectationView {
 }
 
 impl Tabular for HostView {
-    const COLUMNS: &'static [&'static str] = &["HOST", ">FLOWS", ">LIMIT", ">REFUSED"];
+    const COLUMNS: &'static [&'static str] =
+        &["HOST", ">FLOWS", ">LIMIT", ">PORTS", ">LIMIT", ">REFUSED"];
 
     fn row(&self) -> Vec<String> {
         vec![
             self.host.to_string(),
             self.flows.to_string(),
             optional(self.limit.as_ref()),
+            self.ports.to_string(),
+            optional(self.ports_limit.as_ref()),
             self.refused.to_string(),
         ]
     }

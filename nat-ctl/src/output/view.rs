@@ -89,14 +89,19 @@ pub struct HostView {
     pub flows: u64,
     /// How many it may have; none where there is no limit.
     pub limit: Option<u32>,
-    /// Packets refused because of the limit.
+    /// Public ports that masquerade has given it.
+    pub ports: u64,
+    /// How many it may have; none where there is no limit.
+    pub ports_limit: Option<u32>,
+    /// Packets refused because of the limits.
     pub refused: u64,
 }
 
 impl HostView {
-    /// Whether it may open no other flow.
+    /// Whether it may open no other flow, or none that needs another port.
     pub fn is_at_limit(&self) -> bool {
-        self.limit.is_some_and(|limit| self.flows >= limit.into())
+        let is_at = |limit: Option<u32>, has| limit.is_some_and(|limit| has >= u64::from(limit));
+        is_at(self.limit, self.flows) || is_at(self.ports_limit, self.ports)
     }
 }
 

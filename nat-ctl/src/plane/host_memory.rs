@@ -1,14 +1,15 @@
-//! The map `hosts` as the agent works on it: how many flows each inside host has opened.
+//! The map `hosts` as the agent works on it: how many flows each inside host has opened, and how many
+//! public ports it has.
 //!
-//! Invariant: packets alone add to what was made, the sweep alone moves where that begins and gives
-//! places to others; so neither loses what the other writes.
+//! Invariant: packets alone add to what was made and taken, the sweep alone moves where that begins and
+//! gives places to others; so neither loses what the other writes.
 
 use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nat_common::host::{self, BASE, HOST_PROBES, Host, MADE, REFUSED, WHO};
+use nat_common::host::{self, Count, HOST_PROBES, Host, REFUSED, WHO};
 
 use super::error::Result;
 use super::mapped::Mapped;
@@ -24,6 +25,8 @@ pub struct Listed {
     pub address: [u8; 4],
     /// Flows that it has opened, and that are there still, as far as the last pass knew.
     pub flows: u64,
+    /// Public ports that it has.
+    pub ports: u64,
     /// New flows that were refused since it is listed.
     pub refused: u64,
 }
@@ -45,21 +48,34 @@ impl HostMemory {
     /// The hosts that are listed.
     pub fn listed(&self) -> impl Iterator<Item = Listed> {
         (0..self.places()).filter_map(|place| {
-            let Host { who, made, base, refused } = self.read(place);
-            let (address, flows) = (host::address(who), host::flows(made, base));
-            (who != 0).then_some(Listed { address, flows, refused })
+            let Host { who, refused, .. } = self.read(place);
+            let (flows, ports) = (self.has(place, Count::Flows), self.has(place, Count::Ports));
+            (who != 0).then_some(Listed { address: host::address(who), flows, ports, refused })
         })
     }
 
-    /// Flows that were ever made in a place.
-    pub(super) fn made(&self, place: u32) -> u64 {
-        self.0.load(place, MADE).unwrap_or(0)
+    /// What was ever added in a place.
+    pub(super) fn added(&self, place: u32, count: Count) -> u64 {
+        self.0.load(place, count.added()).unwrap_or(0)
+    }
+
+    /// What the host in a place has.
+    pub(super) fn has(&self, place: u32, count: Count) -> u64 {
+        host::since(self.added(place, count), self.0.load(place, count.base()).unwrap_or(0))
     }
 
     /// What is in a place.
     pub(super) fn read(&self, place: u32) -> Host {
         let word = |word| self.0.load(place, word).unwrap_or(0);
-        Host { who: word(WHO), made: word(MADE), base: word(BASE), refused: word(REFUSED) }
+        Host {
+            who: word(WHO),
+            made: word(Count::Flows.added()),
+            base: word(Count::Flows.base()),
+            refused: word(REFUSED),
+            taken: word(Count::Ports.added()),
+            taken_base: word(Count::Ports.base()),
+            ..Host::default()
+        }
     }
 
     /// The place of a host: the first one that has its name, as packets find it.
@@ -71,29 +87,32 @@ impl HostMemory {
     /// Of the places that a host may have a free one, or the one whose host has the fewest flows, and
     /// how many those are.
     pub(super) fn emptiest(&self, address: [u8; 4]) -> Option<(u32, u64)> {
-        let flows = |place: u32| {
-            let Host { who, made, base, .. } = self.read(place);
-            if who == 0 { (0, 0) } else { (1, host::flows(made, base)) }
+        let flows = |place: u32| match self.read(place).who {
+            0 => (0, 0),
+            _ => (1, self.has(place, Count::Flows)),
         };
         let place = probes(host::who(address)).min_by_key(|place| flows(*place))?;
         Some((place, flows(place).1))
     }
 
-    /// Gives a place to a host that has so many flows.
+    /// Gives a place to a host that has so many flows; its ports the next pass knows.
     pub(super) fn give(&self, place: u32, address: [u8; 4], flows: u64) {
         self.store(place, WHO, host::who(address));
         self.store(place, REFUSED, 0);
-        self.begin(place, self.made(place).wrapping_sub(flows));
+        for (count, has) in [(Count::Flows, flows), (Count::Ports, 0)] {
+            self.begin(place, count, self.added(place, count).wrapping_sub(has));
+        }
     }
 
-    /// Where what was made begins for the flows that there are.
-    pub(super) fn begin(&self, place: u32, base: u64) {
-        self.store(place, BASE, base);
+    /// Where what was added begins for what there is.
+    pub(super) fn begin(&self, place: u32, count: Count, base: u64) {
+        self.store(place, count.base(), base);
     }
 
-    /// Takes a place from a host that has no flow.
+    /// Takes a place from a host that has no flow and no port.
     pub(super) fn free(&self, place: u32, seen: &Host) {
-        self.begin(place, seen.made);
+        self.begin(place, Count::Flows, seen.made);
+        self.begin(place, Count::Ports, seen.taken);
         self.store(place, REFUSED, 0);
         self.store(place, WHO, 0);
     }
@@ -130,9 +149,22 @@ pub(super) mod tests {
             let free = || probes(who).find(|place| self.0.load(*place, WHO) == Some(0));
             let Some(place) = self.find(address).or_else(free) else { return false };
             self.store(place, WHO, who);
-            let made = self.word(place, MADE).unwrap();
-            made.fetch_add(flows, Ordering::SeqCst);
+            self.add(place, Count::Flows, flows);
             true
+        }
+
+        /// What packets of a host that is listed do, for which ports are taken.
+        pub fn take_ports(&self, address: [u8; 4], ports: u64) {
+            self.add(self.find(address).unwrap(), Count::Ports, ports);
+        }
+
+        fn add(&self, place: u32, count: Count, more: u64) {
+            self.word(place, count.added()).unwrap().fetch_add(more, Ordering::SeqCst);
+        }
+
+        /// Ports of a host that is listed.
+        pub fn ports(&self, address: [u8; 4]) -> Option<u64> {
+            self.find(address).map(|place| self.has(place, Count::Ports))
         }
 
         /// Flows of a host that is listed.

@@ -152,10 +152,11 @@ impl Inspector {
     /// See [`Inspector::status`].
     pub fn hosts(&self) -> Result<Vec<HostView>> {
         let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
-        let limit = (settings.flows_per_host != 0).then_some(settings.flows_per_host);
-        let view = |Listed { address, flows, refused }| {
+        let [limit, ports_limit] = [settings.flows_per_host, settings.ports_per_host]
+            .map(|limit| (limit != 0).then_some(limit));
+        let view = |Listed { address, flows, ports, refused }| {
             let host = Ipv4Addr::from(address);
-            HostView { host, flows, limit, refused }
+            HostView { host, flows, limit, ports, ports_limit, refused }
         };
         let mut views: Vec<_> = HostMemory::open(&self.pins())?.listed().map(view).collect();
         views.sort_by_key(|view| (Reverse(view.flows), view.host));

@@ -212,5 +212,6 @@ pub(super) fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Resu
         pool: ports::pool(&config.masquerade.ports)?,
         control_ports,
         flows_per_host: config.limits.flows_per_host,
+        ports_per_host: config.limits.ports_per_host,
     })
 }

@@ -19,6 +19,7 @@ use nat_common::{
     flow::FlowKey,
     flow_table::{self, AtHome, CHOICES, Hashed, LOCK_TRIES, Line, Memory as _},
     fragment, harmless,
+    host::Count,
     port::Endpoint,
     reason::Reason,
     record::{FlowRecord, STATE, State},
@@ -52,7 +53,7 @@ pub const EXHAUSTED: u64 = NOTHING + 3;
 /// Answer of [`nat_find_at`]: it may be at another home.
 const ELSEWHERE: u64 = NOTHING + 5;
 
-/// Answer of [`nat_open_host`]: the host has as many flows as it may.
+/// Answer of [`nat_open_host`] and [`nat_public_port`]: the host has as many as it may.
 pub const AT_LIMIT: u64 = NOTHING + 4;
 
 /// The flow record for the key of these two words: its index, and from bit 32 on its version.
@@ -185,6 +186,7 @@ pub extern "C" fn nat_public_port(inside: u64, public: u32, number: u32) -> u64 
     match public_port::of(&mut Maps, inside, public.to_ne_bytes(), number) {
         Ok(port) => port.number() as u64,
         Err(Reason::FlowBusy) => BUSY_KEY,
+        Err(Reason::HostLimit) => AT_LIMIT,
         Err(_) => EXHAUSTED,
     }
 }
@@ -224,7 +226,19 @@ pub extern "C" fn nat_refer(who: u64, mtu: u32, epoch: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_open_host(address: u32) -> u64 {
-    match hosts::open(address.to_ne_bytes()) {
+    opened(hosts::open(address.to_ne_bytes()))
+}
+
+/// Counts a public port of an inside host: answers as [`nat_open_host`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_open_port(address: u32) -> u64 {
+    opened(hosts::take(address.to_ne_bytes()))
+}
+
+#[inline(always)]
+fn opened(result: Result<(), Reason>) -> u64 {
+    match result {
         Ok(()) => ADDED,
         Err(Reason::FlowBusy) => BUSY_KEY,
         Err(_) => AT_LIMIT,
@@ -235,7 +249,14 @@ pub extern "C" fn nat_open_host(address: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_close_host(address: u32) -> u64 {
-    hosts::close(address.to_ne_bytes()) as u64
+    hosts::back(address.to_ne_bytes(), Count::Flows) as u64
+}
+
+/// Takes a port back.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_close_port(address: u32) -> u64 {
+    hosts::back(address.to_ne_bytes(), Count::Ports) as u64
 }
 
 /// Notes that the inside has sent to an address, as the public endpoint of this word.

@@ -1,4 +1,4 @@
-//! Flows that inside hosts open, counted in the map `hosts`.
+//! Flows that inside hosts open and ports that they take, counted in the map `hosts`.
 
 use super::{maps, memory};
 use core::{
@@ -7,7 +7,7 @@ use core::{
 };
 use nat_common::{
     flow_table::LOCK_TRIES,
-    host::{self, BASE, HOST_PROBES, MADE, REFUSED, WHO},
+    host::{self, Count, HOST_PROBES, REFUSED, WHO},
     reason::Reason,
 };
 
@@ -22,28 +22,47 @@ pub fn open(address: [u8; 4]) -> Result<(), Reason> {
     // Where other hosts have all places, the agent finds it one, if it has many flows.
     let Some(place) = find(who, who).or_else(|| find(who, 0)) else { return Ok(()) };
     let limit = maps::SETTINGS.get(0).map_or(0, |settings| settings.flows_per_host);
+    one_more(place, Count::Flows, limit)
+}
+
+/// Counts a public port that a host is about to take, which has a place for the flow that needs it.
+///
+/// # Errors
+/// As [`open`].
+#[inline(always)]
+pub fn take(address: [u8; 4]) -> Result<(), Reason> {
+    let who = host::who(address);
+    let Some(place) = find(who, who) else { return Ok(()) };
+    let limit = maps::SETTINGS.get(0).map_or(0, |settings| settings.ports_per_host);
+    one_more(place, Count::Ports, limit)
+}
+
+#[inline(always)]
+fn one_more(place: *mut u64, count: Count, limit: u32) -> Result<(), Reason> {
     for _try in 0..LOCK_TRIES {
         // SAFETY: a value of an array map, one word at a time.
-        let (made, base) =
-            unsafe { (ptr::read_volatile(place.add(MADE)), ptr::read_volatile(place.add(BASE))) };
-        if host::is_at_limit(host::flows(made, base), limit) {
+        let (added, base) = unsafe {
+            let added = ptr::read_volatile(place.add(count.added()));
+            (added, ptr::read_volatile(place.add(count.base())))
+        };
+        if host::is_at_limit(host::since(added, base), limit) {
             return Err(Reason::HostLimit);
         }
         // SAFETY: as above; only its address is taken.
-        if memory::swap(unsafe { place.add(MADE) }, made, made.wrapping_add(1)) {
+        if memory::swap(unsafe { place.add(count.added()) }, added, added.wrapping_add(1)) {
             return Ok(());
         }
     }
     Err(Reason::FlowBusy)
 }
 
-/// Takes that back; whether the host has a place.
+/// Takes one back; whether the host has a place.
 #[inline(always)]
-pub fn close(address: [u8; 4]) -> bool {
+pub fn back(address: [u8; 4], count: Count) -> bool {
     let who = host::who(address);
     let place = find(who, who);
     if let Some(place) = place {
-        add(place, MADE, u64::MAX);
+        add(place, count.added(), u64::MAX);
     }
     place.is_some()
 }

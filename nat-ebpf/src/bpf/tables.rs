@@ -137,11 +137,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason> {
-        match global::nat_open_host(u32::from_ne_bytes(host)) {
-            global::AT_LIMIT => Err(Reason::HostLimit),
-            global::BUSY_KEY => Err(Reason::FlowBusy),
-            _ => Ok(()),
-        }
+        opened(global::nat_open_host(u32::from_ne_bytes(host)))
     }
 
     #[inline(always)]
@@ -152,6 +148,16 @@ impl Tables for Maps {
     #[inline(always)]
     fn close_host(&mut self, host: [u8; 4]) {
         global::nat_close_host(u32::from_ne_bytes(host));
+    }
+
+    #[inline(always)]
+    fn open_port(&mut self, host: [u8; 4]) -> Result<(), Reason> {
+        opened(global::nat_open_port(u32::from_ne_bytes(host)))
+    }
+
+    #[inline(always)]
+    fn close_port(&mut self, host: [u8; 4]) {
+        global::nat_close_port(u32::from_ne_bytes(host));
     }
 
     #[inline(always)]
@@ -246,6 +252,7 @@ impl Tables for Maps {
     ) -> Result<Port, Reason> {
         match global::nat_public_port(inside.word(), u32::from_ne_bytes(public), number) {
             global::EXHAUSTED => Err(Reason::PortsExhausted),
+            global::AT_LIMIT => Err(Reason::HostLimit),
             global::BUSY_KEY => Err(Reason::FlowBusy),
             port => Ok(Port::new(port as u16)),
         }
@@ -481,6 +488,16 @@ impl Tables for Maps {
 unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
     // SAFETY: `repeat` gave the body.
     if unsafe { &mut *body }.turn(&mut Maps) { 0 } else { 1 }
+}
+
+/// Whether a host may have one more.
+#[inline(always)]
+fn opened(answer: u64) -> Result<(), Reason> {
+    match answer {
+        global::AT_LIMIT => Err(Reason::HostLimit),
+        global::BUSY_KEY => Err(Reason::FlowBusy),
+        _ => Ok(()),
+    }
 }
 
 #[inline(always)]

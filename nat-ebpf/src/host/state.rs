@@ -93,6 +93,8 @@ pub struct State {
     pub ports: HashMap<Endpoint, PortOwner>,
     /// Flows that inside hosts have opened.
     pub hosts: HashMap<[u8; 4], u64>,
+    /// Public ports that they have taken.
+    pub host_ports: HashMap<[u8; 4], u64>,
     /// Next hops by number.
     pub hops: HashMap<u32, Hop>,
     /// Announced connections.

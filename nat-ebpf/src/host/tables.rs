@@ -227,6 +227,23 @@ impl<'a> Tables for HostTables<'a> {
         *opened = opened.saturating_sub(1);
     }
 
+    fn open_port(&mut self, host: [u8; 4]) -> Result<(), Reason> {
+        let mut state = self.at(Operation::Host);
+        let limit = state.settings.ports_per_host;
+        let taken = state.host_ports.entry(host).or_default();
+        if host::is_at_limit(*taken, limit) {
+            return Err(Reason::HostLimit);
+        }
+        *taken += 1;
+        Ok(())
+    }
+
+    fn close_port(&mut self, host: [u8; 4]) {
+        let mut state = self.at(Operation::Host);
+        let taken = state.host_ports.entry(host).or_default();
+        *taken = taken.saturating_sub(1);
+    }
+
     fn hop(&self, index: u32) -> Option<KnownHop> {
         KnownHop::of(self.still().hops.get(&index)?)
     }

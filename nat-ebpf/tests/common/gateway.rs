@@ -142,6 +142,7 @@ pub fn memory(limits: Limits, masquerade: bool, public: Option<[u8; 4]>) -> Memo
         pool: pool(),
         control_ports,
         flows_per_host: 0,
+        ports_per_host: 0,
     };
     let wan = Interface::wan(public.unwrap_or_default(), NUMBER);
     let lan = Interface::lan(public.unwrap_or_default(), NUMBER);

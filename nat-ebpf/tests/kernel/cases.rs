@@ -21,6 +21,7 @@ use nat_common::{
     vouched::Vouched,
     watch::{self, Watch},
 };
+use nat_ebpf::host::State;
 use std::collections::{HashMap, HashSet};
 
 #[test]
@@ -171,7 +172,49 @@ fn a_host_at_its_limit_is_refused_on_both_sides_alike() {
         assert_eq!(state.flows().len(), 2 * (3 + 3 + 1));
         let hosts = [(2, 3), (3, 3), (5, 1)].map(|(host, flows)| ([10, 0, 1, host], flows));
         assert_eq!(state.hosts, HashMap::from(hosts));
-        assert_eq!(both.object.hosts(), state.hosts);
+        assert_eq!(both.object.hosts(), counts(&state));
+    });
+}
+
+/// Flows and ports of each host.
+fn counts(state: &State) -> HashMap<[u8; 4], [u64; 2]> {
+    let ports = |host| state.host_ports.get(host).copied().unwrap_or_default();
+    state.hosts.iter().map(|(host, flows)| (*host, [*flows, ports(host)])).collect()
+}
+
+#[test]
+fn a_host_with_all_its_ports_is_refused_another_on_both_sides_alike() {
+    lab::run("a_host_with_all_its_ports_is_refused_another_on_both_sides_alike", |object| {
+        let _sockets = lab::set_up();
+        let mut both = Both::new(&object, ROOMY);
+        let settings = {
+            let mut state = both.memory.state();
+            state.settings.ports_per_host = 2;
+            state.settings
+        };
+        both.object.settings(settings);
+        let (near, far) = ((REMOTE, 9), (gateway::FAR, 9));
+        let mut send = |early, host, port, to| {
+            both.packet(early, Zone::Inside, &Spec::udp(([10, 0, 1, host], port), to).build());
+        };
+        // One is refused, again and again; the endpoints that have a port reach whom they like.
+        for port in [1, 2, 3, 3, 1, 2] {
+            send(port % 2 == 0, 2, 2000 + port, near);
+            send(port % 2 == 1, 2, 2000 + port, far);
+        }
+        // Another host has the rest of the pool, and the next one shares a port, which is not its own.
+        assert_eq!(gateway::POOL.len(), 2 + 2);
+        for port in [1, 2] {
+            send(true, 3, 2000 + port, near);
+        }
+        send(true, 5, 2001, far);
+        let state = both.memory.state().clone();
+        assert_eq!(state.dropped(Reason::HostLimit), 2 * 2);
+        assert_eq!(state.dropped(Reason::PortsExhausted), 0);
+        let has = [(2, [4, 2]), (3, [2, 2]), (5, [1, 0])];
+        let has = HashMap::from(has.map(|(host, has)| ([10, 0, 1, host], has)));
+        assert_eq!(counts(&state), has);
+        assert_eq!(both.object.hosts(), has);
     });
 }
 

@@ -288,11 +288,14 @@ impl Object {
     }
 
     /// Flows that inside hosts have opened.
-    pub fn hosts(&mut self) -> Table<[u8; 4], u64> {
+    pub fn hosts(&mut self) -> Table<[u8; 4], [u64; 2]> {
         let map: Array<_, Host> = Array::try_from(self.ebpf.map("hosts").unwrap()).unwrap();
         let places = (0..HOSTS).map(|index| map.get(&index, 0).unwrap());
         let taken = places.filter(|place| place.who != 0);
-        taken.map(|place| (host::address(place.who), host::flows(place.made, place.base))).collect()
+        let counts = |place: Host| {
+            [host::since(place.made, place.base), host::since(place.taken, place.taken_base)]
+        };
+        taken.map(|place| (host::address(place.who), counts(place))).collect()
     }
 
     fn write_identifications(&mut self, counts: &Table<u32, u64>) {

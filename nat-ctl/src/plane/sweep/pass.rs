@@ -112,10 +112,11 @@ impl Pass {
     }
 
     fn finish(&mut self, met: Met, now: Now) -> Result<Report> {
-        self.tally.settle();
         let (expectations, unused) = self.expectations(now).map_err(refused("expectations"))?;
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
+        // Behind the ports: who has one keeps its place.
+        self.tally.settle();
         let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
         let contacts = self.contacts(&met.contacts).map_err(refused("contacts"))?;
         let six = self.maps.flows6.sweep(&self.timeouts, now)?;
@@ -210,6 +211,7 @@ impl Pass {
         // Between two looks at the sockets every one of them counts as open.
         let open = |public: &Endpoint| sockets.is_none_or(|sockets| sockets.uses(public));
         let mut held = false;
+        let mut tally = self.tally.ports();
         for numbered in self.marks.numbered() {
             for (public, place, word) in self.maps.ports.taken(*numbered) {
                 let owner = PortOwner::from_word(word.load(Ordering::Acquire));
@@ -226,8 +228,12 @@ impl Pass {
                 let lasting = matches!(owner.owner(), Some(Owner::Forward | Owner::Gateway));
                 let released = changed && next.is_none();
                 held |= !(lasting || released);
+                if !released && owner.owner() == Some(Owner::Masquerade) {
+                    tally.add(owner.inside());
+                }
             }
         }
+        tally.settle();
         for public in self.marks.unused_others() {
             if let Some(owner) = self.maps.ports.owner(&public)? {
                 self.maps.ports.release(&public, &owner)?;

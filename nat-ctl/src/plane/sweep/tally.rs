@@ -1,14 +1,16 @@
-//! Flows by the inside host that has opened them, counted along the lines of a pass.
+//! Flows by the inside host that has opened them, counted along the lines of a pass, and public ports by
+//! the one that has them.
 //!
 //! Invariant: what the pass has counted is the truth; the count of the data plane goes on from it with
 //! the flows that were made since the pass began. No host has fewer flows by it than in truth; those
-//! that were made in the second in which the pass began may count twice until the next one.
+//! that were made in the second in which the pass began may count twice until the next one. Ports
+//! likewise, with those that were taken while they were looked through.
 
 use std::collections::HashMap;
 
 use nat_common::{
     flow::{Direction, Zone},
-    host::Host,
+    host::{Count, Host},
 };
 
 use crate::plane::{clock::Now, host_memory::HostMemory, pair::Record};
@@ -37,7 +39,7 @@ impl Tally {
         let Self { hosts, begun, made, met, others } = self;
         *begun = now;
         made.clear();
-        made.extend((0..hosts.places()).map(|place| hosts.made(place)));
+        made.extend((0..hosts.places()).map(|place| hosts.added(place, Count::Flows)));
         met.clear();
         met.resize(made.len(), 0);
         others.clear();
@@ -76,10 +78,10 @@ impl Tally {
             if who == 0 {
                 continue;
             }
-            if *met == 0 && now.made == *made {
+            if *met == 0 && now.made == *made && hosts.has(place, Count::Ports) == 0 {
                 hosts.free(place, &now);
             } else {
-                hosts.begin(place, made.wrapping_sub(*met));
+                hosts.begin(place, Count::Flows, made.wrapping_sub(*met));
             }
         }
         for (address, flows) in others.drain() {
@@ -89,6 +91,13 @@ impl Tally {
                 hosts.give(place, address, flows);
             }
         }
+    }
+
+    /// Before the ports are looked through.
+    pub fn ports(&self) -> PortTally<'_> {
+        let hosts = &self.hosts;
+        let taken = (0..hosts.places()).map(|place| hosts.added(place, Count::Ports)).collect();
+        PortTally { hosts, taken, met: HashMap::new() }
     }
 
     /// Where a flow is counted that was there when the pass began, by the line of its first packet; none
@@ -102,6 +111,37 @@ impl Tally {
         match self.hosts.find(key.src()) {
             Some(place) => self.met.get_mut(place as usize),
             None => Some(self.others.entry(key.src()).or_default()),
+        }
+    }
+}
+
+/// Public ports by who has them, of those that have a place.
+#[derive(Debug)]
+pub struct PortTally<'a> {
+    hosts: &'a HostMemory,
+    /// What was taken in each place before.
+    taken: Vec<u64>,
+    /// Ports met, by host.
+    met: HashMap<[u8; 4], u64>,
+}
+
+impl PortTally<'_> {
+    /// A port of a host was met that stays its own.
+    pub fn add(&mut self, host: [u8; 4]) {
+        *self.met.entry(host).or_default() += 1;
+    }
+
+    /// All are looked through: counts go on from what was met.
+    pub fn settle(self) {
+        let Self { hosts, taken, met } = self;
+        let mut places = vec![0; taken.len()];
+        for (host, ports) in met {
+            if let Some(met) = hosts.find(host).and_then(|place| places.get_mut(place as usize)) {
+                *met = ports;
+            }
+        }
+        for ((place, taken), met) in (0u32..).zip(taken).zip(places) {
+            hosts.begin(place, Count::Ports, taken.wrapping_sub(met));
         }
     }
 }
@@ -146,6 +186,27 @@ mod tests {
         }
         pass(&mut tally, []);
         assert_eq!(tally.hosts.flows(HOST), None);
+    }
+
+    #[test]
+    fn ports_are_put_right_by_those_that_were_met_and_a_host_that_has_one_keeps_its_place() {
+        let mut tally = Tally::new(HostMemory::anonymous());
+        tally.hosts.open_flows(HOST, 1);
+        for (taken, met) in [(9, 5), (0, 7), (2, 1)] {
+            tally.hosts.take_ports(HOST, taken);
+            let mut ports = tally.ports();
+            (0..met).for_each(|_| ports.add(HOST));
+            ports.add([10, 0, 1, 3]);
+            // Taken meanwhile.
+            tally.hosts.take_ports(HOST, 2);
+            ports.settle();
+            assert_eq!(tally.hosts.ports(HOST), Some(met + 2), "{taken} taken");
+        }
+        pass(&mut tally, []);
+        assert_eq!((tally.hosts.flows(HOST), tally.hosts.ports(HOST)), (Some(0), Some(3)));
+        tally.ports().settle();
+        pass(&mut tally, []);
+        assert_eq!(tally.hosts.ports(HOST), None);
     }
 
     #[test]
