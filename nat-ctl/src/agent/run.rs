@@ -176,8 +176,7 @@ impl Agent {
             }
             Punt::Refused => {
                 // One that cannot be sent was not promised: who rushes loses most of them anyway.
-                let message = prohibited::about(packet);
-                let _ = message.map(|message| self.world.sender.send(&message, None));
+                let _ = prohibited::tell(&self.world.sender, packet);
             }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);

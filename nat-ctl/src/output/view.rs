@@ -65,7 +65,7 @@ pub struct OverloadView {
     pub for_s: u64,
     /// The hosts that it is about, where it is about some alone: at most [`OverloadView::HOSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<Ipv4Addr>,
+    pub hosts: Vec<IpAddr>,
 }
 
 impl OverloadView {
@@ -84,7 +84,7 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostView {
     /// Its address.
-    pub host: Ipv4Addr,
+    pub host: IpAddr,
     /// Flows that it has opened and that are there still.
     pub flows: u64,
     /// How many it may have; none where there is no limit.

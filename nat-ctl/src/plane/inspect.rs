@@ -18,6 +18,7 @@ use std::{
 use aya::maps::MapError;
 use nat_common::{
     flow::{Direction, FlowKey, Origin},
+    host,
     lifetime::Timeouts,
     reason::Reason,
     session::SessionId,
@@ -146,18 +147,22 @@ impl Inspector {
         Ok(views)
     }
 
-    /// Inside hosts and the flows that each has opened, most flows first.
+    /// Inside hosts by their addresses and the flows that each has opened, most flows first.
     ///
     /// # Errors
     /// See [`Inspector::status`].
     pub fn hosts(&self) -> Result<Vec<HostView>> {
         let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
         let limit = (settings.flows_per_host != 0).then_some(settings.flows_per_host);
-        let view = |Listed { address, flows, refused }| {
-            let host = Ipv4Addr::from(address);
-            HostView { host, flows, limit, refused }
-        };
-        let mut views: Vec<_> = HostMemory::open(&self.pins())?.listed().map(view).collect();
+        let view =
+            |host: IpAddr, Listed { flows, refused, .. }| HostView { host, flows, limit, refused };
+        let listed = HostMemory::open(&self.pins())?;
+        let mut views: Vec<_> = listed
+            .listed()
+            .map(|listed| view(Ipv4Addr::from(host::address(listed.who)).into(), listed))
+            .collect();
+        let listed = self.hosts6()?;
+        views.extend(listed.into_iter().map(|(host, listed)| view(host.into(), listed)));
         views.sort_by_key(|view| (Reverse(view.flows), view.host));
         Ok(views)
     }

@@ -137,11 +137,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn open_host(&mut self, host: [u8; 4]) -> Result<(), Reason> {
-        match global::nat_open_host(u32::from_ne_bytes(host)) {
-            global::AT_LIMIT => Err(Reason::HostLimit),
-            global::BUSY_KEY => Err(Reason::FlowBusy),
-            _ => Ok(()),
-        }
+        opened(global::nat_open_host(u32::from_ne_bytes(host)))
     }
 
     #[inline(always)]
@@ -474,6 +470,16 @@ impl Tables for Maps {
             // SAFETY: this CPU's own value.
             unsafe { *count += 1 };
         }
+    }
+}
+
+/// What [`global::nat_open_host`] has answered.
+#[inline(always)]
+pub(super) fn opened(answer: u64) -> Result<(), Reason> {
+    match answer {
+        global::AT_LIMIT => Err(Reason::HostLimit),
+        global::BUSY_KEY => Err(Reason::FlowBusy),
+        _ => Ok(()),
     }
 }
 
