@@ -221,7 +221,7 @@ impl Agent {
                 if let Some(report) = report {
                     if self.overload.make_room(report.hurried, now.seconds()) {
                         tracing::warn!(
-                            "overload: {}: the flow table is nearly full, and flows that nobody \
+                            "overload: {}: a flow table is nearly full, and flows that nobody \
                              answers end early; `nat-ctl hosts list` and `nat-ctl flows list \
                              --state unreplied` show whose they are",
                             OverloadView::PRESSURE

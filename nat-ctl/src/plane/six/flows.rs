@@ -1,8 +1,7 @@
 //! The flows of IPv6 in the map `flows6`.
 //!
-//! Invariant: a flow that a packet has used since it was looked at is not ended. It is taken out, which
-//! says what it was at that instant, and put back if it was used; packets that come in between find
-//! none, and TCP repeats. Where others have taken all room meanwhile, it gets that of the next one that ends.
+//! Invariant: a flow that a packet has used since it was looked at is not ended ([`super::ending`]); packets
+//! that come in between find none, and TCP repeats.
 
 use std::{
     io,
@@ -16,8 +15,8 @@ use nat_common::{
     six::{Flow6, Flow6Key},
     tcp,
 };
-use nix::libc;
 
+use super::ending::end_all;
 use crate::plane::{
     clock::Now,
     error::{PlaneError, Result},
@@ -113,7 +112,7 @@ impl Flows6 {
             }
         })?;
         let is_over = |key: &Flow6Key, flow: &Flow6| is_over(key, flow, timeouts, now);
-        self.end_all(&over, is_over, |key, flow, has_ended| {
+        end_all(&self.0, &over, is_over, |key, flow, has_ended| {
             if has_ended {
                 swept.expired += 1;
             } else {
@@ -130,7 +129,7 @@ impl Flows6 {
                     old.push(*key);
                 }
             })?;
-            self.end_all(&old, is_unanswered, |key, flow, has_ended| {
+            end_all(&self.0, &old, is_unanswered, |key, flow, has_ended| {
                 if has_ended {
                     swept.hurried += 1;
                     swept.left = swept.left.saturating_sub(1);
@@ -161,46 +160,6 @@ impl Flows6 {
     /// Where the kernel refuses.
     pub fn end(&self, key: &Flow6Key) -> Result<bool> {
         self.0.take(key).map(|flow| flow.is_some()).map_err(refused)
-    }
-
-    /// Ends those that `ends` says so of, at the very end too; tells of each that is there whether it has ended.
-    fn end_all(
-        &self,
-        keys: &[Flow6Key],
-        ends: impl Fn(&Flow6Key, &Flow6) -> bool,
-        mut told: impl FnMut(&Flow6Key, &Flow6, bool),
-    ) -> io::Result<()> {
-        // Flows that were used after all, and that others have taken the room of.
-        let mut owed = vec![];
-        for key in keys {
-            // Looked at once more, so that few are taken out that are used.
-            let Some(seen) = self.0.find(key)? else { continue };
-            if !ends(key, &seen) {
-                told(key, &seen, false);
-                continue;
-            }
-            let Some(flow) = self.0.take(key)? else { continue };
-            let has_ended = ends(key, &flow);
-            told(key, &flow, has_ended);
-            if !has_ended {
-                owed.push((*key, flow));
-            }
-            self.put_back(&mut owed)?;
-        }
-        self.put_back(&mut owed)
-    }
-
-    /// Puts flows back, as many as there is room for. A packet may have begun one anew in between: then that
-    /// one counts.
-    fn put_back(&self, owed: &mut Vec<(Flow6Key, Flow6)>) -> io::Result<()> {
-        while let Some((key, flow)) = owed.last() {
-            match self.0.add(key, flow) {
-                Ok(_) => drop(owed.pop()),
-                Err(error) if error.raw_os_error() == Some(libc::E2BIG) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 
