@@ -82,7 +82,7 @@ impl Flows6 {
     }
 
     /// Ends what has been idle for its lifetime, and where the table is nearly full then, what nobody has
-    /// answered, the oldest first. Counts what is left by host, known by these seeds, in `tally`.
+    /// answered, the oldest first. Counts what is left by host, known by these seeds, in `tally`, which has begun.
     ///
     /// # Errors
     /// Where the kernel refuses.
@@ -93,7 +93,6 @@ impl Flows6 {
         seeds: [u64; 2],
         now: Now,
     ) -> Result<Swept> {
-        tally.begin(now);
         let mut swept = Swept::default();
         let mut pressure = Pressure::default();
         let mut over = vec![];
@@ -138,7 +137,6 @@ impl Flows6 {
             })
             .map_err(refused)?;
         }
-        tally.settle();
         Ok(swept)
     }
 

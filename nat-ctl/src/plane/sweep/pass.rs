@@ -112,6 +112,7 @@ impl Pass {
             }
             self.begin().map_err(refused("ports"))?;
             self.tallies.four.begin(now);
+            self.tallies.six.begin(now);
             let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
             let contacts = Contacts::begin(settings.filters_by_address(), now);
             self.walk.begin(contacts, self.six_is_scarce);
@@ -148,6 +149,7 @@ impl Pass {
         let contacts = self.contacts(&met.contacts).map_err(refused("contacts"))?;
         let Tallies { six: tally, seeds, .. } = &mut self.tallies;
         let six = self.maps.flows6.sweep(&self.timeouts, tally, *seeds, now)?;
+        tally.settle();
         self.six_is_scarce = decide::is_scarce(six.left, self.maps.flows6.room());
         let announced = six::sweep(&mut self.maps, now)?;
         let nothing = met.lines == 0
