@@ -1,5 +1,5 @@
 //! Inside hosts by address, how many flows each has opened and how many public ports it has: values of
-//! the map `hosts`.
+//! the maps `hosts` and `hosts6`, of which the latter counts no ports.
 //!
 //! The data plane only ever adds to [`Host::made`]; how many flows there are the agent knows, which
 //! counts them with every pass over the flow table and moves [`Host::base`] to where that leads. So a
@@ -15,20 +15,23 @@
 //! let in uncounted, and the next pass puts it in the place of the one with the fewest flows, if it has
 //! more: so those that are not listed are small.
 
+use crate::six::Address6;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Places in the map `hosts`.
 pub const HOSTS: u32 = 65536;
+/// Places in the map `hosts6`.
+pub const HOSTS6: u32 = 16384;
 /// Places that a host may have.
 pub const HOST_PROBES: u32 = 16;
 
-/// A value of the map `hosts`.
+/// A value of the map `hosts` or `hosts6`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct Host {
-    /// Whose place this is, by [`who`]; 0 while it is nobody's.
+    /// Whose place this is, by [`who`] or [`who6`]; 0 while it is nobody's.
     pub who: u64,
     /// Flows that were ever opened, of all hosts that this place was for.
     pub made: u64,
@@ -91,11 +94,38 @@ pub const fn address(who: u64) -> [u8; 4] {
     (who as u32).to_ne_bytes()
 }
 
-/// The place number `probe` of those that a host may have.
+/// The first word of the place of a host by its address of IPv6 ([`words6`]), in the map `hosts6`; never 0. The `seeds`
+/// are those of the flow table ([`crate::layout::Geometry`]): nobody can pick an address that counts as
+/// another's. Those with the same first half never do, others by a chance of one in 2^64.
 #[inline(always)]
-pub const fn index(who: u64, probe: u32) -> u32 {
+pub const fn who6([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
+    let who = mixed(mixed(first ^ seeds[0]).wrapping_add(second) ^ seeds[1]);
+    if who == 0 { 1 } else { who }
+}
+
+/// An address of IPv6 as two words, as they lie in memory.
+#[inline(always)]
+pub const fn words6(address: &Address6) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+}
+
+/// The finaliser of MurmurHash3: a permutation after which every bit depends on all.
+#[inline(always)]
+const fn mixed(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
+}
+
+/// The place number `probe` of those that a host may have among so many, which are a power of two up to
+/// [`HOSTS`].
+#[inline(always)]
+pub const fn index(who: u64, probe: u32, places: u32) -> u32 {
     let start = (who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
-    start.wrapping_add(probe) % HOSTS
+    start.wrapping_add(probe) % places
 }
 
 /// What a host has, of what was added since `base`. What is counted and taken back meanwhile may make it
@@ -121,9 +151,12 @@ mod tests {
         for host in [[0; 4], [10, 0, 1, 2], [255; 4]] {
             assert_ne!(who(host), 0);
             assert_eq!(address(who(host)), host);
-            let places: Vec<u32> = (0..HOST_PROBES).map(|probe| index(who(host), probe)).collect();
-            assert!(places.iter().all(|place| *place < HOSTS));
-            assert!(places.windows(2).all(|pair| (pair[0] + 1) % HOSTS == pair[1]));
+            for number in [HOSTS, HOSTS6] {
+                let place = |probe| index(who(host), probe, number);
+                let places: Vec<u32> = (0..HOST_PROBES).map(place).collect();
+                assert!(places.iter().all(|place| *place < number));
+                assert!(places.windows(2).all(|pair| (pair[0] + 1) % number == pair[1]));
+            }
         }
     }
 
@@ -135,12 +168,36 @@ mod tests {
             .flat_map(|third| (0..128u8).map(move |fourth| who([10, 7, third, fourth])))
             .filter(|who| {
                 let free = (0..HOST_PROBES)
-                    .map(|probe| index(*who, probe) as usize)
+                    .map(|probe| index(*who, probe, HOSTS) as usize)
                     .find(|place| taken[*place] == 0);
                 free.map(|place| taken[place] = *who).is_some()
             })
             .count();
         assert_eq!(listed, 256 * 128);
+    }
+
+    #[test]
+    fn no_two_addresses_of_ipv6_count_as_one_and_they_spread_over_the_places() {
+        let seeds = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+        let address = |network: u16, host: u32| {
+            let mut address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            [address[6], address[7]] = network.to_be_bytes();
+            [address[12], address[13], address[14], address[15]] = host.to_be_bytes();
+            address
+        };
+        let all = (0..64).flat_map(|network| (0..1024).map(move |host| address(network, host)));
+        let mut seen: Vec<u64> = all.map(|address| who6(words6(&address), seeds)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 64 * 1024);
+        assert!(!seen.contains(&0));
+        let mut first: Vec<u32> = seen.iter().map(|who| index(*who, 0, HOSTS6)).collect();
+        first.sort_unstable();
+        first.dedup();
+        // Four a place, so that one in e^4 is left out.
+        assert!(first.len() > HOSTS6 as usize * 97 / 100, "{}", first.len());
+        let other = [seeds[1], seeds[0]];
+        assert_ne!(who6(words6(&address(1, 2)), seeds), who6(words6(&address(1, 2)), other));
     }
 
     #[test]

@@ -58,7 +58,7 @@ reasons! {
     /// There is no route to the destination of a translated packet.
     NoRoute = 10, "no-route", "`ip route get ADDRESS` on the gateway says what is missing.";
     /// The flow table is full.
-    TableFull = 11, "table-full", "Raise `limits.flows`, or shorten the timeouts; `nat-ctl flows list` shows who holds the flows.";
+    TableFull = 11, "table-full", "Raise `limits.flows`, of IPv6 `limits.flows6`, or shorten the timeouts; `nat-ctl flows list` shows who holds the flows.";
     /// No public port was found for a new flow: those of the pool that were tried have flows to the same remote end.
     PortsExhausted = 12, "ports-exhausted", "Widen `masquerade.ports`.";
     /// The kernel was about to forward a packet of the inside to a WAN without translation.

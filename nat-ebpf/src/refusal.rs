@@ -1,10 +1,10 @@
 //! What a host inside hears when its new flow is refused for want of room: that it is prohibited (RFC 5508
-//! REQ-8). The packet is dropped and counted in any case; the agent sends the message.
+//! REQ-8; RFC 4443 section 3.1). The packet is dropped and counted in any case; the agent sends the message.
 //!
 //! However many are refused, the ring and the agent have a few of them a second
 //! (RFC 1812 section 4.3.2.8).
 
-use crate::{headers::ETHERNET, packet::Packet, path::Admission, tables::Tables};
+use crate::{headers::ETHERNET, packet::Packet, tables::Tables};
 use nat_common::{punt::PuntHeader, reason::Reason};
 
 /// Refusals that are told of in a second, on each CPU.
@@ -59,15 +59,11 @@ fn count<P: Packet, T: Tables>(tables: &mut T, host: [u8; 4], opened: Result<(),
     }
 }
 
-/// What was found of a packet from inside: where it is refused for want of room the agent, which tells
-/// its sender, gets its beginning.
+/// What became of a packet from inside that may begin a flow: where it is refused for want of room the agent,
+/// which tells its sender, gets its beginning.
 #[inline(always)]
-pub fn tell<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &mut T,
-    admission: Result<Admission, Reason>,
-) {
-    let Err(reason) = admission else { return };
+pub fn tell<P: Packet, T: Tables, A>(packet: &mut P, tables: &mut T, became: Result<A, Reason>) {
+    let Err(reason) = became else { return };
     if !is_told(tables, reason, 1) {
         return;
     }

@@ -25,6 +25,7 @@ mod hops;
 mod icmp;
 mod ipv6;
 mod ipv6_ftp;
+mod ipv6_limits;
 mod lifecycle;
 mod limits;
 mod many_files;

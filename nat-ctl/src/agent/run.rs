@@ -176,8 +176,7 @@ impl Agent {
             }
             Punt::Refused => {
                 // One that cannot be sent was not promised: who rushes loses most of them anyway.
-                let message = prohibited::about(packet);
-                let _ = message.map(|message| self.world.sender.send(&message, None));
+                let _ = prohibited::tell(&self.world.sender, packet);
             }
             Punt::Fragment(_) | Punt::Long(_) => {
                 self.fragments.on_punt(self.world.plane.maps_mut(), header, packet);
@@ -222,7 +221,7 @@ impl Agent {
                 if let Some(report) = report {
                     if self.overload.make_room(report.hurried, now.seconds()) {
                         tracing::warn!(
-                            "overload: {}: the flow table is nearly full, and flows that nobody \
+                            "overload: {}: a flow table is nearly full, and flows that nobody \
                              answers end early; `nat-ctl hosts list` and `nat-ctl flows list \
                              --state unreplied` show whose they are",
                             OverloadView::PRESSURE

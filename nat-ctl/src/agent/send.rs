@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
@@ -76,11 +76,10 @@ impl RawSender {
     /// # Errors
     /// See [`RawSender::send`].
     pub fn send6(&self, packet: &[u8]) -> Result<(), SendError> {
-        let destination = packet.get(24..).and_then(|rest| rest.first_chunk::<16>());
-        let (Some(&destination), Some(six)) = (destination, &self.six) else {
+        let (Some([_, destination]), Some(six)) = (ends6(packet), &self.six) else {
             return Err(SendError::Refused(io::ErrorKind::InvalidInput.into()));
         };
-        let address = SocketAddrV6::new(Ipv6Addr::from(destination), 0, 0, 0);
+        let address = SocketAddrV6::new(destination, 0, 0, 0);
         told(six.send_to(packet, &SockAddr::from(address)).map(drop))
     }
 }
@@ -110,6 +109,30 @@ pub fn send_by(socket: &Socket, index: u32, packet: &[u8], to: SocketAddrV4) -> 
         Some(&SockaddrIn::from(to)),
     )?;
     Ok(())
+}
+
+/// The address that the kernel takes for what this machine sends there (RFC 6724). No packet is sent.
+///
+/// # Errors
+/// What the kernel says: there may be no way.
+pub fn source6(to: Ipv6Addr) -> io::Result<Ipv6Addr> {
+    // Any port: only a socket that is connected has an address.
+    const DISCARD: u16 = 9;
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    socket.connect((to, DISCARD))?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V6(own) => Ok(own),
+        IpAddr::V4(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// Source and destination of a packet of IPv6.
+pub fn ends6(packet: &[u8]) -> Option<[Ipv6Addr; 2]> {
+    let address = |at: usize| {
+        let bytes = packet.get(at..)?.first_chunk::<16>()?;
+        Some(Ipv6Addr::from(*bytes))
+    };
+    Some([address(8)?, address(24)?])
 }
 
 /// Source and destination of a packet.

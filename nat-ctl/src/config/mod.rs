@@ -213,7 +213,7 @@ pub struct Limits {
     pub flows: std::num::NonZeroU32,
     /// Flows of IPv6, of all hosts.
     pub flows6: std::num::NonZeroU32,
-    /// Flows of IPv4 that one inside host may open; 0 is no limit.
+    /// Flows of IPv4, and as many of IPv6, that one inside host may open by each address; 0 is no limit.
     pub flows_per_host: u32,
     /// Public ports that masquerade may give one inside host, of all protocols; 0 is no limit.
     pub ports_per_host: u32,

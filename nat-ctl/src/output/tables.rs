@@ -193,7 +193,7 @@ impl Tabular for HostView {
             self.host.to_string(),
             self.flows.to_string(),
             optional(self.limit.as_ref()),
-            self.ports.to_string(),
+            optional(self.ports.as_ref()),
             optional(self.ports_limit.as_ref()),
             self.refused.to_string(),
         ]

@@ -122,8 +122,14 @@ fn who(flow: &FlowView, by: By) -> Option<String> {
             endpoint(there.src, there.sport),
             endpoint(there.dst, there.dport)
         )),
-        // Whose destination is rewritten comes from outside; between inside hosts both ends are.
-        By::Host if there.dst != back.src && there.src == back.dst => Some(back.src.to_string()),
+        // Whose destination is rewritten comes from outside; between inside hosts both ends are. Of IPv6 none may
+        // be, and what a rule has let in comes from outside.
+        By::Host
+            if there.src == back.dst
+                && (there.dst != back.src || flow.rule.is_some() && flow.related_to.is_none()) =>
+        {
+            Some(back.src.to_string())
+        }
         By::Host => Some(there.src.to_string()),
         By::Rule => flow.rule.clone(),
     }
@@ -242,6 +248,10 @@ mod tests {
             ..flow()
         };
         assert_eq!(who(&between, By::Host), Some(client.to_string()));
+        let six = FlowView { reply: End { src: public, dst: client, ..flow().reply }, ..inward };
+        assert_eq!(who(&six, By::Host), Some(public.to_string()));
+        let dialled = FlowView { rule: None, ..six };
+        assert_eq!(who(&dialled, By::Host), Some(client.to_string()));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct OverloadView {
     pub for_s: u64,
     /// The hosts that it is about, where it is about some alone: at most [`OverloadView::HOSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<Ipv4Addr>,
+    pub hosts: Vec<IpAddr>,
 }
 
 impl OverloadView {
@@ -84,13 +84,13 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostView {
     /// Its address.
-    pub host: Ipv4Addr,
+    pub host: IpAddr,
     /// Flows that it has opened and that are there still.
     pub flows: u64,
     /// How many it may have; none where there is no limit.
     pub limit: Option<u32>,
-    /// Public ports that masquerade has given it.
-    pub ports: u64,
+    /// Public ports that masquerade has given it; none of IPv6.
+    pub ports: Option<u64>,
     /// How many it may have; none where there is no limit.
     pub ports_limit: Option<u32>,
     /// Packets refused because of the limits.
@@ -101,7 +101,7 @@ impl HostView {
     /// Whether it may open no other flow, or none that needs another port.
     pub fn is_at_limit(&self) -> bool {
         let is_at = |limit: Option<u32>, has| limit.is_some_and(|limit| has >= u64::from(limit));
-        is_at(self.limit, self.flows) || is_at(self.ports_limit, self.ports)
+        is_at(self.limit, self.flows) || is_at(self.ports_limit, self.ports.unwrap_or(0))
     }
 }
 

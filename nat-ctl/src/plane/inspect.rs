@@ -18,6 +18,7 @@ use std::{
 use aya::maps::MapError;
 use nat_common::{
     flow::{Direction, FlowKey, Origin},
+    host,
     lifetime::Timeouts,
     reason::Reason,
     session::SessionId,
@@ -146,7 +147,7 @@ impl Inspector {
         Ok(views)
     }
 
-    /// Inside hosts and the flows that each has opened, most flows first.
+    /// Inside hosts by their addresses and the flows that each has opened, most flows first.
     ///
     /// # Errors
     /// See [`Inspector::status`].
@@ -154,11 +155,19 @@ impl Inspector {
         let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
         let [limit, ports_limit] = [settings.flows_per_host, settings.ports_per_host]
             .map(|limit| (limit != 0).then_some(limit));
-        let view = |Listed { address, flows, ports, refused }| {
-            let host = Ipv4Addr::from(address);
+        let listed = HostMemory::open(&self.pins())?;
+        let mut views: Vec<_> = listed
+            .listed()
+            .map(|Listed { who, flows, ports, refused }| {
+                let host = Ipv4Addr::from(host::address(who)).into();
+                HostView { host, flows, limit, ports: Some(ports), ports_limit, refused }
+            })
+            .collect();
+        // Nothing that leaves by IPv6 has a public port.
+        views.extend(self.hosts6()?.into_iter().map(|(host, Listed { flows, refused, .. })| {
+            let (host, ports, ports_limit) = (host.into(), None, None);
             HostView { host, flows, limit, ports, ports_limit, refused }
-        };
-        let mut views: Vec<_> = HostMemory::open(&self.pins())?.listed().map(view).collect();
+        }));
         views.sort_by_key(|view| (Reverse(view.flows), view.host));
         Ok(views)
     }

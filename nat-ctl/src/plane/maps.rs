@@ -48,6 +48,7 @@ pub const NAMES: &[&str] = &[
     "stripes",
     "hops",
     "hosts",
+    "hosts6",
     "ports",
     "other_ports",
     "stages",

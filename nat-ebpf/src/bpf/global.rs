@@ -4,7 +4,9 @@
 //! TCP options are those in [`maps::OPTIONS_SCRATCH`], where the caller has put them.
 
 use super::{
-    Maps, hops, hosts, maps,
+    Maps, hops,
+    hosts::{self, Who},
+    maps,
     memory::{self, BEFORE, NOW},
 };
 use crate::{
@@ -226,14 +228,21 @@ pub extern "C" fn nat_refer(who: u64, mtu: u32, epoch: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_open_host(address: u32) -> u64 {
-    opened(hosts::open(address.to_ne_bytes()))
+    opened(hosts::open(Who::four(address.to_ne_bytes())))
+}
+
+/// The same for one with the address of IPv6 of these words.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_open_host6(first: u64, second: u64) -> u64 {
+    opened(hosts::open(Who::six([first, second])))
 }
 
 /// Counts a public port of an inside host: answers as [`nat_open_host`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_open_port(address: u32) -> u64 {
-    opened(hosts::take(address.to_ne_bytes()))
+    opened(hosts::take(Who::four(address.to_ne_bytes())))
 }
 
 #[inline(always)]
@@ -249,14 +258,21 @@ fn opened(result: Result<(), Reason>) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_close_host(address: u32) -> u64 {
-    hosts::back(address.to_ne_bytes(), Count::Flows) as u64
+    hosts::back(Who::four(address.to_ne_bytes()), Count::Flows) as u64
+}
+
+/// The same by the words of an address of IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_close_host6(first: u64, second: u64) -> u64 {
+    hosts::back(Who::six([first, second]), Count::Flows) as u64
 }
 
 /// Takes a port back.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_close_port(address: u32) -> u64 {
-    hosts::back(address.to_ne_bytes(), Count::Ports) as u64
+    hosts::back(Who::four(address.to_ne_bytes()), Count::Ports) as u64
 }
 
 /// Notes that the inside has sent to an address, as the public endpoint of this word.
@@ -281,7 +297,15 @@ pub extern "C" fn nat_is_contact(public: u64, remote: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn nat_refuse_host(address: u32) -> u64 {
-    hosts::refuse(address.to_ne_bytes());
+    hosts::refuse(Who::four(address.to_ne_bytes()));
+    0
+}
+
+/// The same by the words of an address of IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_refuse_host6(first: u64, second: u64) -> u64 {
+    hosts::refuse(Who::six([first, second]));
     0
 }
 

@@ -1,4 +1,4 @@
-//! Flows that inside hosts open and ports that they take, counted in the map `hosts`.
+//! Flows that inside hosts open and ports that they take, counted in the maps `hosts` and `hosts6`.
 
 use super::{maps, memory};
 use core::{
@@ -7,9 +7,49 @@ use core::{
 };
 use nat_common::{
     flow_table::LOCK_TRIES,
-    host::{self, Count, HOST_PROBES, REFUSED, WHO},
+    host::{self, Count, HOST_PROBES, HOSTS, HOSTS6, REFUSED, WHO},
     reason::Reason,
 };
+
+/// A host by the first word of its place, in the map of its family.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// In `hosts`, by [`host::who`].
+    Four(u64),
+    /// In `hosts6`, by [`host::who6`].
+    Six(u64),
+}
+
+impl Who {
+    /// By its address.
+    #[inline(always)]
+    pub fn four(address: [u8; 4]) -> Self {
+        Self::Four(host::who(address))
+    }
+
+    /// By the words of its address of IPv6.
+    #[inline(always)]
+    pub fn six(words: [u64; 2]) -> Self {
+        Self::Six(host::who6(words, memory::seeds()))
+    }
+
+    #[inline(always)]
+    fn word(self) -> u64 {
+        match self {
+            Self::Four(who) | Self::Six(who) => who,
+        }
+    }
+
+    /// The place number `probe` of those that it may have.
+    #[inline(always)]
+    fn place(self, probe: u32) -> Option<*mut u64> {
+        let place = match self {
+            Self::Four(who) => maps::HOST_TABLE.get_ptr_mut(host::index(who, probe, HOSTS)),
+            Self::Six(who) => maps::HOST_TABLE6.get_ptr_mut(host::index(who, probe, HOSTS6)),
+        };
+        place.map(|place| place.cast::<u64>())
+    }
+}
 
 /// Counts a flow that a host is about to open. Of two CPUs that open the last one that it may, one gets
 /// it.
@@ -17,10 +57,9 @@ use nat_common::{
 /// # Errors
 /// [`Reason::HostLimit`], and [`Reason::FlowBusy`] when other CPUs count flows of it all the while.
 #[inline(always)]
-pub fn open(address: [u8; 4]) -> Result<(), Reason> {
-    let who = host::who(address);
+pub fn open(who: Who) -> Result<(), Reason> {
     // Where other hosts have all places, the agent finds it one, if it has many flows.
-    let Some(place) = find(who, who).or_else(|| find(who, 0)) else { return Ok(()) };
+    let Some(place) = find(who, who.word()).or_else(|| find(who, 0)) else { return Ok(()) };
     let limit = maps::SETTINGS.get(0).map_or(0, |settings| settings.flows_per_host);
     one_more(place, Count::Flows, limit)
 }
@@ -30,9 +69,8 @@ pub fn open(address: [u8; 4]) -> Result<(), Reason> {
 /// # Errors
 /// As [`open`].
 #[inline(always)]
-pub fn take(address: [u8; 4]) -> Result<(), Reason> {
-    let who = host::who(address);
-    let Some(place) = find(who, who) else { return Ok(()) };
+pub fn take(who: Who) -> Result<(), Reason> {
+    let Some(place) = find(who, who.word()) else { return Ok(()) };
     let limit = maps::SETTINGS.get(0).map_or(0, |settings| settings.ports_per_host);
     one_more(place, Count::Ports, limit)
 }
@@ -58,9 +96,8 @@ fn one_more(place: *mut u64, count: Count, limit: u32) -> Result<(), Reason> {
 
 /// Takes one back; whether the host has a place.
 #[inline(always)]
-pub fn back(address: [u8; 4], count: Count) -> bool {
-    let who = host::who(address);
-    let place = find(who, who);
+pub fn back(who: Who, count: Count) -> bool {
+    let place = find(who, who.word());
     if let Some(place) = place {
         add(place, count.added(), u64::MAX);
     }
@@ -69,9 +106,8 @@ pub fn back(address: [u8; 4], count: Count) -> bool {
 
 /// Counts a flow that was refused because the host is at its limit.
 #[inline(always)]
-pub fn refuse(address: [u8; 4]) {
-    let who = host::who(address);
-    if let Some(place) = find(who, who) {
+pub fn refuse(who: Who) {
+    if let Some(place) = find(who, who.word()) {
         add(place, REFUSED, 1);
     }
 }
@@ -79,13 +115,14 @@ pub fn refuse(address: [u8; 4]) {
 /// The place of a host that has it already (`now` is the host), or the first free one, which is its from
 /// here on (`now` is nobody).
 #[inline(always)]
-fn find(who: u64, now: u64) -> Option<*mut u64> {
+fn find(who: Who, now: u64) -> Option<*mut u64> {
     for probe in 0..HOST_PROBES {
-        let place = maps::HOST_TABLE.get_ptr_mut(host::index(who, probe))?.cast::<u64>();
+        let place = who.place(probe)?;
         // SAFETY: a value of an array map, one word.
         let found = unsafe { ptr::read_volatile(place.add(WHO)) };
         // SAFETY: as above; only its address is taken.
-        if found == now && (now == who || memory::swap(unsafe { place.add(WHO) }, 0, who)) {
+        let taken = || memory::swap(unsafe { place.add(WHO) }, 0, who.word());
+        if found == now && (now == who.word() || taken()) {
             return Some(place);
         }
     }

@@ -16,7 +16,7 @@ use nat_common::{
     fragment::{FRAGMENTED, FragmentKey, Fragmented, IDENTIFICATIONS},
     harmless,
     hop::{HOPS, Hop},
-    host::{HOSTS, Host},
+    host::{HOSTS, HOSTS6, Host},
     interface::{Interface, PAIRED, Paired},
     journal::Journal,
     layout::{self, Geometry, Stage},
@@ -116,6 +116,9 @@ pub static HOP_TABLE: Array<Hop, { HOPS as usize }, MAPPED> = Array::new();
 /// Inside hosts, and how many flows each has opened.
 #[btf_map(name = "hosts")]
 pub static HOST_TABLE: Array<Host, { HOSTS as usize }, MAPPED> = Array::new();
+/// The same by their addresses of IPv6.
+#[btf_map(name = "hosts6")]
+pub static HOST_TABLE6: Array<Host, { HOSTS6 as usize }, MAPPED> = Array::new();
 /// Owners of the ports of numbered public addresses, by [`nat_common::port::place`].
 #[btf_map(name = "ports")]
 pub static PORTS: Array<PortOwner, PORTS_ENTRIES, MAPPED> = Array::new();

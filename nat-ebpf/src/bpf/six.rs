@@ -1,6 +1,6 @@
 //! IPv6 at the TC hooks: the packet, the kernel's routing, and the tables in BPF maps.
 
-use super::{Maps, fib::Fib6Lookup, maps, skb::TcPacket};
+use super::{Maps, fib::Fib6Lookup, global, maps, skb::TcPacket, tables};
 use crate::{
     packet::Packet,
     six::{Course, Line6, Packet6, Tables6},
@@ -20,6 +20,7 @@ use core::{
 use nat_common::{
     checksum::Delta,
     flow::Zone,
+    host::words6,
     reason::Reason,
     record::Use,
     six::{
@@ -135,6 +136,12 @@ impl Line6 for FlowLine {
     }
 
     #[inline(always)]
+    fn begun(&self) -> Zone {
+        // SAFETY: as above.
+        unsafe { (*self.0).begun() }
+    }
+
+    #[inline(always)]
     fn receiver(&self, zone: Zone) -> Receiver {
         // SAFETY: as above.
         let seen = unsafe { ptr::read_volatile(&raw const (*self.way(zone.other())).seen) };
@@ -193,12 +200,30 @@ impl Tables6 for Maps {
 
     #[inline(always)]
     fn insert_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
-        super::tables::refused(maps::FLOWS6.insert(key, flow, BPF_NOEXIST.into()))
+        tables::refused(maps::FLOWS6.insert(key, flow, BPF_NOEXIST.into()))
     }
 
     #[inline(always)]
     fn replace_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused> {
-        super::tables::refused(maps::FLOWS6.insert(key, flow, BPF_ANY.into()))
+        tables::refused(maps::FLOWS6.insert(key, flow, BPF_ANY.into()))
+    }
+
+    #[inline(always)]
+    fn open_host6(&mut self, host: &Address6) -> Result<(), Reason> {
+        let [first, second] = words6(host);
+        tables::opened(global::nat_open_host6(first, second))
+    }
+
+    #[inline(always)]
+    fn close_host6(&mut self, host: &Address6) {
+        let [first, second] = words6(host);
+        global::nat_close_host6(first, second);
+    }
+
+    #[inline(always)]
+    fn refuse_host6(&mut self, host: &Address6) {
+        let [first, second] = words6(host);
+        global::nat_refuse_host6(first, second);
     }
 
     #[inline(always)]

@@ -484,6 +484,16 @@ impl Tables for Maps {
     }
 }
 
+/// What [`global::nat_open_host`] has answered.
+#[inline(always)]
+pub(super) fn opened(answer: u64) -> Result<(), Reason> {
+    match answer {
+        global::AT_LIMIT => Err(Reason::HostLimit),
+        global::BUSY_KEY => Err(Reason::FlowBusy),
+        _ => Ok(()),
+    }
+}
+
 /// A turn for `bpf_loop`: 0 goes on, 1 ends the loop.
 unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
     // SAFETY: `repeat` gave the body.

@@ -122,7 +122,11 @@ pub fn prefix(context: TcContext, zone: Zone) -> i32 {
 #[inline(always)]
 pub fn six(context: TcContext, zone: Zone) -> i32 {
     let mut packet = TcPacket::new(context);
-    let counter = match six::pass(&mut packet, &mut Maps, zone) {
+    let passage = six::pass(&mut packet, &mut Maps, zone);
+    if zone == Zone::Inside {
+        refusal::tell(&mut packet, &mut Maps, passage);
+    }
+    let counter = match passage {
         Ok(Passage::Untouched) => Counter::Stack,
         Ok(Passage::Known) => Counter::Six,
         Ok(Passage::Opens) => return stages::go(packet.context(), Stage::SixSyn),

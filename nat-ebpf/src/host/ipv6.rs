@@ -12,6 +12,7 @@ use crate::{
 use nat_common::{
     checksum::Delta,
     flow::Zone,
+    host,
     reason::Reason,
     record::Use,
     six::{
@@ -75,6 +76,11 @@ impl Line6 for HostLine<'_> {
         state.flows6.get(&self.key).is_some_and(Flow6::is_control)
     }
 
+    fn begun(&self) -> Zone {
+        let state = self.tables.at(Operation::Flow);
+        state.flows6.get(&self.key).copied().unwrap_or_default().begun()
+    }
+
     fn receiver(&self, zone: Zone) -> Receiver {
         let state = self.tables.at(Operation::Flow);
         state.flows6.get(&self.key).copied().unwrap_or_default().receiver(zone)
@@ -117,6 +123,26 @@ impl<'a> Tables6 for HostTables<'a> {
         self.at(Operation::WriteFlow).flows6.insert(*key, *flow);
         Ok(())
     }
+
+    fn open_host6(&mut self, host: &Address6) -> Result<(), Reason> {
+        let mut state = self.at(Operation::Host);
+        let limit = state.settings.flows_per_host;
+        let opened = state.hosts6.entry(*host).or_default();
+        if host::is_at_limit(*opened, limit) {
+            return Err(Reason::HostLimit);
+        }
+        *opened += 1;
+        Ok(())
+    }
+
+    fn close_host6(&mut self, host: &Address6) {
+        let mut state = self.at(Operation::Host);
+        let opened = state.hosts6.entry(*host).or_default();
+        *opened = opened.saturating_sub(1);
+    }
+
+    /// Nobody reads it here.
+    fn refuse_host6(&mut self, _host: &Address6) {}
 
     fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key> {
         self.still().fragments6.get(datagram).copied()

@@ -184,7 +184,11 @@ fn six(
     if tables.settings().prefixes != 0 {
         six::arrive(packet, tables, zone)?;
     }
-    six::pass(packet, tables, zone)
+    let passage = six::pass(packet, tables, zone);
+    if zone == Zone::Inside {
+        refusal::tell(packet, tables, passage);
+    }
+    passage
 }
 
 fn admit(

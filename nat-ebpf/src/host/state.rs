@@ -115,6 +115,8 @@ pub struct State {
     pub one_to_one: HashMap<[u8; 4], OneToOne>,
     /// Flows of IPv6.
     pub flows6: HashMap<Flow6Key, Flow6>,
+    /// Flows of IPv6 that inside hosts have opened.
+    pub hosts6: HashMap<Address6, u64>,
     /// Datagrams of IPv6 in fragments.
     pub fragments6: HashMap<Fragment6Key, Flow6Key>,
     /// What rules open to IPv6 from outside.

@@ -12,7 +12,7 @@
 //!        --flow--> opens or closes TCP: does it count ([`closing`])? count, pass
 //!                  of an FTP control connection: [`control`]
 //!        --none--> where does it go?   the gateway, another inside network: untouched
-//!                   inside -> outside: may it begin one? made, pass
+//!                   inside -> outside: may it begin one ([`limit`])? made, pass
 //!                   outside -> inside: announced, or a rule ([`opening`])? made, pass; else dropped
 //! ```
 
@@ -20,6 +20,7 @@ mod closing;
 mod control;
 mod error;
 mod headers;
+mod limit;
 mod mss;
 mod opening;
 mod prefix;
@@ -108,7 +109,7 @@ fn whole<P: Packet6, T: Tables6>(
     let now = tables.now();
     let by = closing::used(packet, headers, now);
     let is_tcp = headers.kind == Transport::Tcp;
-    let mut ended = false;
+    let (mut ended, mut is_counted) = (false, false);
     if let Some(line) = tables.flow6(key) {
         // As for IPv4, a connection that has ended may be opened anew, which is judged like the first.
         ended = is_tcp && tcp::opens(headers.flags) && tcp::ends(line.seen());
@@ -119,10 +120,11 @@ fn whole<P: Packet6, T: Tables6>(
                 false => Ok(Passage::Known),
             };
         }
+        is_counted = line.begun() == Zone::Inside;
     }
     let (rule, kin) = match (zone, side(packet, tables, zone, headers)) {
         (_, Side::Same) => return Ok(Passage::Untouched),
-        (Zone::Inside, Side::Across) => control::begun(tables, headers, now)?,
+        (Zone::Inside, Side::Across) => limit::begun(tables, headers, is_counted, now)?,
         (Zone::Outside, Side::Across) => opening::of(tables, headers, now)?,
         (_, Side::Stray) => return Err(Reason::Unsolicited),
     };
@@ -130,7 +132,12 @@ fn whole<P: Packet6, T: Tables6>(
         tables.forget_control6(key);
     }
     let flow = kin.mark(Flow6::new(zone, rule, by));
-    match if ended { tables.replace_flow6(key, &flow) } else { tables.insert_flow6(key, &flow) } {
+    let made =
+        if ended { tables.replace_flow6(key, &flow) } else { tables.insert_flow6(key, &flow) };
+    if zone == Zone::Inside && made.is_err() && !is_counted {
+        tables.close_host6(&headers.src);
+    }
+    match made {
         Ok(()) => {}
         // Another CPU was first, with a packet of the same flow.
         Err(Refused::Exists) => match tables.flow6(key) {

@@ -61,6 +61,9 @@ pub trait Line6: Copy {
     /// Whether it is an FTP control connection.
     fn is_control(&self) -> bool;
 
+    /// The side that has begun it.
+    fn begun(&self) -> Zone;
+
     /// What is known of the end that packets from `zone` go to.
     fn receiver(&self, zone: Zone) -> Receiver;
 
@@ -83,6 +86,15 @@ pub trait Tables6: Tables {
     fn insert_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused>;
     /// Puts a new flow in the place of one that has ended.
     fn replace_flow6(&mut self, key: &Flow6Key, flow: &Flow6) -> Result<(), Refused>;
+    /// Counts a flow that an inside host is about to open.
+    ///
+    /// # Errors
+    /// [`Reason::HostLimit`] and [`Reason::FlowBusy`], and it is not counted.
+    fn open_host6(&mut self, host: &Address6) -> Result<(), Reason>;
+    /// Takes that back: there is no such flow.
+    fn close_host6(&mut self, host: &Address6);
+    /// Counts a flow that was refused because the host is at its limit.
+    fn refuse_host6(&mut self, host: &Address6);
     /// The flow of a datagram in fragments.
     fn fragmented6(&self, datagram: &Fragment6Key) -> Option<Flow6Key>;
     /// Notes that.

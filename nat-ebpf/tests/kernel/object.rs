@@ -20,7 +20,7 @@ use nat_common::{
     flow_table::{self, Hashed, Memory as _, homes, host::HostMemory},
     fragment::{FragmentKey, Fragmented, IDENTIFICATIONS},
     hop::{HOPS, Hop},
-    host::{self, HOSTS, Host},
+    host::{self, HOSTS, HOSTS6, Host},
     interface::Paired,
     layout::{Geometry, Stage},
     port::{Endpoint, PORT_ADDRESSES, PORTS_PER_ADDRESS, Port, PortOwner, place},
@@ -30,7 +30,7 @@ use nat_common::{
     rule::AllowedKey,
     session::Session,
     settings::Settings,
-    six::{Allowed6Key, Flow6, Flow6Key, Prefix, PrefixKey},
+    six::{Address6, Allowed6Key, Flow6, Flow6Key, Prefix, PrefixKey},
     watch::Watch,
 };
 use nat_ebpf::host::State;
@@ -296,6 +296,20 @@ impl Object {
             [host::since(place.made, place.base), host::since(place.taken, place.taken_base)]
         };
         taken.map(|place| (host::address(place.who), counts(place))).collect()
+    }
+
+    /// The same of those of these hosts that have opened flows of IPv6; how many others there are must be 0.
+    pub fn hosts6(&mut self, known: &[Address6]) -> Table<Address6, u64> {
+        let map: Array<_, Host> = Array::try_from(self.ebpf.map("hosts6").unwrap()).unwrap();
+        let places = (0..HOSTS6).map(|index| map.get(&index, 0).unwrap());
+        let of = |who| known.iter().find(|it| host::who6(host::words6(it), SEEDS) == who);
+        let taken = places.filter(|place| place.who != 0);
+        taken
+            .map(|place| {
+                let address = of(place.who).expect("a host that is known");
+                (*address, host::since(place.made, place.base))
+            })
+            .collect()
     }
 
     fn write_identifications(&mut self, counts: &Table<u32, u64>) {

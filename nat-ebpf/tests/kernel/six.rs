@@ -33,6 +33,8 @@ use proptest::{
 use std::collections::BTreeMap;
 
 const FRAMES: u32 = 6000;
+/// Flows that a host may open while that is limited.
+const MOST: u32 = 4;
 
 /// Few ends, so that packets meet flows of each other.
 fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
@@ -230,8 +232,14 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
                 state.now = clock();
                 // In the first half they are in the map, and the settings say that there are none.
                 let prefixes = u16::from(number >= FRAMES / 2);
-                if (state.settings.heartbeat, state.settings.prefixes) != (state.now, prefixes) {
-                    (state.settings.heartbeat, state.settings.prefixes) = (state.now, prefixes);
+                // Few flows a host in the first quarter of either.
+                let most = if number % (FRAMES / 2) < FRAMES / 8 { MOST } else { 0 };
+                let now = state.now;
+                let before = state.settings;
+                let settings = &mut state.settings;
+                (settings.heartbeat, settings.prefixes) = (now, prefixes);
+                settings.flows_per_host = most;
+                if state.settings != before {
                     object.settings(state.settings);
                 }
             }
@@ -267,10 +275,15 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
             assert_eq!(object.counters(), state.counters, "{what}");
             let here = timeless(state.flows6.iter().map(|(key, flow)| (*key, *flow)));
             assert_eq!(timeless(object.flows6().into_iter()), here, "{what}");
+            if number % 50 == 0 {
+                let hosts: Vec<Address6> = state.hosts6.keys().copied().collect();
+                assert_eq!(object.hosts6(&hosts), state.hosts6, "{what}");
+            }
             *fates.entry(format!("{verdict:?}")).or_insert(0) += 1;
         }
         println!("{fates:#?}, {translated} translated");
         assert!(translated > FRAMES / 8, "{translated}");
+        assert!(fates["Drop(HostLimit)"] > 10, "{fates:?}");
         assert!(fates["Punted"] > 10 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });

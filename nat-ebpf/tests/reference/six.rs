@@ -457,6 +457,121 @@ fn a_full_table_and_headers_that_lie_are_dropped() {
     assert_eq!(out(&gateway, &short), Dropped(Reason::Truncated));
 }
 
+/// What becomes of a packet from inside, and what the agent is to tell its sender.
+fn refused(gateway: &Gateway, frame: &[u8]) -> (Verdict, Vec<(Punt, Vec<u8>)>) {
+    let mut packet = HostPacket::new(frame.to_vec(), LAN, &gateway.world);
+    let verdict = host::tc_ingress(&mut packet, &mut gateway.memory.tables(), Zone::Inside);
+    let told = packet.punted.into_iter().map(|(header, bytes)| (header.kind(), bytes));
+    (verdict, told.collect())
+}
+
+fn counted(gateway: &Gateway) -> Vec<(Address6, u64)> {
+    let mut hosts: Vec<_> =
+        gateway.memory.state().hosts6.iter().map(|(host, flows)| (*host, *flows)).collect();
+    hosts.sort_unstable();
+    hosts
+}
+
+#[test]
+fn a_host_at_its_limit_opens_nothing_more_and_all_else_goes_on() {
+    let gateway = start();
+    gateway.memory.state().settings.flows_per_host = 2;
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    assert_eq!(out(&gateway, &udp(HERE, THERE)), Known);
+    // Who asks again asks for nothing new; what begins none does not count.
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    assert_eq!(out(&gateway, &tcp((HOST6, 5001), THERE, ACK)), Dropped(Reason::NoSyn));
+    assert_eq!(out(&gateway, &udp(HERE, (LAN6, 53))), Untouched);
+    assert_eq!(counted(&gateway), [(HOST6, 2)]);
+    let more = udp((HOST6, 5001), THERE);
+    assert_eq!(out(&gateway, &more), Dropped(Reason::HostLimit));
+    let echo = icmp(HOST6, REMOTE6, ECHO, 1, b"");
+    assert_eq!(out(&gateway, &echo), Dropped(Reason::HostLimit));
+    // What it has goes on, what others open, and what leads to it.
+    assert_eq!(out(&gateway, &udp(HERE, THERE)), Known);
+    assert_eq!(back(&gateway, &udp(THERE, HERE)), Known);
+    assert_eq!(out(&gateway, &udp((six::NEIGHBOUR6, 5000), THERE)), Known);
+    open(&gateway, flow::UDP, 53, 0);
+    for port in 1..5 {
+        assert_eq!(back(&gateway, &udp((REMOTE6, port), (HOST6, 53))), Known);
+        assert_eq!(out(&gateway, &udp((HOST6, 53), (REMOTE6, port))), Known);
+    }
+    let key = Expectation6Key::new(Zone::Outside, flow::TCP, REMOTE6, HOST6, Port::new(6000));
+    let value = Expectation6::new(SessionId::from_number(9), RuleId::NONE, u32::MAX);
+    gateway.memory.state().expectations6.insert(key, value);
+    assert_eq!(back(&gateway, &tcp((REMOTE6, 20), (HOST6, 6000), SYN)), Known);
+    assert_eq!(counted(&gateway), [(HOST6, 2), (six::NEIGHBOUR6, 1)]);
+    // An announcement waits until there is room.
+    let key = Expectation6Key::new(Zone::Inside, flow::TCP, HOST6, REMOTE6, Port::new(7000));
+    gateway.memory.state().expectations6.insert(key, value);
+    let announced = tcp((HOST6, 20), (REMOTE6, 7000), SYN);
+    assert_eq!(out(&gateway, &announced), Dropped(Reason::HostLimit));
+    gateway.memory.state().settings.flows_per_host = 3;
+    assert_eq!(out(&gateway, &announced), Known);
+    assert!(gateway.memory.state().expectations6.is_empty());
+    assert_eq!(counted(&gateway), [(HOST6, 3), (six::NEIGHBOUR6, 1)]);
+}
+
+#[test]
+fn a_connection_that_is_opened_anew_counts_once() {
+    let gateway = start();
+    gateway.memory.state().settings.flows_per_host = 1;
+    let opened = |gateway: &Gateway| out(gateway, &tcp(HERE, THERE, SYN));
+    assert_eq!(opened(&gateway), Known);
+    let (key, flow) = the_flow(&gateway);
+    gateway.memory.state().flows6.insert(key, flow.reset());
+    assert_eq!(opened(&gateway), Known);
+    assert_eq!(the_flow(&gateway).1.outbound.packets, 1);
+    assert_eq!(counted(&gateway), [(HOST6, 1)]);
+    // One that somebody outside had opened counts now, or is refused.
+    open(&gateway, flow::TCP, 81, 0);
+    let (here, there) = ((HOST6, 81), (REMOTE6, 5000));
+    assert_eq!(back(&gateway, &tcp(there, here, SYN)), Known);
+    {
+        let mut state = gateway.memory.state();
+        let (near, far) = (Port::new(here.1), Port::new(there.1));
+        let key = Flow6Key::new(Zone::Inside, flow::TCP, HOST6, near, REMOTE6, far);
+        let flow = state.flows6[&key].reset();
+        state.flows6.insert(key, flow);
+    }
+    assert_eq!(out(&gateway, &tcp(here, there, SYN)), Dropped(Reason::HostLimit));
+    gateway.memory.state().settings.flows_per_host = 2;
+    assert_eq!(out(&gateway, &tcp(here, there, SYN)), Known);
+    assert_eq!(counted(&gateway), [(HOST6, 2)]);
+}
+
+#[test]
+fn a_host_without_room_for_a_flow_is_told_so_and_does_not_count() {
+    let (full, limited) = (start(), start());
+    for index in 0..65_536u32 {
+        let port = Port::new(index as u16);
+        let key = Flow6Key::new(Zone::Inside, 200, HOST6, port, REMOTE6, port);
+        full.memory.state().flows6.insert(key, Flow6::default());
+    }
+    limited.memory.state().settings.flows_per_host = 1;
+    assert_eq!(out(&limited, &udp(HERE, (REMOTE6, 53))), Known);
+    let frame = udp(HERE, THERE);
+    for (gateway, reason, flows) in
+        [(&full, Reason::TableFull, 0), (&limited, Reason::HostLimit, 1)]
+    {
+        let wanted = vec![(Punt::Refused, frame[14..].to_vec())];
+        assert_eq!(refused(gateway, &frame), (Verdict::Drop(reason), wanted));
+        assert_eq!(counted(gateway), [(HOST6, flows)], "{reason}");
+        // Who would tell it is gone.
+        gateway.memory.state().settings.heartbeat = 0;
+        assert_eq!(refused(gateway, &frame), (Verdict::Drop(reason), vec![]));
+    }
+    // A line in the SYN of a control connection comes again without; so many are told of in a second.
+    let gateway = start();
+    assert_eq!(out(&gateway, &line(HERE, (REMOTE6, 21), SYN)), Dropped(Reason::AlgMalformed));
+    assert_eq!(counted(&gateway), [(HOST6, 0)]);
+    gateway.memory.state().settings.flows_per_host = 1;
+    assert_eq!(out(&gateway, &udp(HERE, THERE)), Known);
+    let more = udp((HOST6, 5001), THERE);
+    let told = (0..150).map(|_| refused(&gateway, &more).1.len()).sum::<usize>();
+    assert_eq!(told, nat_ebpf::refusal::TOLD as usize);
+}
+
 #[test]
 fn where_it_is_not_filtered_everything_is_left_alone() {
     let gateway = start();

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, ops::ControlFlow, path::Path};
 
 use aya::maps::MapError;
 use nat_common::{
-    layout,
+    host, layout,
     port::{Endpoint, Port},
     session::Side,
     six::{Allowed6Key, Flow6Key, PrefixKey},
@@ -36,7 +36,7 @@ pub fn state(maps: &Maps, pins: &Path, asked: &Asked<Ipv4Addr>) -> Result<State>
     state.seeds = flow_memory::geometry(pins)?.seeds;
     state.look_everywhere();
     let hosts = HostMemory::open(pins)?;
-    state.hosts = hosts.listed().map(|listed| (listed.address, listed.flows)).collect();
+    state.hosts = hosts.listed().map(|listed| (host::address(listed.who), listed.flows)).collect();
     fill(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
     let protocol = asked.protocol.number();
     let ends = [(asked.src, asked.sport), (asked.dst, asked.dport)]
@@ -51,13 +51,20 @@ pub fn state(maps: &Maps, pins: &Path, asked: &Asked<Ipv4Addr>) -> Result<State>
 ///
 /// # Errors
 /// Where a map can't be read.
-pub fn state6(maps: &Maps, key: impl FnOnce(&State) -> Result<Flow6Key>) -> Result<State> {
+pub fn state6(
+    maps: &Maps,
+    pins: &Path,
+    key: impl FnOnce(&State) -> Result<Flow6Key>,
+) -> Result<State> {
     let room = maps.flows6.room().saturating_sub(maps.flows6.used()?);
     let mut state = State::new(Limits { flows6: room as usize, sessions: 0, ..Limits::default() });
     state.now = clock::now().seconds();
     fill6(&mut state, maps).map_err(PlaneError::refused("copy the maps"))?;
     let key = key(&state)?;
     state.flows6.extend(maps.flows6.find(&key)?.map(|flow| (key, flow)));
+    let who = host::who6(host::words6(&key.inside()), flow_memory::geometry(pins)?.seeds);
+    let flows = HostMemory::open6(pins)?.flows(who);
+    state.hosts6.extend(flows.map(|flows| (key.inside(), flows)));
     Ok(state)
 }
 

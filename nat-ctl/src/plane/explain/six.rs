@@ -49,7 +49,7 @@ impl Inspector {
             Way::Local => *asked,
             Way::Forward { .. } | Way::None => Asked { dst: inside, ..*asked },
         };
-        let before = copy::state6(self.maps(), |state| {
+        let before = copy::state6(self.maps(), &self.pins(), |state| {
             zone = side_of(state, index, name)?;
             Ok(met.key(zone.unwrap_or(Zone::Inside)))
         })?;

@@ -4,12 +4,14 @@
 //! prefix is translated the answer is the original turned round.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
 };
 
 use nat_common::{
     flow::{TCP, Zone},
+    host,
     six::{Flow6, Flow6Key},
     tcp,
 };
@@ -19,6 +21,8 @@ use crate::output::{End, ExpectationView, FlowFilter, FlowLine};
 use crate::plane::{
     clock::{self, Now},
     error::Result,
+    flow_memory,
+    host_memory::{HostMemory, Listed},
     six,
 };
 use crate::rules::{Alg, FlowProtocol, Protocol};
@@ -56,6 +60,21 @@ impl Inspector {
             deleted += u64::from(self.maps.flows6.end(&key)?);
         }
         Ok(deleted)
+    }
+
+    /// Hosts with flows of IPv6 that they have opened. The map has no addresses, so they are those of the flows.
+    pub(super) fn hosts6(&self) -> Result<Vec<(Ipv6Addr, Listed)>> {
+        let seeds = flow_memory::geometry(&self.pins())?.seeds;
+        let mut addresses = HashMap::new();
+        self.maps.flows6.each(|key, flow| {
+            if flow.begun() == Zone::Inside {
+                let who = host::who6(host::words6(&key.inside()), seeds);
+                addresses.insert(who, Ipv6Addr::from(key.inside()));
+            }
+        })?;
+        let hosts = HostMemory::open6(&self.pins())?;
+        let address = |listed: Listed| Some((*addresses.get(&listed.who)?, listed));
+        Ok(hosts.listed().filter_map(address).collect())
     }
 
     /// The expectations that nobody has used yet.

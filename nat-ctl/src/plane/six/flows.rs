@@ -1,8 +1,7 @@
 //! The flows of IPv6 in the map `flows6`.
 //!
-//! Invariant: a flow that a packet has used since it was looked at is not ended. It is taken out, which
-//! says what it was at that instant, and put back if it was used; packets that come in between find
-//! none, and TCP repeats.
+//! Invariant: a flow that a packet has used since it was looked at is not ended ([`super::ending`]); packets
+//! that come in between find none, and TCP repeats.
 
 use std::{
     io,
@@ -11,15 +10,17 @@ use std::{
 };
 
 use nat_common::{
-    flow::{Direction, Zone},
+    flow::{Direction, TCP, Zone},
     lifetime::Timeouts,
     six::{Flow6, Flow6Key},
+    tcp,
 };
 
+use super::ending::end_all;
 use crate::plane::{
     clock::Now,
     error::{PlaneError, Result},
-    sweep::DataLine,
+    sweep::{DataLine, Opened, Pressure, Tally},
     whole::Whole,
 };
 
@@ -34,6 +35,8 @@ pub struct Swept {
     pub left: u64,
     /// Flows that were over.
     pub expired: u64,
+    /// Flows that nobody had answered, and that had to make room for others.
+    pub hurried: u64,
     /// Directions of data connections, those that were over included.
     pub data: Vec<DataLine>,
 }
@@ -78,27 +81,61 @@ impl Flows6 {
         self.0.each(each).map_err(refused)
     }
 
-    /// Ends what has been idle for its lifetime.
+    /// Ends what has been idle for its lifetime, and where the table is nearly full then, what nobody has
+    /// answered, the oldest first. Counts what is left by host, known by these seeds, in `tally`, which has begun.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn sweep(&self, timeouts: &Timeouts, now: Now) -> Result<Swept> {
+    pub fn sweep(
+        &self,
+        timeouts: &Timeouts,
+        tally: &mut Tally,
+        seeds: [u64; 2],
+        now: Now,
+    ) -> Result<Swept> {
         let mut swept = Swept::default();
+        let mut pressure = Pressure::default();
         let mut over = vec![];
+        let age = |flow: &Flow6| now.since(flow.created());
+        let opened = |key: &Flow6Key, flow: &Flow6| Opened::of6(key, flow, seeds);
         self.each(|key, flow| {
             swept.data.extend(data_lines(key, flow));
             if is_over(key, flow, timeouts, now) {
                 over.push(*key);
-            } else {
-                swept.left += 1;
+                return;
+            }
+            swept.left += 1;
+            tally.add(opened(key, flow));
+            if is_unanswered(key, flow) {
+                pressure.meets(age(flow));
             }
         })?;
-        for key in over {
-            let ended = self.end_if(&key, |flow| is_over(&key, flow, timeouts, now));
-            match ended.map_err(refused)? {
-                true => swept.expired += 1,
-                false => swept.left += 1,
+        let is_over = |key: &Flow6Key, flow: &Flow6| is_over(key, flow, timeouts, now);
+        end_all(&self.0, &over, is_over, |key, flow, has_ended| {
+            if has_ended {
+                swept.expired += 1;
+            } else {
+                swept.left += 1;
+                tally.add(opened(key, flow));
             }
+        })
+        .map_err(refused)?;
+        pressure.settle(swept.left, self.room(), 1);
+        if pressure.is_on() {
+            let mut old = vec![];
+            self.each(|key, flow| {
+                if is_unanswered(key, flow) && pressure.meets(age(flow)) {
+                    old.push(*key);
+                }
+            })?;
+            end_all(&self.0, &old, is_unanswered, |key, flow, has_ended| {
+                if has_ended {
+                    swept.hurried += 1;
+                    swept.left = swept.left.saturating_sub(1);
+                    tally.take(opened(key, flow));
+                }
+            })
+            .map_err(refused)?;
         }
         Ok(swept)
     }
@@ -120,19 +157,7 @@ impl Flows6 {
     /// # Errors
     /// Where the kernel refuses.
     pub fn end(&self, key: &Flow6Key) -> Result<bool> {
-        self.end_if(key, |_| true).map_err(refused)
-    }
-
-    fn end_if(&self, key: &Flow6Key, ends: impl FnOnce(&Flow6) -> bool) -> io::Result<bool> {
-        match self.0.take(key)? {
-            Some(flow) if !ends(&flow) => {
-                // A packet may have begun it anew in between: then that one counts.
-                self.0.add(key, &flow)?;
-                Ok(false)
-            }
-            Some(_) => Ok(true),
-            None => Ok(false),
-        }
+        self.0.take(key).map(|flow| flow.is_some()).map_err(refused)
     }
 }
 
@@ -172,10 +197,41 @@ fn is_over(key: &Flow6Key, flow: &Flow6, timeouts: &Timeouts, now: Now) -> bool 
     expires(key, flow, timeouts, now) == 0
 }
 
+/// Whether nobody has taken it up: there is no answer yet, or of TCP the initiator has not acknowledged one.
+fn is_unanswered(key: &Flow6Key, flow: &Flow6) -> bool {
+    match key.protocol() {
+        TCP => flow.way(flow.begun()).seen & tcp::ACK == 0,
+        _ => flow.way(flow.begun().other()).packets == 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nat_common::{flow, port::Port, record::Use, rule::RuleId, six::ICMPV6, tcp};
+
+    #[test]
+    fn a_flow_is_unanswered_until_somebody_answers_and_of_tcp_until_the_handshake_is_complete() {
+        let port = Port::new(1);
+        for begun in [Zone::Inside, Zone::Outside] {
+            for (protocol, steps) in [
+                (flow::UDP, [true, true, false]),
+                (ICMPV6, [true, true, false]),
+                (50, [true, true, false]),
+                (TCP, [true, true, true]),
+            ] {
+                let key = Flow6Key::new(begun, protocol, [1; 16], port, [2; 16], port);
+                let by = |seen| Use { now: 50, bytes: 60, seen, ..Use::default() };
+                let (syn, both) = (by(tcp::SYN), by(tcp::SYN | tcp::ACK));
+                let flow = Flow6::new(begun, RuleId::NONE, syn);
+                let again = flow.used(begun, syn);
+                let answered = again.used(begun.other(), both);
+                let seen = [flow, again, answered].map(|flow| is_unanswered(&key, &flow));
+                assert_eq!(seen, steps, "{protocol}");
+                assert!(!is_unanswered(&key, &answered.used(begun, by(tcp::ACK))), "{protocol}");
+            }
+        }
+    }
 
     #[test]
     fn a_flow_is_over_when_its_later_direction_has_been_idle_for_its_lifetime() {

@@ -1,6 +1,7 @@
 //! IPv6 on the agent's side: its flows, and what the kernel is told so that it forwards.
 
 mod announced;
+mod ending;
 mod flows;
 mod forwarding;
 mod prefixes;

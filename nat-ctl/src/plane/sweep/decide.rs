@@ -48,11 +48,16 @@ pub enum Verdict {
     Release,
 }
 
+/// Whether a table with room for so many is so full that what is over is wanted.
+pub fn is_scarce(used: u64, room: u64) -> bool {
+    used * 100 >= room * SCARCE
+}
+
 /// Lines to look at in the next step of a table with so many places, of which so many were in use in
 /// the last pass.
 pub fn slice(used: u64, places: u32) -> u32 {
-    let reaches = |part: u64| used * 100 >= flow_table::room(places) * part;
-    let steps = match (reaches(MANY), reaches(SCARCE)) {
+    let room = flow_table::room(places);
+    let steps = match (used * 100 >= room * MANY, is_scarce(used, room)) {
         (_, true) => SOONER,
         (true, false) => LATER,
         (false, false) => STEPS,

@@ -10,13 +10,20 @@ use std::{
 
 use nat_common::{
     flow::{Direction, TCP},
+    flow_table,
     lifetime::Timeouts,
     record::{Phase, State},
     session::SessionId,
     tcp,
 };
 
-use super::{contacts::Contacts, decide, marks::Marks, pressure::Pressure, tally::Tally};
+use super::{
+    contacts::Contacts,
+    decide,
+    marks::Marks,
+    pressure::Pressure,
+    tally::{Opened, Tally},
+};
 use crate::plane::{
     clock::Now,
     flow_memory::FlowMemory,
@@ -37,6 +44,8 @@ pub struct Walk {
     next: u32,
     /// Live lines that were met in the last walk, and in this one.
     used: (u64, u64),
+    /// Whether the table of another family is nearly full, which is looked at after each walk.
+    hastens: bool,
     /// Lines that were ending in the last walk, and in this one, by place.
     ending: (Ending, Ending),
     expired: u64,
@@ -88,9 +97,10 @@ impl Walk {
         self.next == 0
     }
 
-    /// Before the first slice of a walk: what it is to meet beside flows.
-    pub fn begin(&mut self, contacts: Contacts) {
-        self.contacts = contacts;
+    /// Before the first slice of a walk: what it is to meet beside flows, and whether it has to be as short as
+    /// that along a table that is nearly full.
+    pub fn begin(&mut self, contacts: Contacts, hastens: bool) {
+        (self.contacts, self.hastens) = (contacts, hastens);
     }
 
     /// One slice; gives what was met with the last one.
@@ -103,12 +113,13 @@ impl Walk {
         now: Now,
     ) -> Option<Met> {
         let places = flows.places();
-        let count = decide::slice(self.used.0, places);
+        let used = if self.hastens { flow_table::room(places) } else { self.used.0 };
+        let count = decide::slice(used, places);
         let look = Look {
             timeouts,
             now,
             // A slice may be late by a step.
-            window: 2 * decide::interval(self.used.0, places) + 1,
+            window: 2 * decide::interval(used, places) + 1,
             any: self.number.is_multiple_of(SELDOM),
         };
         for (place, state) in flows.states(self.next, count) {
@@ -130,7 +141,7 @@ impl Walk {
         let expired = std::mem::take(&mut self.expired);
         let used = std::mem::take(&mut self.used.1);
         self.used.0 = used;
-        self.pressure.settle(used, places);
+        self.pressure.settle(used, flow_table::room(places), 2);
         let hurried = std::mem::take(&mut self.hurried);
         let (sessions, data) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.data));
         let contacts = std::mem::take(&mut self.contacts);
@@ -161,13 +172,13 @@ impl Walk {
                 // The other line has been counted, unless the walk has yet to come to it.
                 if let Some(other) = pair.other(place).filter(|other| other.place() < place) {
                     self.used.1 = self.used.1.saturating_sub(1);
-                    tally.take(other);
+                    tally.take(Opened::of(other));
                 }
                 return;
             }
         }
         self.used.1 += 1;
-        tally.add(&record);
+        tally.add(Opened::of(&record));
         marks.add(&record.public());
         self.contacts.add(&record);
         if let Some(place) = record.flow().control_session().and_then(|session| session.index()) {
@@ -241,7 +252,7 @@ mod tests {
     use crate::plane::pair::tests::{PUBLIC, masqueraded, used};
     use nat_common::{
         flow::{Flow, FlowKey, Origin, Rewrite, UDP, Zone},
-        flow_table,
+        host,
         port::{Port, place},
         rule::RuleId,
         tcp::{ACK, SYN},
@@ -394,6 +405,11 @@ mod tests {
         let mut slice = || steps.slice(&flows, &mut marks, &mut tally, &TIMEOUTS, Now::at(101));
         let met: Vec<Option<u64>> = (0..4).map(|_| slice().map(|met| met.lines)).collect();
         assert_eq!(met, [None, None, None, Some(2)]);
+        // Another table is nearly full.
+        steps.begin(Contacts::default(), true);
+        let mut slice = || steps.slice(&flows, &mut marks, &mut tally, &TIMEOUTS, Now::at(101));
+        let met: Vec<Option<u64>> = (0..3).map(|_| slice().map(|met| met.lines)).collect();
+        assert_eq!(met, [None, None, Some(2)]);
     }
 
     #[test]
@@ -414,8 +430,8 @@ mod tests {
         marks.begin(vec![(PUBLIC, 0)], [].into_iter());
         let hosts = HostMemory::anonymous();
         for low in 0..31 {
-            let address = [10, 0, 0, low];
-            hosts.give(hosts.emptiest(address).expect("a place").0, address, 0);
+            let who = host::who([10, 0, 0, low]);
+            hosts.give(hosts.emptiest(who).expect("a place").0, who, 0);
         }
         let mut tally = Tally::new(hosts);
         tally.begin(Now::at(100));

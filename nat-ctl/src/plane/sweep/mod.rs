@@ -30,11 +30,11 @@ use nat_common::{lifetime::Timeouts, session::SessionId};
 
 use super::clock::Now;
 use super::error::{PlaneError, Result};
-use super::host_memory::HostMemory;
 use super::maps::Maps;
 pub use lines::DataLine;
-use pass::Pass;
-use tally::Tally;
+use pass::{Pass, Tallies};
+pub use pressure::Pressure;
+pub use tally::{Opened, Tally};
 
 /// What a pass has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,11 +71,11 @@ impl Sweeper {
     /// Where the maps can't be opened or no thread be started.
     pub fn start(pins: &Path, timeouts: Timeouts) -> Result<Self> {
         let maps = Maps::open(pins)?;
-        let tally = Tally::new(HostMemory::open(pins)?);
+        let tallies = Tallies::open(pins)?;
         let (orders, incoming) = mpsc::channel();
         let (outgoing, reports) = mpsc::channel();
         let run = move || {
-            let mut pass = Pass::new(maps, tally, timeouts);
+            let mut pass = Pass::new(maps, tallies, timeouts);
             // Ends with the sweeper on the other side.
             while let Ok(now) = incoming.recv() {
                 if outgoing.send(pass.step(now)).is_err() {

@@ -3,7 +3,7 @@
 //! Invariant: nothing is released on the word of a pass that has not seen the whole table of flows;
 //! while there is nothing to sweep, a step costs a few system calls.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use aya::maps::MapError;
 use nat_common::{
@@ -28,6 +28,8 @@ use crate::plane::{
     addresses,
     clock::Now,
     error::{PlaneError, Result},
+    flow_memory,
+    host_memory::HostMemory,
     maps::{self, Maps},
     owners, ports, six,
     sockets::Sockets,
@@ -40,13 +42,37 @@ const SOCKETS: u32 = 8;
 /// then refused is not met otherwise.
 const PLACES: u32 = 8;
 
+/// Flows by inside host, of both families.
+pub struct Tallies {
+    four: Tally,
+    six: Tally,
+    /// What hosts of IPv6 are known by.
+    seeds: [u64; 2],
+}
+
+impl Tallies {
+    /// Of the hosts that are pinned in `pins`.
+    ///
+    /// # Errors
+    /// As [`HostMemory::open`].
+    pub fn open(pins: &Path) -> Result<Self> {
+        Ok(Self {
+            four: Tally::new(HostMemory::open(pins)?),
+            six: Tally::new(HostMemory::open6(pins)?),
+            seeds: flow_memory::geometry(pins)?.seeds,
+        })
+    }
+}
+
 /// The maps, and what has to be known from pass to pass.
 pub struct Pass {
     maps: Maps,
     timeouts: Timeouts,
     walk: Walk,
     marks: Marks,
-    tally: Tally,
+    tallies: Tallies,
+    /// Whether the flows of IPv6 were so many in the last pass that room is scarce.
+    six_is_scarce: bool,
     number: u32,
     /// Places of sessions that were in use at the end of the last pass.
     sessions: BTreeSet<u32>,
@@ -58,13 +84,14 @@ pub struct Pass {
 
 impl Pass {
     /// Before the first pass.
-    pub fn new(maps: Maps, tally: Tally, timeouts: Timeouts) -> Self {
+    pub fn new(maps: Maps, tallies: Tallies, timeouts: Timeouts) -> Self {
         Self {
             maps,
             timeouts,
             walk: Walk::default(),
             marks: Marks::new(),
-            tally,
+            tallies,
+            six_is_scarce: false,
             number: 0,
             sessions: BTreeSet::new(),
             rest_at: None,
@@ -84,12 +111,14 @@ impl Pass {
                 return Ok(None);
             }
             self.begin().map_err(refused("ports"))?;
-            self.tally.begin(now);
+            self.tallies.four.begin(now);
+            self.tallies.six.begin(now);
             let settings = self.maps.settings.get(&0, 0).map_err(refused("settings"))?;
-            self.walk.begin(Contacts::begin(settings.filters_by_address(), now));
+            let contacts = Contacts::begin(settings.filters_by_address(), now);
+            self.walk.begin(contacts, self.six_is_scarce);
         }
-        let Self { maps, marks, tally, walk, timeouts, .. } = self;
-        match walk.slice(&maps.flows, marks, tally, timeouts, now) {
+        let Self { maps, marks, tallies, walk, timeouts, .. } = self;
+        match walk.slice(&maps.flows, marks, &mut tallies.four, timeouts, now) {
             Some(met) => self.finish(met, now).map(Some),
             None => Ok(None),
         }
@@ -116,10 +145,13 @@ impl Pass {
         let sockets = self.sockets()?;
         let held = self.ports(sockets.as_ref()).map_err(refused("ports"))?;
         // Behind the ports: who has one keeps its place.
-        self.tally.settle();
+        self.tallies.four.settle();
         let ended = self.sessions(&met, now).map_err(refused("sessions"))?;
         let contacts = self.contacts(&met.contacts).map_err(refused("contacts"))?;
-        let six = self.maps.flows6.sweep(&self.timeouts, now)?;
+        let Tallies { six: tally, seeds, .. } = &mut self.tallies;
+        let six = self.maps.flows6.sweep(&self.timeouts, tally, *seeds, now)?;
+        tally.settle();
+        self.six_is_scarce = decide::is_scarce(six.left, self.maps.flows6.room());
         let announced = six::sweep(&mut self.maps, now)?;
         let nothing = met.lines == 0
             && six.left == 0
@@ -134,6 +166,7 @@ impl Pass {
         data.extend(six.data);
         let unused = unused + announced.unused;
         let (flows, expired) = (lines.div_ceil(2) + six.left, expired + six.expired);
+        let hurried = hurried + six.hurried;
         Ok(Report { flows, expired, hurried, unused, ended, data })
     }
 
@@ -211,7 +244,7 @@ impl Pass {
         // Between two looks at the sockets every one of them counts as open.
         let open = |public: &Endpoint| sockets.is_none_or(|sockets| sockets.uses(public));
         let mut held = false;
-        let mut tally = self.tally.ports();
+        let mut tally = self.tallies.four.ports();
         for numbered in self.marks.numbered() {
             for (public, place, word) in self.maps.ports.taken(*numbered) {
                 let owner = PortOwner::from_word(word.load(Ordering::Acquire));

@@ -6,8 +6,6 @@
 
 use std::ops::Range;
 
-use nat_common::flow_table;
-
 /// From this part of the room on, in percent, flows end early.
 const MARK: u64 = 85;
 
@@ -45,12 +43,11 @@ impl Pressure {
         false
     }
 
-    /// Ends a walk that has left so many lines in a table with so many places.
-    pub fn settle(&mut self, lines: u64, places: u32) {
-        let room = flow_table::room(places);
+    /// Ends a walk that has left so many lines in a table with room for so many, of which each flow has `each`.
+    pub fn settle(&mut self, lines: u64, room: u64, each: u64) {
         self.patience = None;
         if lines * 100 >= room * MARK {
-            let mut wanted = lines.saturating_sub(room * TARGET / 100) / 2;
+            let mut wanted = lines.saturating_sub(room * TARGET / 100) / each.max(1);
             for (age, count) in AGES.zip(&self.ages).rev() {
                 if wanted == 0 {
                     break;
@@ -63,14 +60,19 @@ impl Pressure {
         }
         self.ages.fill(0);
     }
+
+    /// Whether any flow has to end.
+    pub fn is_on(&self) -> bool {
+        self.patience.is_some()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Two thousand lines, and room for as many flows.
-    const PLACES: u32 = 2000 * 3 / 2;
+    /// Room for so many lines, of which each flow has two.
+    const ROOM: u64 = 2000;
 
     /// How old flows may be after a walk that has met these.
     fn patience(lines: u64, met: impl IntoIterator<Item = u32>) -> Option<u32> {
@@ -78,7 +80,8 @@ mod tests {
         for age in met {
             assert!(!pressure.meets(age), "nothing ends while there is room");
         }
-        pressure.settle(lines, PLACES);
+        pressure.settle(lines, ROOM, 2);
+        assert_eq!(pressure.is_on(), pressure.patience.is_some());
         pressure.patience
     }
 
@@ -101,9 +104,9 @@ mod tests {
     fn what_is_older_than_that_ends_and_the_next_walk_begins_anew() {
         let mut pressure = Pressure::default();
         (0..300).for_each(|_| assert!(!pressure.meets(50)));
-        pressure.settle(1990, PLACES);
+        pressure.settle(1990, ROOM, 2);
         assert!(pressure.meets(50) && pressure.meets(299) && !pressure.meets(49));
-        pressure.settle(1400, PLACES);
+        pressure.settle(1400, ROOM, 2);
         assert!(!pressure.meets(299));
     }
 }

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 
 use nat_common::{
     flow::{Direction, Zone},
-    host::{Count, Host},
+    host::{self, Count, Host},
+    six::{Flow6, Flow6Key},
 };
 
 use crate::plane::{clock::Now, host_memory::HostMemory, pair::Record};
@@ -25,7 +26,31 @@ pub struct Tally {
     /// Flows met of the host in each place.
     met: Vec<u64>,
     /// Those of hosts that have no place.
-    others: HashMap<[u8; 4], u64>,
+    others: HashMap<u64, u64>,
+}
+
+/// Whose flow it is, and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The host, by the first word of its place.
+    who: u64,
+    created: u32,
+}
+
+impl Opened {
+    /// By the line of its first packet; none of another one, and where somebody outside has opened it.
+    pub fn of(record: &Record) -> Option<Self> {
+        let key = record.key();
+        let opens = (record.flow().direction(), key.zone()) == (Direction::Original, Zone::Inside);
+        opens.then(|| Self { who: host::who(key.src()), created: record.created() })
+    }
+
+    /// Of a flow of IPv6, where the map `hosts6` has these seeds.
+    pub fn of6(key: &Flow6Key, flow: &Flow6, seeds: [u64; 2]) -> Option<Self> {
+        let opens = flow.begun() == Zone::Inside;
+        let who = || host::who6(host::words6(&key.inside()), seeds);
+        opens.then(|| Self { who: who(), created: flow.created() })
+    }
 }
 
 impl Tally {
@@ -45,16 +70,16 @@ impl Tally {
         others.clear();
     }
 
-    /// A line was met that stays.
-    pub fn add(&mut self, record: &Record) {
-        if let Some(met) = self.of(record) {
+    /// A flow was met that stays.
+    pub fn add(&mut self, opened: Option<Opened>) {
+        if let Some(met) = opened.and_then(|opened| self.met(opened)) {
             *met += 1;
         }
     }
 
-    /// A line that was met before is over after all.
-    pub fn take(&mut self, record: &Record) {
-        if let Some(met) = self.of(record) {
+    /// A flow that was met before is over after all.
+    pub fn take(&mut self, opened: Option<Opened>) {
+        if let Some(met) = opened.and_then(|opened| self.met(opened)) {
             *met = met.saturating_sub(1);
         }
     }
@@ -63,7 +88,7 @@ impl Tally {
     pub fn settle(&mut self) {
         let Self { hosts, made, met, others, .. } = self;
         // Some of them have found a place meanwhile.
-        others.retain(|address, flows| match hosts.find(*address) {
+        others.retain(|who, flows| match hosts.find(*who) {
             Some(place) => {
                 if let Some(met) = met.get_mut(place as usize) {
                     *met += *flows;
@@ -84,11 +109,11 @@ impl Tally {
                 hosts.begin(place, Count::Flows, made.wrapping_sub(*met));
             }
         }
-        for (address, flows) in others.drain() {
-            if let Some((place, fewest)) = hosts.emptiest(address)
+        for (who, flows) in others.drain() {
+            if let Some((place, fewest)) = hosts.emptiest(who)
                 && fewest < flows
             {
-                hosts.give(place, address, flows);
+                hosts.give(place, who, flows);
             }
         }
     }
@@ -100,17 +125,14 @@ impl Tally {
         PortTally { hosts, taken, met: HashMap::new() }
     }
 
-    /// Where a flow is counted that was there when the pass began, by the line of its first packet; none
-    /// where somebody outside has opened it.
-    fn of(&mut self, record: &Record) -> Option<&mut u64> {
-        let key = record.key();
-        let opens = (record.flow().direction(), key.zone()) == (Direction::Original, Zone::Inside);
-        if !opens || record.created() > self.begun.seconds() {
+    /// Where a flow is counted that was there when the pass began.
+    fn met(&mut self, opened: Opened) -> Option<&mut u64> {
+        if opened.created > self.begun.seconds() {
             return None;
         }
-        match self.hosts.find(key.src()) {
+        match self.hosts.find(opened.who) {
             Some(place) => self.met.get_mut(place as usize),
-            None => Some(self.others.entry(key.src()).or_default()),
+            None => Some(self.others.entry(opened.who).or_default()),
         }
     }
 }
@@ -136,7 +158,9 @@ impl PortTally<'_> {
         let Self { hosts, taken, met } = self;
         let mut places = vec![0; taken.len()];
         for (host, ports) in met {
-            if let Some(met) = hosts.find(host).and_then(|place| places.get_mut(place as usize)) {
+            if let Some(met) =
+                hosts.find(host::who(host)).and_then(|place| places.get_mut(place as usize))
+            {
                 *met = ports;
             }
         }
@@ -152,8 +176,9 @@ mod tests {
     use crate::plane::pair::tests::{masqueraded, record};
     use nat_common::{
         flow::{Flow, FlowKey, Origin, Rewrite, UDP},
-        host::{HOST_PROBES, HOSTS, index, who},
+        host::{HOST_PROBES, HOSTS, index, who, who6, words6},
         port::Port,
+        record::Use,
         rule::RuleId,
     };
 
@@ -166,95 +191,121 @@ mod tests {
         record(1, &key, &flow)
     }
 
+    fn opened(host: [u8; 4], then: u32) -> Option<Opened> {
+        Opened::of(&line(host, then))
+    }
+
     fn pass(tally: &mut Tally, met: impl IntoIterator<Item = ([u8; 4], u64)>) {
         tally.begin(Now::at(100));
         for (host, flows) in met {
-            (0..flows).for_each(|_| tally.add(&line(host, 99)));
+            (0..flows).for_each(|_| tally.add(opened(host, 99)));
         }
         tally.settle();
     }
 
     const HOST: [u8; 4] = [10, 0, 1, 2];
+    const WHO: u64 = who(HOST);
 
     #[test]
     fn a_pass_puts_any_count_right_and_a_host_without_flows_gives_its_place_back() {
         let mut tally = Tally::new(HostMemory::anonymous());
         for counted in [9, 3, 0] {
-            tally.hosts.open_flows(HOST, counted);
+            tally.hosts.open_flows(WHO, counted);
             pass(&mut tally, [(HOST, 5)]);
-            assert_eq!(tally.hosts.flows(HOST), Some(5), "{counted} opened");
+            assert_eq!(tally.hosts.flows(WHO), Some(5), "{counted} opened");
         }
         pass(&mut tally, []);
-        assert_eq!(tally.hosts.flows(HOST), None);
+        assert_eq!(tally.hosts.flows(WHO), None);
     }
 
     #[test]
     fn ports_are_put_right_by_those_that_were_met_and_a_host_that_has_one_keeps_its_place() {
         let mut tally = Tally::new(HostMemory::anonymous());
-        tally.hosts.open_flows(HOST, 1);
+        tally.hosts.open_flows(WHO, 1);
         for (taken, met) in [(9, 5), (0, 7), (2, 1)] {
-            tally.hosts.take_ports(HOST, taken);
+            tally.hosts.take_ports(WHO, taken);
             let mut ports = tally.ports();
             (0..met).for_each(|_| ports.add(HOST));
             ports.add([10, 0, 1, 3]);
             // Taken meanwhile.
-            tally.hosts.take_ports(HOST, 2);
+            tally.hosts.take_ports(WHO, 2);
             ports.settle();
-            assert_eq!(tally.hosts.ports(HOST), Some(met + 2), "{taken} taken");
+            assert_eq!(tally.hosts.ports(WHO), Some(met + 2), "{taken} taken");
         }
         pass(&mut tally, []);
-        assert_eq!((tally.hosts.flows(HOST), tally.hosts.ports(HOST)), (Some(0), Some(3)));
+        assert_eq!((tally.hosts.flows(WHO), tally.hosts.ports(WHO)), (Some(0), Some(3)));
         tally.ports().settle();
         pass(&mut tally, []);
-        assert_eq!(tally.hosts.ports(HOST), None);
+        assert_eq!(tally.hosts.ports(WHO), None);
     }
 
     #[test]
     fn flows_that_are_made_during_a_pass_count_once() {
         let mut tally = Tally::new(HostMemory::anonymous());
-        tally.hosts.open_flows(HOST, 2);
+        tally.hosts.open_flows(WHO, 2);
         tally.begin(Now::at(100));
-        tally.add(&line(HOST, 99));
-        tally.add(&line(HOST, 100));
-        tally.hosts.open_flows(HOST, 3);
-        (0..3).for_each(|_| tally.add(&line(HOST, 101)));
+        tally.add(opened(HOST, 99));
+        tally.add(opened(HOST, 100));
+        tally.hosts.open_flows(WHO, 3);
+        (0..3).for_each(|_| tally.add(opened(HOST, 101)));
         tally.settle();
-        assert_eq!(tally.hosts.flows(HOST), Some(5));
+        assert_eq!(tally.hosts.flows(WHO), Some(5));
     }
 
     #[test]
     fn who_has_opened_it_is_counted_and_nobody_else() {
         let mut tally = Tally::new(HostMemory::anonymous());
         let (there, back) = masqueraded(UDP, 10);
-        tally.hosts.open_flows(there.key().src(), 1);
+        let host = who(there.key().src());
+        tally.hosts.open_flows(host, 1);
         tally.begin(Now::at(100));
-        tally.add(&back);
-        tally.add(&there);
-        tally.add(&there);
-        tally.take(&there);
+        for record in [&back, &there, &there] {
+            tally.add(Opened::of(record));
+        }
+        tally.take(Opened::of(&there));
         tally.settle();
-        let listed: Vec<_> = tally.hosts.listed().map(|it| (it.address, it.flows)).collect();
-        assert_eq!(listed, [(there.key().src(), 1)]);
+        let listed: Vec<_> = tally.hosts.listed().map(|it| (it.who, it.flows)).collect();
+        assert_eq!(listed, [(host, 1)]);
+    }
+
+    #[test]
+    fn flows_of_ipv6_count_for_the_inside_host_that_has_begun_them() {
+        const SEEDS: [u64; 2] = [3, 5];
+        let (here, there) = ([1; 16], [2; 16]);
+        let key = Flow6Key::new(Zone::Inside, UDP, here, Port::new(1), there, Port::new(2));
+        let at = |zone, now| {
+            let flow = Flow6::new(zone, RuleId::NONE, Use { now, ..Use::default() });
+            Opened::of6(&key, &flow, SEEDS)
+        };
+        assert_eq!(at(Zone::Outside, 99), None);
+        let mut tally = Tally::new(HostMemory::anonymous());
+        let host = who6(words6(&here), SEEDS);
+        tally.hosts.open_flows(host, 7);
+        tally.begin(Now::at(100));
+        tally.hosts.open_flows(host, 1);
+        [99, 100, 101].into_iter().for_each(|then| tally.add(at(Zone::Inside, then)));
+        tally.settle();
+        assert_eq!(tally.hosts.flows(host), Some(3));
     }
 
     #[test]
     fn a_host_without_a_place_gets_that_of_the_smallest_once_it_has_more() {
         let mut tally = Tally::new(HostMemory::anonymous());
-        let near = (0..HOST_PROBES).map(|probe| index(who(HOST), probe)).collect::<Vec<_>>();
-        let is_near = |host: &[u8; 4]| near.contains(&index(who(*host), 0));
+        let near = (0..HOST_PROBES).map(|probe| index(WHO, probe, HOSTS)).collect::<Vec<_>>();
+        let is_near = |host: &[u8; 4]| near.contains(&index(who(*host), 0, HOSTS));
         let crowd: Vec<[u8; 4]> = (0..=u32::from(u16::MAX) * 64)
             .map(|number| (number | 10 << 24).to_be_bytes())
             .filter(|host| *host != HOST && is_near(host))
             .collect();
         assert!(crowd.len() > 2 * HOST_PROBES as usize && HOSTS > HOST_PROBES);
         for host in &crowd {
-            tally.hosts.open_flows(*host, 2);
+            tally.hosts.open_flows(who(*host), 2);
         }
-        assert!(!tally.hosts.open_flows(HOST, 1), "its places are others'");
+        assert!(!tally.hosts.open_flows(WHO, 1), "its places are others'");
         let small = crowd.iter().map(|host| (*host, 2)).collect::<Vec<_>>();
         for (flows, listed) in [(2, None), (7, Some(7))] {
             pass(&mut tally, small.iter().copied().chain([(HOST, flows)]));
-            assert_eq!(tally.hosts.flows(HOST), listed);
+            assert_eq!(tally.hosts.flows(WHO), listed);
         }
     }
 }
