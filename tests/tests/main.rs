@@ -24,6 +24,7 @@ mod history;
 mod hops;
 mod icmp;
 mod ipv6;
+mod ipv6_filter;
 mod ipv6_ftp;
 mod lifecycle;
 mod limits;

@@ -32,7 +32,7 @@ use proptest::{
 };
 use std::collections::BTreeMap;
 
-const FRAMES: u32 = 6000;
+const FRAMES: u32 = 9000;
 
 /// Few ends, so that packets meet flows of each other.
 fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
@@ -271,7 +271,7 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
         }
         println!("{fates:#?}, {translated} translated");
         assert!(translated > FRAMES / 8, "{translated}");
-        assert!(fates["Punted"] > 10 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
+        assert!(fates["Punted"] > 5 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });
 }

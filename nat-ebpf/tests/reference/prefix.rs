@@ -138,6 +138,23 @@ fn a_rule_of_an_inside_host_is_reached_by_its_public_address() {
 }
 
 #[test]
+fn nobody_outside_comes_from_the_inside_by_either_prefix() {
+    let mut gateway = start();
+    let end = Endpoint6::new(flow::TCP, HOST6, Port::new(5000));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), 0));
+    for src in [NEIGHBOUR6, NEIGHBOUR6_OUTSIDE, LAN6_OUTSIDE, ONES6_OUTSIDE] {
+        let dials = tcp((src, 80), HERE_OUTSIDE, SYN);
+        assert_eq!(back(&gateway, &dials), Err(Reason::NotAllowed), "{src:02x?}");
+    }
+    // Nor does an inside host have an address of the public one for its own.
+    let public = tcp(HERE_OUTSIDE, THERE, SYN);
+    assert_eq!(out(&gateway, &public), Err(Reason::ForeignSource));
+    gateway.world.routes6.push((HOST6_OUTSIDE, 48, Course::Nowhere));
+    assert_eq!(out(&gateway, &public), Err(Reason::ForeignSource));
+    assert!(gateway.memory.state().flows6.is_empty());
+}
+
+#[test]
 fn errors_quote_what_their_receiver_has_sent() {
     let gateway = start();
     assert!(out(&gateway, &udp(HERE, THERE)).is_ok());
@@ -257,7 +274,8 @@ fn what_turns_back_inside_comes_from_the_public_address() {
 
 #[test]
 fn what_has_no_translation_does_not_leave() {
-    let gateway = start();
+    let mut gateway = start();
+    gateway.world.routes6.push((ONES6, 64, Course::To(LAN)));
     let ones = (ONES6, 5000);
     assert_eq!(out(&gateway, &udp(ones, THERE)), Err(Reason::PrefixOnes));
     assert_eq!(back(&gateway, &udp(THERE, (ONES6_OUTSIDE, 5000))), Err(Reason::PrefixOnes));

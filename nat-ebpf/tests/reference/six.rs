@@ -24,7 +24,10 @@ use nat_common::{
     },
     watch::Watch,
 };
-use nat_ebpf::host::{self, HostPacket, Verdict};
+use nat_ebpf::{
+    host::{self, HostPacket, Verdict},
+    six::Course,
+};
 
 const ECHO: u8 = 128;
 const ECHO_REPLY: u8 = 129;
@@ -277,6 +280,51 @@ fn a_rule_opens_its_port_to_those_that_it_allows() {
     assert_eq!(back(&gateway, &udp(stranger, dns)), Dropped(Reason::NotAllowed));
     assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, ECHO, 7, b"")), Known);
     assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Known);
+}
+
+#[test]
+fn a_flow_begins_where_its_source_belongs() {
+    let gateway = start();
+    let foreign = Dropped(Reason::ForeignSource);
+    // Of another network outside, of one that is not managed, of nobody, and the gateway's own.
+    for src in [six::ROUTES[2].0, REMOTE6, OTHER6, NOWHERE6, GATEWAY6, LAN6] {
+        let end = (src, 5000);
+        assert_eq!(out(&gateway, &tcp(end, THERE, SYN)), foreign, "{src:02x?}");
+        assert_eq!(out(&gateway, &udp(end, THERE)), foreign);
+        assert_eq!(out(&gateway, &icmp(src, REMOTE6, ECHO, 7, b"")), foreign);
+        let first = [fragment(flow::UDP, 0, true, 1), datagram(5000, 80)].concat();
+        assert_eq!(out(&gateway, &frame(src, REMOTE6, 44, &first)), foreign);
+        // What begins none is told so first, and what goes nowhere or stays is not looked at.
+        assert_eq!(out(&gateway, &tcp(end, THERE, ACK)), Dropped(Reason::NoSyn));
+        assert_eq!(out(&gateway, &tcp(end, (NOWHERE6, 80), SYN)), Untouched);
+        assert_eq!(out(&gateway, &tcp(end, (LAN6, 80), SYN)), Untouched);
+    }
+    assert!(gateway.memory.state().flows6.is_empty());
+
+    open(&gateway, flow::TCP, 80, 0);
+    let web = (HOST6, 80);
+    for src in [six::ROUTES[1].0, HOST6, LAN6, GATEWAY6, NOWHERE6] {
+        let dials = tcp((src, 5000), web, SYN);
+        assert_eq!(back(&gateway, &dials), Dropped(Reason::NotAllowed), "{src:02x?}");
+        let other = tcp((src, 5000), (HOST6, 81), SYN);
+        assert_eq!(back(&gateway, &other), Dropped(Reason::Unsolicited));
+    }
+    assert!(gateway.memory.state().flows6.is_empty());
+    for src in [REMOTE6, six::ROUTES[2].0, OTHER6] {
+        assert_eq!(back(&gateway, &tcp((src, 5000), web, SYN)), Known);
+    }
+}
+
+#[test]
+fn what_has_a_flow_is_not_asked_where_it_belongs_but_as_it_begins_anew() {
+    let mut gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    gateway.world.routes6.retain(|(_, _, course)| *course != Course::To(LAN));
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, ACK)), Known);
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, RST | ACK)), Known);
+    gateway.memory.state().now += 5;
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Dropped(Reason::ForeignSource));
 }
 
 #[test]

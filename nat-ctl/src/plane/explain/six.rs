@@ -57,15 +57,20 @@ impl Inspector {
             return Ok(left(asked.view(), name, "IPv6 is the kernel's there"));
         };
         let way = routed(met.dst);
-        let course = |dst: Ipv6Addr| {
-            let course = match routed(dst) {
+        let leads = |dst: Ipv6Addr, way: Way| {
+            let course = match way {
                 Way::Local => Course::Own,
                 Way::Forward { index, .. } => Course::To(index),
                 Way::None => Course::Nowhere,
             };
             (dst.octets(), 128, course)
         };
-        let routes6 = vec![course(asked.dst), course(inside)];
+        let mut routes6 = vec![leads(asked.dst, routed(asked.dst)), leads(inside, routed(inside))];
+        if let Way::Forward { index, .. } = way {
+            // An answer comes in where the packet leaves.
+            let back = route::of_packet(asked.src.into(), met.dst.into(), index);
+            routes6.push(leads(asked.src, back));
+        }
         let world = World { routes6, ..World::default() };
         let memory = Memory::from(before.clone());
         let mut packet = HostPacket::<true>::new(frame::of6(asked), index, &world);
