@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout of all maps. It changes with any type of this crate that lives in a map;
 /// an agent refuses to take over maps of another version. Kept in the map `layout`.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// What the place of a flow in the map `flows` follows from: one record in the map `geometry`, and a
 /// read-only global of the same value in every program.

@@ -123,6 +123,8 @@ reasons! {
     PrefixOnes = 42, "prefix-ones", "Give the subnet of the inside host another number than ffff.";
     /// A packet of IPv6 from inside that would begin a flow, with a source address that no route leads back to an inside interface for: one of another network, or the gateway's own (RFC 6092, REC-5).
     ForeignSource = 43, "foreign-source", "`ip -6 route get ADDRESS` on the gateway has to name an inside interface: add a route to the network of that host. Many addresses: a host inside forges them.";
+    /// A packet of IPv6 that would begin a flow through a WAN, with a unique local address (`fc00::/7`) that is not translated there (RFC 6092, REC-7).
+    UniqueLocal = 44, "unique-local", "Give the host a global address, or translate its prefix (`[[prefix]]`). Where the outside has such addresses, too, say `[ipv6] unique_local = true`.";
 }
 
 /// Number of reasons: the size of the `drops` map.

@@ -9,10 +9,11 @@ use nat_tests::{
     chain::Chain,
     gateway::{Mode, NatCtl},
     netns::Namespace,
-    requirements,
+    process, requirements,
     six::{self, DEEP6, FAR6, LAN6, OUTER_ROUTER6, WAN6, connection, datagram, udp_socket},
     wait,
 };
+use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// The port of a service inside that a rule opens.
@@ -82,6 +83,93 @@ fn who_says_to_be_of_the_other_side_begins_nothing() {
         datagram(&stranger, &service, 8).expect("a datagram from outside");
         gateway.stop().expect("an end");
     }
+}
+
+#[test]
+fn the_outside_pings_the_inside_where_the_configuration_says_so() {
+    let Some(binary) = requirements::met_with_tools("echo of IPv6", &["ping"]) else { return };
+    for mode in [Mode::Tc, Mode::Xdp] {
+        let chain = chain();
+        let Chain { far, lab, .. } = &chain;
+        let mut gateway = NatCtl::prepare(lab, mode, &binary).expect("a gateway");
+        println!("mode {mode}");
+        let ends = [FAR6, DEEP6].map(|end| format!("[{end}]:7"));
+        let explained = |gateway: &NatCtl<'_>| {
+            let words = ["explain", "--protocol", "icmp", &ends[0], &ends[1]];
+            let told = gateway.json(&words).expect("words");
+            (told["verdict"].clone(), told.to_string())
+        };
+        gateway.configure("").expect("a configuration");
+        gateway.run(&["--persist"]).expect("a start");
+        let (verdict, told) = explained(&gateway);
+        assert_eq!(verdict, "dropped", "{told}");
+        assert!(told.contains("'echo = true' in [ipv6]"), "{told}");
+        dropped(&gateway, "unsolicited", || {
+            six::echo(far, DEEP6).expect_err("no echo from outside");
+        });
+        // It waits for the next start, which the log says.
+        gateway.configure("[ipv6]\necho = true\n").expect("a configuration");
+        gateway.signal(Signal::SIGHUP).expect("a signal");
+        wait::until_true(LIMIT, "a line of the log", || {
+            Ok(gateway.output().contains("changes of ipv6 come into force with the next start"))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+        six::echo(far, DEEP6).expect_err("no echo before that");
+        gateway.end(Signal::SIGTERM).expect("an end");
+        gateway.run(&[]).expect("a take-over");
+
+        let (verdict, told) = explained(&gateway);
+        assert_eq!(verdict, "forwarded", "{told}");
+        assert!(told.contains("[ipv6] echo lets echo requests in"), "{told}");
+        six::echo(far, DEEP6).expect("an echo from outside");
+        six::echo(far, six::INSIDE6).expect("an echo of another host");
+        let mut long = far.command("ping");
+        long.args(["-6", "-n", "-c", "1", "-W", "2", "-s", "4000", &DEEP6.to_string()]);
+        process::must(&mut long).expect("an echo in fragments");
+        let list = gateway.json(&["flows", "list", "--proto", "icmpv6"]).expect("a list");
+        let flows = list.as_array().expect("a list");
+        assert_eq!(flows.len(), 3, "{list:#}");
+        assert!(flows.iter().all(|flow| flow["original"]["src"] == FAR6.to_string()), "{list:#}");
+        dropped(&gateway, "unsolicited", || {
+            let client = udp_socket(far, FAR6, 0).expect("a socket");
+            client.send_to(b"let me in", (DEEP6, SERVICE)).map(drop).expect("a datagram");
+        });
+        dropped(&gateway, "not-allowed", || {
+            let _liar = posing(far, "far0", NEIGHBOUR6);
+            let mut forged = far.command("ping");
+            forged.args(["-6", "-n", "-c", "1", "-W", "1", "-I", &NEIGHBOUR6.to_string()]);
+            process::must(forged.arg(DEEP6.to_string())).expect_err("no echo of a liar");
+        });
+        gateway.stop().expect("an end");
+    }
+}
+
+#[test]
+fn unique_local_addresses_leave_where_the_configuration_says_so() {
+    const LOCAL: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+    let Some(binary) = requirements::met_with_binary("unique local addresses") else { return };
+    let chain = chain();
+    let Chain { deep, far, lab } = &chain;
+    for (namespace, router) in [(&lab.gateway, six::INSIDE6), (&lab.outside, WAN6)] {
+        namespace.ip(&format!("-6 route add fd01::/64 via {router}")).expect("a route");
+    }
+    lab.inside.ip(&format!("-6 route add fd01::/64 via {DEEP6}")).expect("a route");
+    let here = posing(deep, "deep0", LOCAL);
+    let there = udp_socket(far, FAR6, 0).expect("a socket");
+    let mut gateway = NatCtl::prepare(lab, Mode::Tc, &binary).expect("a gateway");
+    gateway.configure("").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    dropped(&gateway, "unique-local", || {
+        let at = there.local_addr().expect("an end");
+        here.send_to(b"let me out", at).map(drop).expect("a datagram");
+    });
+    connection(deep, far, FAR6, 0).expect("a connection with another address");
+    gateway.end(Signal::SIGTERM).expect("an end");
+    gateway.configure("[ipv6]\nunique_local = true\n").expect("a configuration");
+    gateway.run(&[]).expect("a start");
+    datagram(&here, &there, 8).expect("a datagram to the outside");
+    datagram(&there, &here, 8).expect("its answer");
+    gateway.stop().expect("an end");
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod icmp;
 mod ipv6;
 mod ipv6_filter;
 mod ipv6_ftp;
+mod ipv6_handshakes;
 mod lifecycle;
 mod limits;
 mod many_files;

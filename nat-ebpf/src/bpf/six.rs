@@ -274,6 +274,11 @@ impl Tables6 for Maps {
     fn is_public6(&self, address: &Address6) -> bool {
         is_public(address)
     }
+
+    #[inline(always)]
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool {
+        is_translated(wan, address)
+    }
 }
 
 /// No interface has this number.
@@ -284,6 +289,13 @@ const ONES: u32 = u32::MAX;
 fn is_public(address: &Address6) -> bool {
     let bits = PrefixKey::SCOPE_BITS + 128;
     maps::PREFIXES.get(&Key::new(bits, PrefixKey::public(*address))).is_some()
+}
+
+/// The same.
+#[inline(never)]
+fn is_translated(wan: u32, address: &Address6) -> bool {
+    let bits = PrefixKey::SCOPE_BITS + 128;
+    maps::PREFIXES.get(&Key::new(bits, PrefixKey::leaving(wan, *address))).is_some()
 }
 
 /// Puts the translated address into the key, and gives the interface of the pair; 0 where there is none. A

@@ -173,4 +173,8 @@ impl<'a> Tables6 for HostTables<'a> {
     fn is_public6(&self, address: &Address6) -> bool {
         self.translate(&mut PrefixKey::public(*address)) != Ok(None)
     }
+
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool {
+        self.translate(&mut PrefixKey::leaving(wan, *address)) != Ok(None)
+    }
 }

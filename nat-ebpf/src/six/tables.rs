@@ -110,4 +110,6 @@ pub trait Tables6: Tables {
     fn translate(&self, key: &mut PrefixKey) -> Result<Option<u32>, Reason>;
     /// Whether inside hosts are known outside by the prefix of this address.
     fn is_public6(&self, address: &Address6) -> bool;
+    /// Whether this inside address has another one at the way out with that number.
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool;
 }

@@ -6,9 +6,9 @@ use crate::{
         frame::{ACK, FIN, RST, SYN},
         gateway::{self, LAN, PUBLIC, WAN},
         six::{
-            GATEWAY6, HOST6, HOST6_OUTSIDE, LAN6, LAN6_OUTSIDE, LINK_LOCAL, NOWHERE6, ONES6,
-            ONES6_OUTSIDE, OTHER6, REMOTE6, ROUTES, Segment, datagram, fragment, frame, icmp, line,
-            prefixes, quote, tcp, udp,
+            GATEWAY6, HOST6, HOST6_OUTSIDE, LAN6, LAN6_OUTSIDE, LINK_LOCAL, NEIGHBOUR6, NOWHERE6,
+            ONES6, ONES6_OUTSIDE, OTHER6, REMOTE6, ROUTES, Segment, UNIQUE_LOCAL6, datagram,
+            fragment, frame, icmp, line, prefixes, quote, tcp, udp,
         },
     },
     lab,
@@ -19,6 +19,7 @@ use nat_common::{
     port::Port,
     rule::RuleId,
     session::SessionId,
+    settings::Settings,
     six::{
         Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, ICMPV6, Opening, Way6,
     },
@@ -46,6 +47,8 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         HOST6_OUTSIDE,
         LAN6,
         LAN6_OUTSIDE,
+        NEIGHBOUR6,
+        NEIGHBOUR6,
         ONES6,
         ONES6_OUTSIDE,
         LINK_LOCAL,
@@ -58,6 +61,7 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         OTHER6,
         GATEWAY6,
         ROUTES[1].0,
+        UNIQUE_LOCAL6,
         HOST6_OUTSIDE,
         LAN6_OUTSIDE,
         [0xff; 16],
@@ -230,9 +234,14 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
                 state.now = clock();
                 // In the first half they are in the map, and the settings say that there are none.
                 let prefixes = u16::from(number >= FRAMES / 2);
-                if (state.settings.heartbeat, state.settings.prefixes) != (state.now, prefixes) {
-                    (state.settings.heartbeat, state.settings.prefixes) = (state.now, prefixes);
-                    object.settings(state.settings);
+                // What else may pass does for a while in each half.
+                let more = u8::from(number % (FRAMES / 2) > FRAMES / 4);
+                let (heartbeat, echo6, unique_local6) = (state.now, more, more);
+                let settings =
+                    Settings { heartbeat, prefixes, echo6, unique_local6, ..state.settings };
+                if state.settings != settings {
+                    state.settings = settings;
+                    object.settings(settings);
                 }
             }
             let answer = object.tc(zone, ifindex, &frame).expect("a test run");
@@ -272,6 +281,7 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
         println!("{fates:#?}, {translated} translated");
         assert!(translated > FRAMES / 8, "{translated}");
         assert!(fates["Punted"] > 5 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
+        assert!(fates.contains_key("Drop(UniqueLocal)"), "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });
 }

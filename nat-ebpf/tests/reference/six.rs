@@ -252,6 +252,68 @@ fn echo_is_known_by_its_identifier_from_the_side_that_asks() {
 }
 
 #[test]
+fn an_echo_request_from_outside_begins_a_flow_where_the_settings_say_so() {
+    let gateway = start();
+    let request = icmp(REMOTE6, HOST6, ECHO, 7, b"");
+    assert_eq!(back(&gateway, &request), Dropped(Reason::Unsolicited));
+    gateway.memory.state().settings.echo6 = 1;
+    assert_eq!(back(&gateway, &request), Known);
+    let (key, flow) = the_flow(&gateway);
+    assert_eq!((key.inside(), flow.begun(), flow.rule()), (HOST6, Zone::Outside, RuleId::NONE));
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Known);
+    // Errors about the reply come in.
+    let reply = icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"");
+    assert_eq!(back(&gateway, &icmp(GATEWAY6, HOST6, TOO_BIG, 0, quote(&reply))), Known);
+    let first = [fragment(ICMPV6, 0, true, 1), quote(&request)[40..].to_vec()].concat();
+    assert_eq!(back(&gateway, &frame(REMOTE6, HOST6, 44, &first)), Known);
+    // Nothing else comes in, and not from everywhere; a rule of the host goes before it.
+    for frame in [
+        icmp(REMOTE6, HOST6, ECHO_REPLY, 8, b""),
+        udp(THERE, HERE),
+        tcp(THERE, HERE, SYN),
+        frame(REMOTE6, HOST6, 50, b""),
+    ] {
+        assert_eq!(back(&gateway, &frame), Dropped(Reason::Unsolicited));
+    }
+    let forged = icmp(six::ROUTES[1].0, HOST6, ECHO, 9, b"");
+    assert_eq!(back(&gateway, &forged), Dropped(Reason::NotAllowed));
+    let solicitation = icmp(REMOTE6, HOST6, SOLICITATION, 0, &[0; 16]);
+    assert_eq!(back(&gateway, &solicitation), Dropped(Reason::IcmpType));
+    assert_eq!(back(&gateway, &icmp(REMOTE6, OTHER6, ECHO, 7, b"")), Dropped(Reason::Unsolicited));
+    open(&gateway, ICMPV6, 0, 3);
+    let other = icmp(REMOTE6, HOST6, ECHO, 10, b"");
+    assert_eq!(back(&gateway, &other), Dropped(Reason::NotAllowed));
+    gateway.memory.state().allowed6 = vec![(3, REMOTE6, 128)];
+    assert_eq!(back(&gateway, &other), Known);
+}
+
+#[test]
+fn a_unique_local_address_passes_a_wan_only_where_that_is_said() {
+    const LOCAL: Address6 = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    const AWAY: Address6 = [0xfc, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let mut gateway = start();
+    gateway.world.routes6.push((LOCAL, 64, Course::To(LAN)));
+    let (local, away) = ((LOCAL, 5000), (AWAY, 80));
+    open(&gateway, flow::UDP, 5000, 0);
+    let end = Endpoint6::new(flow::UDP, LOCAL, Port::new(5000));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), 0));
+    let unique = Dropped(Reason::UniqueLocal);
+    let all = [(local, THERE), (HERE, away), (local, away)];
+    for (here, there) in all {
+        assert_eq!(out(&gateway, &udp(here, there)), unique);
+        assert_eq!(back(&gateway, &udp(there, here)), unique);
+    }
+    assert_eq!(out(&gateway, &udp(local, HERE)), Untouched);
+    assert!(gateway.memory.state().flows6.is_empty());
+    gateway.memory.state().settings.unique_local6 = 1;
+    for (here, there) in all {
+        assert_eq!(out(&gateway, &udp(here, there)), Known);
+        gateway.memory.state().flows6.clear();
+        assert_eq!(back(&gateway, &udp(there, here)), Known);
+    }
+}
+
+#[test]
 fn other_protocols_pass_by_their_addresses() {
     const ESP: u8 = 50;
     let gateway = start();

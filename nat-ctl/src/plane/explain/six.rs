@@ -12,6 +12,7 @@ use nat_common::{
     flow::Zone,
     interface::Role,
     reason::Reason,
+    rule::RuleId,
     six::{self, Flow6, Opening},
 };
 use nat_ebpf::{
@@ -185,6 +186,9 @@ impl Story<'_> {
             (Some(id), _, _) => format!("it is a data connection of FTP session {}", id.number()),
             (None, Some(rule), _) => format!("it came in by rule '{rule}'"),
             (None, None, Zone::Inside) => "an inside host has begun it".to_owned(),
+            (None, None, Zone::Outside) if flow.rule() == RuleId::NONE => {
+                "it came in as an echo request, by [ipv6] echo".to_owned()
+            }
             (None, None, Zone::Outside) => "it came in by a rule that is gone".to_owned(),
         });
         is_control(flow, told);
@@ -213,7 +217,12 @@ impl Story<'_> {
                 told.change.push(format!("a change of rule '{rule}'"));
             }
             (None, _) => {
-                told.because.push("inside hosts may dial: it begins a flow".to_owned());
+                told.because.push(match flow.begun() {
+                    Zone::Inside => "inside hosts may dial: it begins a flow".to_owned(),
+                    Zone::Outside => {
+                        "[ipv6] echo lets echo requests in: it begins a flow".to_owned()
+                    }
+                });
                 told.change.push("[ipv6] of the configuration".to_owned());
             }
         }
@@ -258,6 +267,10 @@ impl Story<'_> {
                 "'nat-ctl forward add --name NAME --protocol {protocol} --public {public} --to {to}' \
                  lets it in"
             ));
+        }
+        if let (Reason::Unsolicited, Zone::Outside, Protocol::Icmp) = (reason, self.zone, protocol)
+        {
+            told.change.push("'echo = true' in [ipv6] of the configuration lets it in".to_owned());
         }
     }
 
