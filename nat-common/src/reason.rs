@@ -121,6 +121,10 @@ reasons! {
     HostLimit = 41, "host-limit", "`nat-ctl hosts list` names the host. If it is not infected, raise `limits.flows_per_host`.";
     /// An address whose prefix is translated and that has no word left that could be adjusted: its subnet, or under a prefix longer than /48 its interface identifier, is all ones (RFC 6296).
     PrefixOnes = 42, "prefix-ones", "Give the subnet of the inside host another number than ffff.";
+    /// A packet of IPv6 from inside that would begin a flow, with a source address that no route leads back to an inside interface for: one of another network, or the gateway's own (RFC 6092, REC-5).
+    ForeignSource = 43, "foreign-source", "`ip -6 route get ADDRESS` on the gateway has to name an inside interface: add a route to the network of that host. Many addresses: a host inside forges them.";
+    /// A packet of IPv6 that would begin a flow through a WAN, with a unique local address (`fc00::/7`) that is not translated there (RFC 6092, REC-7).
+    UniqueLocal = 44, "unique-local", "Give the host a global address, or translate its prefix (`[[prefix]]`). Where the outside has such addresses, too, say `[ipv6] unique_local = true`.";
 }
 
 /// Number of reasons: the size of the `drops` map.

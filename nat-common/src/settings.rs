@@ -56,9 +56,13 @@ pub struct Settings {
     /// An MSS up to this fits every interface of the gateway.
     pub mss_fits: u16,
     /// Whether IPv6 is filtered: 1 or 0.
-    pub ipv6: u16,
+    pub ipv6: u8,
+    /// Whether an echo request of IPv6 from outside may begin a flow without a rule: 1 or 0.
+    pub echo6: u8,
     /// The same as `routes_others`, for IPv6.
-    pub routes_others6: u16,
+    pub routes_others6: u8,
+    /// Whether unique local addresses (RFC 4193) pass a WAN as they are: 1 or 0.
+    pub unique_local6: u8,
     /// Whether the map `uplinks` has an entry: 1 or 0.
     pub uplinks: u8,
     /// Whether a UDP endpoint with an even port gets an even public port, and one with an odd port an odd

@@ -5,7 +5,7 @@
 //! gateway knows the link address of the host for good, so it asks nobody.
 
 use std::{
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
@@ -23,11 +23,16 @@ use crate::netns::Namespace;
 
 const LINK_HEADER: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Length of an IPv6 header.
+const HEADER6: usize = 40;
 
 /// One end.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
+    /// Ethertype of its packets.
+    kind: [u8; 2],
     /// Link header of what is sent.
     header: Vec<u8>,
 }
@@ -37,10 +42,15 @@ impl Wire {
     pub fn new(
         host: &Namespace,
         device: &str,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         (gateway, to): (&Namespace, &str),
     ) -> Result<Self> {
+        let address = address.into();
         host.ip(&format!("address flush dev {device}"))?;
+        if address.is_ipv6() {
+            // Else the kernel has addresses of the link, and forwards what is for others.
+            host.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
+        }
         let [here, there] = [link_address(host, device)?, link_address(gateway, to)?];
         gateway.ip(&format!("neighbour replace {address} lladdr {here} dev {to} nud permanent"))?;
         let open = || {
@@ -53,18 +63,19 @@ impl Wire {
             bind(socket.as_raw_fd(), &here).map(|()| socket)
         };
         let socket = host.enter(open)?.with_context(|| format!("open a socket on {device}"))?;
+        let kind = if address.is_ipv6() { IPV6 } else { IPV4 };
         let ends = [there, here].map(|end| end.addr().unwrap_or_default());
-        Ok(Self { socket, header: [ends.as_flattened(), &IPV4].concat() })
+        Ok(Self { socket, kind, header: [ends.as_flattened(), &kind].concat() })
     }
 
-    /// Sends an IPv4 packet, or what passes for one.
+    /// Sends an IP packet, or what passes for one.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
         let frame = [&self.header, packet].concat();
         send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).context("send a frame")?;
         Ok(())
     }
 
-    /// The next IPv4 packet that has come, without its link header and what pads its frame.
+    /// The next packet of its family that has come, without its link header and what pads its frame.
     pub fn receive(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; 1 << 16];
         loop {
@@ -74,10 +85,12 @@ impl Wire {
                 Err(error) => return Err(error).context("receive a frame"),
             };
             let (header, packet) = frame[..length].split_at(LINK_HEADER.min(length));
-            if header.ends_with(&IPV4) {
-                let total = packet
-                    .get(2..4)
-                    .map_or(0, |total| usize::from(u16::from_be_bytes([total[0], total[1]])));
+            if header.ends_with(&self.kind) {
+                // Where the length stands, and what it leaves out.
+                let (at, more) = if self.kind == IPV6 { (4, HEADER6) } else { (2, 0) };
+                let total = packet.get(at..at + 2).map_or(0, |total| {
+                    usize::from(u16::from_be_bytes([total[0], total[1]])) + more
+                });
                 return Ok(Some(packet[..total.min(packet.len())].to_vec()));
             }
         }

@@ -27,6 +27,12 @@ pub const fn stays(address: &Address6) -> bool {
     first == 0xff || first == 0xfe && second & 0xc0 == 0x80 || is_low
 }
 
+/// Whether it is a unique local address (RFC 4193 section 3.1), which nobody outside has a route to.
+#[inline(always)]
+pub const fn is_unique_local(address: &Address6) -> bool {
+    address[0] & 0xfe == 0xfc
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

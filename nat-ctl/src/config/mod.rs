@@ -132,11 +132,15 @@ impl Default for Masquerade {
 pub struct Ipv6 {
     /// Whether it is forwarded and filtered; else it passes as the kernel routes it.
     pub enabled: bool,
+    /// Whether the outside may send echo requests to inside hosts (RFC 4890, 4.3.1).
+    pub echo: bool,
+    /// Whether addresses of `fc00::/7` pass a WAN as they are (RFC 6092, REC-7).
+    pub unique_local: bool,
 }
 
 impl Default for Ipv6 {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, echo: false, unique_local: false }
     }
 }
 

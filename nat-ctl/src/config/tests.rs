@@ -358,6 +358,8 @@ inbound = ["tcp:25", "icmp", "tcp:20-21@198.51.100.0/24"]
 
 [ipv6]
 enabled = false
+echo = true
+unique_local = true
 
 [ftp]
 control_ports = [21, 2121]

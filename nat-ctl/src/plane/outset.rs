@@ -202,7 +202,9 @@ pub(super) fn settings(config: &Config, forwarded: Forwarding, now: Now) -> Resu
         mss_most: config.masquerade.clamp_mss.into(),
         // That of the interfaces, which are looked at as it is written.
         mss_fits: 0,
-        ipv6: u16::from(config.ipv6.enabled),
+        ipv6: u8::from(config.ipv6.enabled),
+        echo6: u8::from(config.ipv6.echo),
+        unique_local6: u8::from(config.ipv6.unique_local),
         // What the kernel did before the gateway came is looked at with the state.
         routes_others6: 0,
         // They follow from addresses and rules.

@@ -100,7 +100,7 @@ impl Preparing<'_> {
         let config = &options.config;
         let forwarded = state.forwarding.map_or_else(Forwarding::read, Ok)?;
         let six = config.ipv6.enabled;
-        let routes_others6 = u16::from(six::forwards(&state)?);
+        let routes_others6 = u8::from(six::forwards(&state)?);
         let settings = Settings { routes_others6, ..outset::settings(config, forwarded, now)? };
         let sizes = Sizes::of(&config.limits);
         let (table, before) = match start {

@@ -167,6 +167,9 @@ unsafe fn find(context: *mut c_void, lookup: *mut FibLookup, public: u32) -> i64
 /// A length that every interface takes: where a packet leads, and not whether it is too long, is asked.
 const SHORT: u16 = 1;
 
+/// Number of the loopback interface (LOOPBACK_IFINDEX of include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// The same record, as it is used for IPv6.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -203,8 +206,7 @@ impl Fib6Lookup {
         match unsafe { self.find(context, ifindex, src, dst) } {
             // The helper has put the way out in place of the interface.
             SUCCESS | NO_NEIGHBOUR => Course::To(self.ifindex),
-            // Its own address, a route that it does not forward by, or an interface that it does not
-            // forward from.
+            // Its own address, or a route that it does not forward by; or it forwards nothing.
             NOT_FORWARDED | FORWARDING_OFF => Course::Own,
             _ => Course::Nowhere,
         }
@@ -246,7 +248,19 @@ impl Fib6Lookup {
         [words[8], words[9], words[10], words[11]] = zerocopy::transmute!(*dst);
         // SAFETY: the record, by its words.
         unsafe { write(ptr::from_mut(self).cast(), words) };
-        // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
-        unsafe { bpf_fib_lookup(context, ptr::from_mut(self).cast(), size_of::<Self>() as i32, 0) }
+        let ask = |record: &mut Self| {
+            let size = size_of::<Self>() as i32;
+            // SAFETY: the context is the program's (of the caller), the record is as the helper takes it.
+            unsafe { bpf_fib_lookup(context, ptr::from_mut(record).cast(), size, 0) }
+        };
+        match ask(self) {
+            // The kernel forwards by `forwarding` of all interfaces, and this helper by that of the one
+            // that the packet comes by, which may be off to have it listen to routers.
+            FORWARDING_OFF => {
+                self.ifindex = LOOPBACK;
+                ask(self)
+            }
+            found => found,
+        }
     }
 }

@@ -62,11 +62,11 @@ impl Packet6 for TcPacket {
     }
 
     #[inline(always)]
-    fn course(&self, src: &Address6, dst: &Address6) -> Course {
+    fn course(&self, ifindex: u32, src: &Address6, dst: &Address6) -> Course {
         let Some(lookup) = maps::FIB_SCRATCH.get_ptr_mut(0) else { return Course::Nowhere };
         let lookup = lookup.cast::<Fib6Lookup>();
         // SAFETY: this CPU's own value, of the same size, and the program's context.
-        unsafe { (*lookup).ask(self.context().as_ptr(), self.ifindex(), src, dst) }
+        unsafe { (*lookup).ask(self.context().as_ptr(), ifindex, src, dst) }
     }
 
     #[inline(always)]
@@ -294,10 +294,34 @@ impl Tables6 for Maps {
         *key = whole.data;
         Ok(if found == 0 { None } else { Some(found) })
     }
+
+    #[inline(always)]
+    fn is_public6(&self, address: &Address6) -> bool {
+        is_public(address)
+    }
+
+    #[inline(always)]
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool {
+        is_translated(wan, address)
+    }
 }
 
 /// No interface has this number.
 const ONES: u32 = u32::MAX;
+
+/// A function of its own, for its stack.
+#[inline(never)]
+fn is_public(address: &Address6) -> bool {
+    let bits = PrefixKey::SCOPE_BITS + 128;
+    maps::PREFIXES.get(&Key::new(bits, PrefixKey::public(*address))).is_some()
+}
+
+/// The same.
+#[inline(never)]
+fn is_translated(wan: u32, address: &Address6) -> bool {
+    let bits = PrefixKey::SCOPE_BITS + 128;
+    maps::PREFIXES.get(&Key::new(bits, PrefixKey::leaving(wan, *address))).is_some()
+}
 
 /// Puts the translated address into the key, and gives the interface of the pair; 0 where there is none. A
 /// function of its own, since its stack is then free again when others are called.

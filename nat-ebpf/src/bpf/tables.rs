@@ -500,16 +500,6 @@ unsafe extern "C" fn callback<B: Turn<Maps>>(_turn: u32, body: *mut B) -> i64 {
     if unsafe { &mut *body }.turn(&mut Maps) { 0 } else { 1 }
 }
 
-/// Whether a host may have one more.
-#[inline(always)]
-fn opened(answer: u64) -> Result<(), Reason> {
-    match answer {
-        global::AT_LIMIT => Err(Reason::HostLimit),
-        global::BUSY_KEY => Err(Reason::FlowBusy),
-        _ => Ok(()),
-    }
-}
-
 #[inline(always)]
 fn session(id: SessionId) -> Option<*mut Session> {
     maps::CONTROL.get_ptr_mut(id.index()?)

@@ -32,7 +32,7 @@ impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
         self.write(at, bytes)
     }
 
-    fn course(&self, _src: &Address6, dst: &Address6) -> Course {
+    fn course(&self, _ifindex: u32, _src: &Address6, dst: &Address6) -> Course {
         let routes = self.world.routes6.iter();
         let found = routes
             .filter(|(network, bits, _)| is_in(dst, network, *bits))
@@ -41,7 +41,7 @@ impl<const COMPLETE: bool> Packet6 for HostPacket<'_, COMPLETE> {
     }
 
     fn route_mtu(&self, src: &Address6, dst: &Address6) -> u32 {
-        match self.course(src, dst) {
+        match self.course(self.ifindex, src, dst) {
             Course::To(_) => self.world.mtu6,
             Course::Own | Course::Nowhere => 0,
         }
@@ -194,5 +194,13 @@ impl<'a> Tables6 for HostTables<'a> {
         let Some((_, _, prefix)) = found.max_by_key(|(_, bits, _)| *bits) else { return Ok(None) };
         key.set_address(prefix.translate(key.address()).ok_or(Reason::PrefixOnes)?);
         Ok(Some(prefix.wan()))
+    }
+
+    fn is_public6(&self, address: &Address6) -> bool {
+        self.translate(&mut PrefixKey::public(*address)) != Ok(None)
+    }
+
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool {
+        self.translate(&mut PrefixKey::leaving(wan, *address)) != Ok(None)
     }
 }

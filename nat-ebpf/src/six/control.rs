@@ -114,7 +114,7 @@ fn is_wanted<P: Packet6, T: Tables6>(
     }
 }
 
-/// What a packet from inside begins.
+/// What a packet from inside begins that begins a flow.
 ///
 /// # Errors
 /// Why it begins nothing.
@@ -124,7 +124,6 @@ pub(super) fn begun<T: Tables6>(
     headers: &Headers6,
     now: u32,
 ) -> Result<(RuleId, Kin), Reason> {
-    headers.begins_flow()?;
     if let Some(expected) = expected(tables, headers, Zone::Inside, now) {
         return Ok(expected);
     }

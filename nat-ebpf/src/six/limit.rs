@@ -7,7 +7,7 @@ use super::{
 };
 use nat_common::{reason::Reason, rule::RuleId};
 
-/// What a packet from inside begins. Its host counts for it, unless it did before (`is_counted`): it opens
+/// What a packet from inside begins that begins a flow. Its host counts for it, unless it did before (`is_counted`): it opens
 /// a connection anew that it had opened, and that has ended.
 ///
 /// # Errors
@@ -19,7 +19,6 @@ pub(super) fn begun<T: Tables6>(
     is_counted: bool,
     now: u32,
 ) -> Result<(RuleId, Kin), Reason> {
-    headers.begins_flow()?;
     if is_counted {
         return control::begun(tables, headers, now);
     }

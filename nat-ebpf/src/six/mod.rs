@@ -12,8 +12,8 @@
 //!        --flow--> opens or closes TCP: does it count ([`closing`])? count, pass
 //!                  of an FTP control connection: [`control`]
 //!        --none--> where does it go?   the gateway, another inside network: untouched
-//!                   inside -> outside: may it begin one ([`limit`])? made, pass
-//!                   outside -> inside: announced, or a rule ([`opening`])? made, pass; else dropped
+//!                   inside -> outside: may it begin one ([`source`], [`limit`])? made, pass
+//!                   outside -> inside: announced, or a rule ([`opening`])? the same; else dropped
 //! ```
 
 mod closing;
@@ -24,6 +24,7 @@ mod limit;
 mod mss;
 mod opening;
 mod prefix;
+mod source;
 mod tables;
 
 use control::Kin;
@@ -39,6 +40,7 @@ use nat_common::{
     interface::Role,
     reason::Reason,
     record::Use,
+    rule::RuleId,
     six::{Flow6, Flow6Key, Fragment6Key},
     tcp,
 };
@@ -122,12 +124,21 @@ fn whole<P: Packet6, T: Tables6>(
         }
         is_counted = line.begun() == Zone::Inside;
     }
-    let (rule, kin) = match (zone, side(packet, tables, zone, headers)) {
-        (_, Side::Same) => return Ok(Passage::Untouched),
-        (Zone::Inside, Side::Across) => limit::begun(tables, headers, is_counted, now)?,
-        (Zone::Outside, Side::Across) => opening::of(tables, headers, now)?,
-        (_, Side::Stray) => return Err(Reason::Unsolicited),
+    let way = match side(packet, tables, zone, headers) {
+        Side::Same => return Ok(Passage::Untouched),
+        Side::Across(way) => way,
+        Side::Stray => return Err(Reason::Unsolicited),
     };
+    let mut begun = (RuleId::NONE, Kin::None);
+    match zone {
+        Zone::Inside => headers.begins_flow()?,
+        Zone::Outside => begun = opening::of(tables, headers, now)?,
+    }
+    source::belongs(packet, tables, zone, headers, way)?;
+    if zone == Zone::Inside {
+        begun = limit::begun(tables, headers, is_counted, now)?;
+    }
+    let (rule, kin) = begun;
     if kin == Kin::Control {
         tables.forget_control6(key);
     }
@@ -183,7 +194,7 @@ fn stray<P: Packet6, T: Tables6>(
 ) -> Result<Passage, Reason> {
     match side(packet, tables, zone, headers) {
         Side::Same => Ok(Passage::Untouched),
-        Side::Across | Side::Stray => Err(reason),
+        Side::Across(_) | Side::Stray => Err(reason),
     }
 }
 
@@ -193,15 +204,15 @@ enum Side {
     /// Not by the other side: it is for the gateway, or the kernel does with it what it did before the
     /// gateway came.
     Same,
-    /// To the other side.
-    Across,
+    /// To the other side, by the interface with this number.
+    Across(u32),
     /// From outside to where nothing of it may go.
     Stray,
 }
 
 #[inline(always)]
 fn side<P: Packet6, T: Tables6>(packet: &P, tables: &T, zone: Zone, headers: &Headers6) -> Side {
-    match packet.course(&headers.src, &headers.dst) {
+    match packet.course(packet.ifindex(), &headers.src, &headers.dst) {
         Course::Own => Side::Same,
         Course::Nowhere => match zone {
             // The kernel tells it so.
@@ -214,7 +225,7 @@ fn side<P: Packet6, T: Tables6>(packet: &P, tables: &T, zone: Zone, headers: &He
                 Zone::Outside => Role::Lan,
             };
             match tables.interface(ifindex).is_some_and(|interface| interface.is(other)) {
-                true => Side::Across,
+                true => Side::Across(ifindex),
                 // Back to the outside, or to an interface that is not ours: as before the gateway came.
                 false if zone == Zone::Outside && tables.settings().routes_others6 == 0 => {
                     Side::Stray

@@ -1,11 +1,13 @@
 //! Packets from outside that nobody inside has asked for: what an FTP session has announced, or a rule, may
-//! let them begin a flow.
+//! let them begin a flow; and an echo request where the settings say so (RFC 4890 section 4.3.1). A rule
+//! about its host goes before that.
 
 use super::{
     control::{self, Kin},
     headers::Headers6,
     tables::Tables6,
 };
+use crate::headers::Transport;
 use nat_common::{flow::Zone, reason::Reason, rule::RuleId, six::opening_keys};
 
 /// The rule by which a packet from outside may begin a flow, and what that is to FTP.
@@ -34,5 +36,8 @@ pub(super) fn of<T: Tables6>(
             return Ok((opening.rule(), control::control(headers, opening.is_control())?));
         }
     }
-    Err(Reason::Unsolicited)
+    match headers.kind == Transport::EchoRequest && tables.settings().echo6 != 0 {
+        true => Ok((RuleId::NONE, Kin::None)),
+        false => Err(Reason::Unsolicited),
+    }
 }

@@ -46,7 +46,7 @@ pub fn arrive<P: Packet6, T: Tables6>(
     let mut inside = PrefixKey::public(fixed.dst);
     let found = tables.translate(&mut inside);
     // An address of the gateway's own may lie below a public prefix, and stands for none inside.
-    if found == Ok(None) || packet.course(&fixed.src, &fixed.dst) == Course::Own {
+    if found == Ok(None) || packet.course(packet.ifindex(), &fixed.src, &fixed.dst) == Course::Own {
         return Ok(());
     }
     let wan = found?.unwrap_or_default();

@@ -39,8 +39,9 @@ pub trait Packet6: Packet {
     /// [`Reason::WriteFailed`] when the kernel does not let it.
     fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result<(), Reason>;
 
-    /// Where the kernel's routing leads a packet that arrives as this one does, whatever its length.
-    fn course(&self, src: &Address6, dst: &Address6) -> Course;
+    /// Where the kernel's routing leads a packet that arrives by the interface with that number, whatever
+    /// its length.
+    fn course(&self, ifindex: u32, src: &Address6, dst: &Address6) -> Course;
 
     /// The MTU of the route there; 0 where the kernel does not say.
     fn route_mtu(&self, src: &Address6, dst: &Address6) -> u32;
@@ -119,4 +120,8 @@ pub trait Tables6: Tables {
     /// # Errors
     /// [`Reason::PrefixOnes`].
     fn translate(&self, key: &mut PrefixKey) -> Result<Option<u32>, Reason>;
+    /// Whether inside hosts are known outside by the prefix of this address.
+    fn is_public6(&self, address: &Address6) -> bool;
+    /// Whether this inside address has another one at the way out with that number.
+    fn is_translated6(&self, wan: u32, address: &Address6) -> bool;
 }

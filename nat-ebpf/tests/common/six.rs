@@ -18,6 +18,8 @@ pub const GATEWAY6: Address6 = address([0xf, 0, 0, 0, 1]);
 pub const LAN6: Address6 = address([1, 0, 0, 0, 0xfe]);
 pub const NOWHERE6: Address6 = address([0x66, 0, 0, 0, 1]);
 pub const OTHER6: Address6 = address([4, 0, 0, 0, 9]);
+/// Nobody's: the default route leads there.
+pub const UNIQUE_LOCAL6: Address6 = [0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 pub const LINK_LOCAL: Address6 = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
 
 /// What is inside below 2001:db8:1::/48 is known outside below 2001:db8:a::/48, where prefixes are

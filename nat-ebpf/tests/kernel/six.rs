@@ -6,9 +6,9 @@ use crate::{
         frame::{ACK, FIN, RST, SYN},
         gateway::{self, LAN, PUBLIC, WAN},
         six::{
-            GATEWAY6, HOST6, HOST6_OUTSIDE, LAN6, LAN6_OUTSIDE, LINK_LOCAL, NOWHERE6, ONES6,
-            ONES6_OUTSIDE, OTHER6, REMOTE6, ROUTES, Segment, datagram, fragment, frame, icmp, line,
-            prefixes, quote, tcp, udp,
+            GATEWAY6, HOST6, HOST6_OUTSIDE, LAN6, LAN6_OUTSIDE, LINK_LOCAL, NEIGHBOUR6, NOWHERE6,
+            ONES6, ONES6_OUTSIDE, OTHER6, REMOTE6, ROUTES, Segment, UNIQUE_LOCAL6, datagram,
+            fragment, frame, icmp, line, prefixes, quote, tcp, udp,
         },
     },
     lab,
@@ -19,6 +19,7 @@ use nat_common::{
     port::Port,
     rule::RuleId,
     session::SessionId,
+    settings::Settings,
     six::{
         Address6, Endpoint6, Expectation6, Expectation6Key, Flow6, Flow6Key, ICMPV6, Opening, Way6,
     },
@@ -32,7 +33,7 @@ use proptest::{
 };
 use std::collections::BTreeMap;
 
-const FRAMES: u32 = 6000;
+const FRAMES: u32 = 9000;
 /// Flows that a host may open while that is limited.
 const MOST: u32 = 4;
 
@@ -48,6 +49,8 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         HOST6_OUTSIDE,
         LAN6,
         LAN6_OUTSIDE,
+        NEIGHBOUR6,
+        NEIGHBOUR6,
         ONES6,
         ONES6_OUTSIDE,
         LINK_LOCAL,
@@ -60,6 +63,7 @@ fn frames() -> BoxedStrategy<(Zone, Vec<u8>)> {
         OTHER6,
         GATEWAY6,
         ROUTES[1].0,
+        UNIQUE_LOCAL6,
         HOST6_OUTSIDE,
         LAN6_OUTSIDE,
         [0xff; 16],
@@ -232,15 +236,23 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
                 state.now = clock();
                 // In the first half they are in the map, and the settings say that there are none.
                 let prefixes = u16::from(number >= FRAMES / 2);
-                // Few flows a host in the first quarter of either.
-                let most = if number % (FRAMES / 2) < FRAMES / 8 { MOST } else { 0 };
-                let now = state.now;
-                let before = state.settings;
-                let settings = &mut state.settings;
-                (settings.heartbeat, settings.prefixes) = (now, prefixes);
-                settings.flows_per_host = most;
-                if state.settings != before {
-                    object.settings(state.settings);
+                // Few flows a host in the first quarter of either, and what else may pass does in its
+                // second half.
+                let half = number % (FRAMES / 2);
+                let flows_per_host = if half < FRAMES / 8 { MOST } else { 0 };
+                let more = u8::from(half > FRAMES / 4);
+                let (heartbeat, echo6, unique_local6) = (state.now, more, more);
+                let settings = Settings {
+                    heartbeat,
+                    prefixes,
+                    echo6,
+                    unique_local6,
+                    flows_per_host,
+                    ..state.settings
+                };
+                if state.settings != settings {
+                    state.settings = settings;
+                    object.settings(settings);
                 }
             }
             let answer = object.tc(zone, ifindex, &frame).expect("a test run");
@@ -284,7 +296,8 @@ fn the_programs_judge_and_translate_ipv6_as_the_path_does_on_the_host() {
         println!("{fates:#?}, {translated} translated");
         assert!(translated > FRAMES / 8, "{translated}");
         assert!(fates["Drop(HostLimit)"] > 10, "{fates:?}");
-        assert!(fates["Punted"] > 10 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
+        assert!(fates["Punted"] > 5 && fates["Drop(TcpWindow)"] > 10, "{fates:?}");
+        assert!(fates.contains_key("Drop(UniqueLocal)"), "{fates:?}");
         assert!(fates.len() > 9 && fates["Pass"] > FRAMES / 10, "{fates:?}");
     });
 }

@@ -21,7 +21,7 @@ use nat_common::{
     reason::Reason,
     rule::RuleId,
     session::SessionId,
-    six::{Address6, Control6, Endpoint6, Opening},
+    six::{Address6, Control6, Endpoint6, Opening, Prefix, PrefixKey},
 };
 use nat_ebpf::{
     host::{self, HostPacket, Verdict},
@@ -135,6 +135,51 @@ fn a_rule_of_an_inside_host_is_reached_by_its_public_address() {
     assert_eq!(back(&gateway, &neighbour), Err(Reason::Unsolicited));
     let answer = tcp(HERE, THERE, SYN | ACK);
     assert_eq!(out(&gateway, &answer), Ok(tcp(HERE_OUTSIDE, THERE, SYN | ACK)));
+}
+
+#[test]
+fn a_unique_local_address_leaves_where_it_is_translated() {
+    const LOCAL: Address6 = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let mut gateway = start();
+    gateway.world.routes6.push((LOCAL, 64, Course::To(LAN)));
+    let leaves = udp((LOCAL, 5000), THERE);
+    assert_eq!(out(&gateway, &leaves), Err(Reason::UniqueLocal));
+    let public = prefixes()[2].0.address();
+    let pair = |wan| {
+        let (out, back) =
+            (Prefix::new(LOCAL, public, 48, wan), Prefix::new(public, LOCAL, 48, wan));
+        let keys =
+            [PrefixKey::leaving(wan, LOCAL), PrefixKey::inside(LOCAL)].map(|key| (key, 48, out));
+        keys.into_iter().chain([(PrefixKey::public(public), 48, back)]).collect::<Vec<_>>()
+    };
+    gateway.memory.state().prefixes = pair(OTHER);
+    assert_eq!(out(&gateway, &leaves), Err(Reason::UniqueLocal));
+    gateway.memory.state().prefixes = pair(WAN);
+    let left = out(&gateway, &leaves).expect("a way out");
+    let known: Address6 = left[22..38].try_into().unwrap();
+    assert_eq!(known[..6], public[..6]);
+    // The same from outside.
+    let end = Endpoint6::new(flow::UDP, LOCAL, Port::new(6000));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), 0));
+    let came = back(&gateway, &udp(THERE, (known, 6000)));
+    assert_eq!(came, Ok(udp(THERE, (LOCAL, 6000))));
+}
+
+#[test]
+fn nobody_outside_comes_from_the_inside_by_either_prefix() {
+    let mut gateway = start();
+    let end = Endpoint6::new(flow::TCP, HOST6, Port::new(5000));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), 0));
+    for src in [NEIGHBOUR6, NEIGHBOUR6_OUTSIDE, LAN6_OUTSIDE, ONES6_OUTSIDE] {
+        let dials = tcp((src, 80), HERE_OUTSIDE, SYN);
+        assert_eq!(back(&gateway, &dials), Err(Reason::NotAllowed), "{src:02x?}");
+    }
+    // Nor does an inside host have an address of the public one for its own.
+    let public = tcp(HERE_OUTSIDE, THERE, SYN);
+    assert_eq!(out(&gateway, &public), Err(Reason::ForeignSource));
+    gateway.world.routes6.push((HOST6_OUTSIDE, 48, Course::Nowhere));
+    assert_eq!(out(&gateway, &public), Err(Reason::ForeignSource));
+    assert!(gateway.memory.state().flows6.is_empty());
 }
 
 #[test]
@@ -257,7 +302,8 @@ fn what_turns_back_inside_comes_from_the_public_address() {
 
 #[test]
 fn what_has_no_translation_does_not_leave() {
-    let gateway = start();
+    let mut gateway = start();
+    gateway.world.routes6.push((ONES6, 64, Course::To(LAN)));
     let ones = (ONES6, 5000);
     assert_eq!(out(&gateway, &udp(ones, THERE)), Err(Reason::PrefixOnes));
     assert_eq!(back(&gateway, &udp(THERE, (ONES6_OUTSIDE, 5000))), Err(Reason::PrefixOnes));

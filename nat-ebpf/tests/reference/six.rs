@@ -24,7 +24,10 @@ use nat_common::{
     },
     watch::Watch,
 };
-use nat_ebpf::host::{self, HostPacket, Verdict};
+use nat_ebpf::{
+    host::{self, HostPacket, Verdict},
+    six::Course,
+};
 
 const ECHO: u8 = 128;
 const ECHO_REPLY: u8 = 129;
@@ -249,6 +252,68 @@ fn echo_is_known_by_its_identifier_from_the_side_that_asks() {
 }
 
 #[test]
+fn an_echo_request_from_outside_begins_a_flow_where_the_settings_say_so() {
+    let gateway = start();
+    let request = icmp(REMOTE6, HOST6, ECHO, 7, b"");
+    assert_eq!(back(&gateway, &request), Dropped(Reason::Unsolicited));
+    gateway.memory.state().settings.echo6 = 1;
+    assert_eq!(back(&gateway, &request), Known);
+    let (key, flow) = the_flow(&gateway);
+    assert_eq!((key.inside(), flow.begun(), flow.rule()), (HOST6, Zone::Outside, RuleId::NONE));
+    assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Known);
+    // Errors about the reply come in.
+    let reply = icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"");
+    assert_eq!(back(&gateway, &icmp(GATEWAY6, HOST6, TOO_BIG, 0, quote(&reply))), Known);
+    let first = [fragment(ICMPV6, 0, true, 1), quote(&request)[40..].to_vec()].concat();
+    assert_eq!(back(&gateway, &frame(REMOTE6, HOST6, 44, &first)), Known);
+    // Nothing else comes in, and not from everywhere; a rule of the host goes before it.
+    for frame in [
+        icmp(REMOTE6, HOST6, ECHO_REPLY, 8, b""),
+        udp(THERE, HERE),
+        tcp(THERE, HERE, SYN),
+        frame(REMOTE6, HOST6, 50, b""),
+    ] {
+        assert_eq!(back(&gateway, &frame), Dropped(Reason::Unsolicited));
+    }
+    let forged = icmp(six::ROUTES[1].0, HOST6, ECHO, 9, b"");
+    assert_eq!(back(&gateway, &forged), Dropped(Reason::NotAllowed));
+    let solicitation = icmp(REMOTE6, HOST6, SOLICITATION, 0, &[0; 16]);
+    assert_eq!(back(&gateway, &solicitation), Dropped(Reason::IcmpType));
+    assert_eq!(back(&gateway, &icmp(REMOTE6, OTHER6, ECHO, 7, b"")), Dropped(Reason::Unsolicited));
+    open(&gateway, ICMPV6, 0, 3);
+    let other = icmp(REMOTE6, HOST6, ECHO, 10, b"");
+    assert_eq!(back(&gateway, &other), Dropped(Reason::NotAllowed));
+    gateway.memory.state().allowed6 = vec![(3, REMOTE6, 128)];
+    assert_eq!(back(&gateway, &other), Known);
+}
+
+#[test]
+fn a_unique_local_address_passes_a_wan_only_where_that_is_said() {
+    const LOCAL: Address6 = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    const AWAY: Address6 = [0xfc, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let mut gateway = start();
+    gateway.world.routes6.push((LOCAL, 64, Course::To(LAN)));
+    let (local, away) = ((LOCAL, 5000), (AWAY, 80));
+    open(&gateway, flow::UDP, 5000, 0);
+    let end = Endpoint6::new(flow::UDP, LOCAL, Port::new(5000));
+    gateway.memory.state().forwards6.insert(end, Opening::new(RuleId::new(7), 0));
+    let unique = Dropped(Reason::UniqueLocal);
+    let all = [(local, THERE), (HERE, away), (local, away)];
+    for (here, there) in all {
+        assert_eq!(out(&gateway, &udp(here, there)), unique);
+        assert_eq!(back(&gateway, &udp(there, here)), unique);
+    }
+    assert_eq!(out(&gateway, &udp(local, HERE)), Untouched);
+    assert!(gateway.memory.state().flows6.is_empty());
+    gateway.memory.state().settings.unique_local6 = 1;
+    for (here, there) in all {
+        assert_eq!(out(&gateway, &udp(here, there)), Known);
+        gateway.memory.state().flows6.clear();
+        assert_eq!(back(&gateway, &udp(there, here)), Known);
+    }
+}
+
+#[test]
 fn other_protocols_pass_by_their_addresses() {
     const ESP: u8 = 50;
     let gateway = start();
@@ -277,6 +342,51 @@ fn a_rule_opens_its_port_to_those_that_it_allows() {
     assert_eq!(back(&gateway, &udp(stranger, dns)), Dropped(Reason::NotAllowed));
     assert_eq!(back(&gateway, &icmp(REMOTE6, HOST6, ECHO, 7, b"")), Known);
     assert_eq!(out(&gateway, &icmp(HOST6, REMOTE6, ECHO_REPLY, 7, b"")), Known);
+}
+
+#[test]
+fn a_flow_begins_where_its_source_belongs() {
+    let gateway = start();
+    let foreign = Dropped(Reason::ForeignSource);
+    // Of another network outside, of one that is not managed, of nobody, and the gateway's own.
+    for src in [six::ROUTES[2].0, REMOTE6, OTHER6, NOWHERE6, GATEWAY6, LAN6] {
+        let end = (src, 5000);
+        assert_eq!(out(&gateway, &tcp(end, THERE, SYN)), foreign, "{src:02x?}");
+        assert_eq!(out(&gateway, &udp(end, THERE)), foreign);
+        assert_eq!(out(&gateway, &icmp(src, REMOTE6, ECHO, 7, b"")), foreign);
+        let first = [fragment(flow::UDP, 0, true, 1), datagram(5000, 80)].concat();
+        assert_eq!(out(&gateway, &frame(src, REMOTE6, 44, &first)), foreign);
+        // What begins none is told so first, and what goes nowhere or stays is not looked at.
+        assert_eq!(out(&gateway, &tcp(end, THERE, ACK)), Dropped(Reason::NoSyn));
+        assert_eq!(out(&gateway, &tcp(end, (NOWHERE6, 80), SYN)), Untouched);
+        assert_eq!(out(&gateway, &tcp(end, (LAN6, 80), SYN)), Untouched);
+    }
+    assert!(gateway.memory.state().flows6.is_empty());
+
+    open(&gateway, flow::TCP, 80, 0);
+    let web = (HOST6, 80);
+    for src in [six::ROUTES[1].0, HOST6, LAN6, GATEWAY6, NOWHERE6] {
+        let dials = tcp((src, 5000), web, SYN);
+        assert_eq!(back(&gateway, &dials), Dropped(Reason::NotAllowed), "{src:02x?}");
+        let other = tcp((src, 5000), (HOST6, 81), SYN);
+        assert_eq!(back(&gateway, &other), Dropped(Reason::Unsolicited));
+    }
+    assert!(gateway.memory.state().flows6.is_empty());
+    for src in [REMOTE6, six::ROUTES[2].0, OTHER6] {
+        assert_eq!(back(&gateway, &tcp((src, 5000), web, SYN)), Known);
+    }
+}
+
+#[test]
+fn what_has_a_flow_is_not_asked_where_it_belongs_but_as_it_begins_anew() {
+    let mut gateway = start();
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Known);
+    gateway.world.routes6.retain(|(_, _, course)| *course != Course::To(LAN));
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, ACK)), Known);
+    assert_eq!(back(&gateway, &tcp(THERE, HERE, ACK)), Known);
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, RST | ACK)), Known);
+    gateway.memory.state().now += 5;
+    assert_eq!(out(&gateway, &tcp(HERE, THERE, SYN)), Dropped(Reason::ForeignSource));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use nat_common::{
     flow::Zone,
     interface::Role,
     reason::Reason,
+    rule::RuleId,
     six::{self, Flow6, Opening},
 };
 use nat_ebpf::{
@@ -57,15 +58,20 @@ impl Inspector {
             return Ok(left(asked.view(), name, "IPv6 is the kernel's there"));
         };
         let way = routed(met.dst);
-        let course = |dst: Ipv6Addr| {
-            let course = match routed(dst) {
+        let leads = |dst: Ipv6Addr, way: Way| {
+            let course = match way {
                 Way::Local => Course::Own,
                 Way::Forward { index, .. } => Course::To(index),
                 Way::None => Course::Nowhere,
             };
             (dst.octets(), 128, course)
         };
-        let routes6 = vec![course(asked.dst), course(inside)];
+        let mut routes6 = vec![leads(asked.dst, routed(asked.dst)), leads(inside, routed(inside))];
+        if let Way::Forward { index, .. } = way {
+            // An answer comes in where the packet leaves.
+            let back = route::of_packet(asked.src.into(), met.dst.into(), index);
+            routes6.push(leads(asked.src, back));
+        }
         let world = World { routes6, ..World::default() };
         let memory = Memory::from(before.clone());
         let mut packet = HostPacket::<true>::new(frame::of6(asked), index, &world);
@@ -180,6 +186,9 @@ impl Story<'_> {
             (Some(id), _, _) => format!("it is a data connection of FTP session {}", id.number()),
             (None, Some(rule), _) => format!("it came in by rule '{rule}'"),
             (None, None, Zone::Inside) => "an inside host has begun it".to_owned(),
+            (None, None, Zone::Outside) if flow.rule() == RuleId::NONE => {
+                "it came in as an echo request, by [ipv6] echo".to_owned()
+            }
             (None, None, Zone::Outside) => "it came in by a rule that is gone".to_owned(),
         });
         is_control(flow, told);
@@ -208,7 +217,12 @@ impl Story<'_> {
                 told.change.push(format!("a change of rule '{rule}'"));
             }
             (None, _) => {
-                told.because.push("inside hosts may dial: it begins a flow".to_owned());
+                told.because.push(match flow.begun() {
+                    Zone::Inside => "inside hosts may dial: it begins a flow".to_owned(),
+                    Zone::Outside => {
+                        "[ipv6] echo lets echo requests in: it begins a flow".to_owned()
+                    }
+                });
                 told.change.push("[ipv6] of the configuration".to_owned());
             }
         }
@@ -253,6 +267,10 @@ impl Story<'_> {
                 "'nat-ctl forward add --name NAME --protocol {protocol} --public {public} --to {to}' \
                  lets it in"
             ));
+        }
+        if let (Reason::Unsolicited, Zone::Outside, Protocol::Icmp) = (reason, self.zone, protocol)
+        {
+            told.change.push("'echo = true' in [ipv6] of the configuration lets it in".to_owned());
         }
     }
 
