@@ -38,6 +38,7 @@ mod papers;
 mod pppoe;
 mod prefix;
 mod protocols;
+mod remade;
 mod scale;
 mod seeds;
 mod strict;
