@@ -117,8 +117,8 @@ reasons! {
     FragmentSend = 39, "fragment-send", "The log of the agent says why: no route, or a local firewall in the OUTPUT chain.";
     /// IPv6 extension headers that are not followed: more than 8, or a routing header of type 0 (RFC 5095).
     Extension = 40, "extension", "Harmless when rare. `tcpdump -vv ip6` shows who sends them.";
-    /// The inside host has as many flows as one host may open, and this packet would begin another one.
-    HostLimit = 41, "host-limit", "`nat-ctl hosts list` names the host. If it is not infected, raise `limits.flows_per_host`.";
+    /// The inside host has as many flows as one host may open, and this packet would begin another one; or as many public ports as it may have, and this packet would need another one.
+    HostLimit = 41, "host-limit", "`nat-ctl hosts list` names the host. If it is not infected, raise `limits.flows_per_host`, or `limits.ports_per_host`.";
     /// An address whose prefix is translated and that has no word left that could be adjusted: its subnet, or under a prefix longer than /48 its interface identifier, is all ones (RFC 6296).
     PrefixOnes = 42, "prefix-ones", "Give the subnet of the inside host another number than ffff.";
     /// A packet of IPv6 from inside that would begin a flow, with a source address that no route leads back to an inside interface for: one of another network, or the gateway's own (RFC 6092, REC-5).

@@ -120,8 +120,9 @@ fn python(namespace: &Namespace, script: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Sends datagrams that nobody may cut to `to` until the kernel has heard of an MTU below 1,500, ten
-/// seconds at most; which one it knows then. `ports` are the own one, where 0 is any, and the other.
+/// Sends datagrams that nobody may cut to `to` until the kernel has heard of an MTU below 1,500, or below
+/// the larger one that it began with, ten seconds at most; which one it knows then. `ports` are the own
+/// one, where 0 is any, and the other.
 pub fn path_mtu(from: &Namespace, to: IpAddr, size: u16, ports: [u16; 2]) -> Result<String> {
     // Socket level, MTU_DISCOVER and MTU (linux/in.h, linux/in6.h), and what stands for any address.
     let (family, level, discover, mtu, any) = match to {
@@ -136,13 +137,14 @@ pub fn path_mtu(from: &Namespace, to: IpAddr, size: u16, ports: [u16; 2]) -> Res
                   s.setsockopt(level, discover, 2)\n\
                   s.bind((any, own))\n\
                   s.connect((to, other))\n\
+                  first = max(1500, s.getsockopt(level, mtu))\n\
                   end = time.monotonic() + 10\n\
                   while time.monotonic() < end:\n\
                   \x20   try:\n\
                   \x20       s.send(bytes(size))\n\
                   \x20   except OSError:\n\
                   \x20       pass\n\
-                  \x20   if s.getsockopt(level, mtu) < 1500:\n\
+                  \x20   if s.getsockopt(level, mtu) < first:\n\
                   \x20       break\n\
                   \x20   time.sleep(0.05)\n\
                   print(s.getsockopt(level, mtu))\n";

@@ -247,10 +247,11 @@ impl Agent {
         for reason in self.overload.look(now.seconds(), dropped) {
             tracing::warn!("overload: {reason}: new flows are refused; {}", reason.advice());
         }
-        if beat.is_multiple_of(TEND)
-            && let Err(error) = self.world.plane.tend().await
-        {
-            report::failed(&error);
+        if beat.is_multiple_of(TEND) {
+            match self.world.plane.tend().await {
+                Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                Err(error) => report::failed(&error),
+            }
         }
     }
 

@@ -70,9 +70,13 @@ impl MetricsView {
                 ("role", role.to_owned()),
                 ("mode", mode.to_owned()),
             ];
-            modes.get_or_create(&labels).set(1);
+            modes.get_or_create(&labels).set(i64::from(!interface.gone));
         }
-        registry.register("interface_mode", "Hook of each interface: 1 for the one it has", modes);
+        registry.register(
+            "interface_mode",
+            "Hook of each interface: 1 for the one it has, 0 while it is gone",
+            modes,
+        );
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge: Gauge = Gauge::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -178,6 +182,7 @@ mod tests {
                     role: Role::Wan,
                     mode: InterfaceMode::Xdp,
                     reason: "asked for".to_owned(),
+                    gone: false,
                 }],
                 flows: usage(3),
                 flows6: usage(8),

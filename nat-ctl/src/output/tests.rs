@@ -65,6 +65,7 @@ fn status_has_the_documented_fields() {
             role: Role::Wan,
             mode: InterfaceMode::Xdp,
             reason: "asked for".to_owned(),
+            gone: false,
         }],
         flows: usage,
         flows6: usage,

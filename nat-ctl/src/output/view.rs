@@ -144,6 +144,9 @@ pub struct InterfaceView {
     pub mode: InterfaceMode,
     /// Why that hook.
     pub reason: String,
+    /// Whether there is no such interface now, or one without programs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// The side of an interface.

@@ -173,7 +173,7 @@ pub fn attach(
             }
         },
     };
-    Ok(Attached { name: name.to_owned(), index, side, mode, reason, bare })
+    Ok(Attached { name: name.to_owned(), index, side, mode, reason, bare, lost: false })
 }
 
 /// Whether links of this kernel can be on TC hooks.

@@ -183,7 +183,8 @@ impl Netlink {
                             return Event::Link(link);
                         }
                     }
-                    RouteNetlinkMessage::DelLink(message) => {
+                    // What leaves a bridge is gone as a port of it, and is there still.
+                    RouteNetlinkMessage::DelLink(message) if is_of_no_family(&message) => {
                         return Event::Gone { index: message.header.index };
                     }
                     _ => {}
@@ -217,9 +218,13 @@ fn no_interface(name: &str) -> PlaneError {
     ))
 }
 
+/// A bridge reports its ports with a family of its own; those are not new interfaces.
+fn is_of_no_family(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+}
+
 fn link(message: &LinkMessage) -> Option<Link> {
-    // A bridge reports its ports with a family of its own; those are not new interfaces.
-    if message.header.interface_family != AddressFamily::Unspec {
+    if !is_of_no_family(message) {
         return None;
     }
     let mut name = None;

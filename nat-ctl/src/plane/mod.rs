@@ -135,6 +135,8 @@ pub struct Plane {
     translated: Prefixes,
     /// Public ports of forwards that something else still uses.
     waiting: Vec<Endpoint>,
+    /// What the kernel has last said of an interface that is back and could not be attached to.
+    refusal: String,
     _lock: Lock,
 }
 

@@ -163,6 +163,7 @@ impl Preparing<'_> {
             prefixes: config.prefix.clone(),
             translated: six::Prefixes::default(),
             waiting: vec![],
+            refusal: String::new(),
             _lock: lock,
         };
         plane.fill(options.rules.rules()).await?;

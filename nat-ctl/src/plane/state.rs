@@ -81,13 +81,17 @@ pub struct Attached {
     /// Whether its packets have no Ethernet header.
     #[serde(default)]
     pub bare: bool,
+    /// Whether it is gone, or back without its programs.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl Attached {
     /// One that nothing is attached to yet.
     pub fn planned(name: &str, index: u32, side: impl Into<Side>) -> Self {
         let (mode, reason) = (InterfaceMode::Tc, "not attached yet".to_owned());
-        Self { name: name.to_owned(), index, side: side.into(), mode, reason, bare: false }
+        let (name, side) = (name.to_owned(), side.into());
+        Self { name, index, side, mode, reason, bare: false, lost: false }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    Addresses, Now, Plane, attach, clock,
+    Addresses, Attached, Now, Plane, attach, clock,
     error::{PlaneError, Result},
     features,
     links::{Event, Link, Netlink},
@@ -32,7 +32,7 @@ impl Plane {
             Event::Hops => self.follow_hops(),
             Event::Addresses => self.follow_addresses().await,
             Event::Link(link) => self.follow_link(&link).await,
-            Event::Gone { index } => Ok(self.lose_link(index)),
+            Event::Gone { index } => self.lose_links(|known| known.index == index),
             Event::Lost => {
                 self.netlink = Netlink::open()?;
                 let mut lines = vec![];
@@ -41,7 +41,10 @@ impl Plane {
                 for name in known {
                     match self.netlink.link(&name).await {
                         Ok(link) => lines.extend(self.follow_link(&link).await?),
-                        Err(error) => lines.push(error.to_string()),
+                        Err(PlaneError::NotFound(_)) => {
+                            lines.extend(self.lose_links(|known| known.name == name)?);
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
                 lines.extend(self.follow_addresses().await?);
@@ -50,21 +53,21 @@ impl Plane {
         }
     }
 
-    /// Upkeep that nothing announces: what drivers can do now, ports of forwards that were in use.
-    /// Every few seconds.
+    /// Upkeep that nothing announces: what drivers can do now, ports of forwards that were in use,
+    /// interfaces that are back and could not be attached to. Every few seconds. Gives lines for the log.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub async fn tend(&mut self) -> Result<()> {
+    pub async fn tend(&mut self) -> Result<Vec<String>> {
         if !self.waiting.is_empty() {
             let rules = self.rules.clone();
             self.apply(&rules)?;
         }
-        let native = |interface: &&super::Attached| interface.mode == InterfaceMode::Xdp;
+        let native = |interface: &&Attached| interface.mode == InterfaceMode::Xdp;
         if self.state.interfaces.iter().any(|interface| native(&interface)) {
             self.write_redirects()?;
         }
-        Ok(())
+        self.find_lost().await
     }
 
     /// Public addresses that are gone for good, told of once: their flows are to end.
@@ -84,7 +87,7 @@ impl Plane {
 
     /// The interfaces that XDP may redirect to, now.
     pub(super) fn write_redirects(&mut self) -> Result<()> {
-        for interface in &self.state.interfaces {
+        for interface in self.state.interfaces.iter().filter(|interface| !interface.lost) {
             let able = match features::of(interface.index)? {
                 Some(features) => features.can_transmit(),
                 // Before Linux 6.3 a driver can't say; those with native XDP have both as a rule.
@@ -140,21 +143,23 @@ impl Plane {
         Ok(lines)
     }
 
-    /// An interface that came back has another number: everything is attached there.
+    /// An interface that came back, as a rule with another number: everything is attached there. Its
+    /// addresses are the gateway's before a program of it asks.
     async fn follow_link(&mut self, link: &Link) -> Result<Vec<String>> {
-        let known = self.state.interfaces.iter().find(|known| known.name == link.name);
-        let Some((side, index)) = known.map(|known| (known.side, known.index)) else {
-            return Ok(vec![]);
-        };
-        if index == link.index {
+        let mut known = self.state.interfaces.iter_mut();
+        let Some(known) = known.find(|known| known.name == link.name) else { return Ok(vec![]) };
+        if known.index == link.index && !known.lost {
             return Ok(vec![]);
         }
+        let side = known.side;
+        (known.index, known.lost) = (link.index, true);
+        self.state.write(&self.instance)?;
+        self.read_addresses().await?;
         self.attach(link, side)?;
         self.hops.void();
         attach::drop_others(&self.instance, &self.state.interfaces)?;
         self.state.write(&self.instance)?;
         super::six::accept_routers(&self.state)?;
-        self.read_addresses().await?;
         self.write_uplinks()?;
         self.follow_aliases()?;
         self.write_redirects()?;
@@ -164,9 +169,42 @@ impl Plane {
         )])
     }
 
-    fn lose_link(&mut self, index: u32) -> Vec<String> {
-        let gone = self.state.interfaces.iter().filter(|known| known.index == index);
-        gone.map(|known| format!("interface {} is gone: no packets until it is back", known.name))
-            .collect()
+    /// Interfaces that are gone are kept in mind.
+    fn lose_links(&mut self, is_gone: impl Fn(&Attached) -> bool) -> Result<Vec<String>> {
+        let mut lines = vec![];
+        for known in self.state.interfaces.iter_mut().filter(|known| !known.lost && is_gone(known))
+        {
+            known.lost = true;
+            lines.push(format!("interface {} is gone: no packets until it is back", known.name));
+        }
+        if !lines.is_empty() {
+            self.state.write(&self.instance)?;
+        }
+        Ok(lines)
+    }
+
+    /// Tries again what could not be attached when an interface came back. A refusal is told of once.
+    async fn find_lost(&mut self) -> Result<Vec<String>> {
+        let lost = self.state.interfaces.iter().filter(|known| known.lost);
+        let lost: Vec<_> = lost.map(|known| known.name.clone()).collect();
+        let mut lines = vec![];
+        for name in lost {
+            let back = match self.netlink.link(&name).await {
+                Ok(link) => self.follow_link(&link).await,
+                Err(PlaneError::NotFound(_)) => continue,
+                Err(error) => Err(error),
+            };
+            match back {
+                Ok(said) => lines.extend(said),
+                Err(error) => {
+                    let refusal = error.to_string();
+                    if self.refusal != refusal {
+                        lines.push(format!("interface {name} is back: {refusal}"));
+                        self.refusal = refusal;
+                    }
+                }
+            }
+        }
+        Ok(lines)
     }
 }

@@ -278,7 +278,9 @@ impl Plane {
     /// The programs of the object take the place of those that are attached. An interface that is
     /// gone gets them when it is back.
     fn attach_again(&mut self) -> Result<()> {
-        let there = |known: &&Attached| if_nametoindex(known.name.as_str()) == Ok(known.index);
+        let there = |known: &&Attached| {
+            !known.lost && if_nametoindex(known.name.as_str()) == Ok(known.index)
+        };
         for known in self.state.interfaces.iter().filter(there) {
             let choice = match known.mode {
                 InterfaceMode::Xdp => Choice::Must(known.reason.clone()),

@@ -31,7 +31,11 @@ impl Inspector {
                 name: interface.name.clone(),
                 role,
                 mode: interface.mode,
-                reason: interface.reason.clone(),
+                reason: match interface.lost {
+                    true => "gone: its programs are attached when it is back".to_owned(),
+                    false => interface.reason.clone(),
+                },
+                gone: interface.lost,
             })
         });
         let expectations = count(self.maps.expectations.keys())
