@@ -15,7 +15,7 @@
 //! let in uncounted, and the next pass puts it in the place of the one with the fewest flows, if it has
 //! more: so those that are not listed are small.
 
-use crate::six::Address6;
+use crate::{flow_table::mixed, six::Address6};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Places in the map `hosts`.
@@ -108,16 +108,6 @@ pub const fn who6([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
 pub const fn words6(address: &Address6) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
-}
-
-/// The finaliser of MurmurHash3: a permutation after which every bit depends on all.
-#[inline(always)]
-const fn mixed(mut word: u64) -> u64 {
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    word ^ word >> 33
 }
 
 /// The place number `probe` of those that a host may have among so many, which are a power of two up to

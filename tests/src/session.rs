@@ -108,6 +108,14 @@ impl<'lab> Session<'lab> {
         self.finish(data)
     }
 
+    /// Downloads a file over an active and then over a passive data connection; both have this SHA-256.
+    pub fn fetch_both_ways(&mut self, file: &str, expected: &str) -> Result<()> {
+        for digest in [self.fetch_active(file)?, self.fetch_passive(file)?] {
+            ensure!(digest == expected, "{file} came as {digest}, it is {expected}");
+        }
+        Ok(())
+    }
+
     /// Reads a data connection to its end and the 226 after it; gives back the SHA-256.
     pub fn finish(&mut self, data: TcpStream) -> Result<String> {
         self.finish_after(Vec::new(), data)
@@ -120,6 +128,18 @@ impl<'lab> Session<'lab> {
         self.expect("226")?;
         Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
+}
+
+/// Logs in from a namespace, and [fetches](Session::fetch_both_ways) a file.
+pub fn fetch_both_ways(
+    client: &Namespace,
+    server: Ipv4Addr,
+    file: &str,
+    expected: &str,
+) -> Result<()> {
+    Session::open(client, server)
+        .and_then(|mut session| session.fetch_both_ways(file, expected))
+        .with_context(|| format!("files of {server}"))
 }
 
 /// Connects from a namespace.

@@ -18,7 +18,7 @@ use nat_tests::{
     netns::{Lifetime, Namespace},
     process, requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session},
+    session,
     traffic::{self, path_mtu},
     tun,
 };
@@ -126,13 +126,8 @@ fn interfaces_without_an_ethernet_header_are_ways_out_and_in() {
         assert_eq!(talk(host, &far, REMOTE, &gateway), TUN, "by the way without headers");
         assert_eq!(talk(host, &lab.outside, OUTSIDE, &gateway), WAN, "by the other one");
         traffic::echo(host, REMOTE).expect("an echo");
-        let mut session = Session::open(host, REMOTE)
+        session::fetch_both_ways(host, REMOTE, FILE, &lab.payload.sha256)
             .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
-        for fetch in [Session::fetch_active, Session::fetch_passive] {
-            let digest = fetch(&mut session, FILE)
-                .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
-            assert_eq!(digest, lab.payload.sha256);
-        }
     }
     // The gateway itself.
     assert_eq!(talk(&lab.gateway, &far, REMOTE, &gateway), TUN);

@@ -20,8 +20,7 @@ use nat_tests::{
     netns::{Lifetime, Namespace},
     process, requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session},
-    traffic,
+    session, traffic,
 };
 
 const BESIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 3);
@@ -57,12 +56,8 @@ fn bridged(lab: &Lab) -> Namespace {
 }
 
 fn fetch(lab: &Lab, gateway: &NatCtl<'_>, client: &Namespace, server: Ipv4Addr) {
-    let told = |error| -> String { panic!("{error:#}\n{}", gateway.diagnosis()) };
-    let mut session = Session::open(client, server)
-        .unwrap_or_else(|error| panic!("to {server}: {error:#}\n{}", gateway.diagnosis()));
-    for fetch in [Session::fetch_active, Session::fetch_passive] {
-        assert_eq!(fetch(&mut session, FILE).unwrap_or_else(told), lab.payload.sha256);
-    }
+    session::fetch_both_ways(client, server, FILE, &lab.payload.sha256)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
 }
 
 #[test]

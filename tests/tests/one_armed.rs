@@ -22,7 +22,7 @@ use nat_tests::{
     netns::{Lifetime, Namespace},
     requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session, accept, connect},
+    session::{self, accept, connect},
     traffic,
 };
 use nix::sys::signal::Signal;
@@ -74,12 +74,8 @@ fn one_link(lab: &Lab) -> Namespace {
 }
 
 fn fetch_both_ways(lab: &Lab, gateway: &NatCtl<'_>, client: &Namespace, server: Ipv4Addr) {
-    let told = |error| -> String { panic!("{error:#}\n{}", gateway.diagnosis()) };
-    let mut session = Session::open(client, server)
+    session::fetch_both_ways(client, server, FILE, &lab.payload.sha256)
         .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
-    for fetch in [Session::fetch_active, Session::fetch_passive] {
-        assert_eq!(fetch(&mut session, FILE).unwrap_or_else(told), lab.payload.sha256);
-    }
 }
 
 /// The address that a connection from `client` arrives with.

@@ -12,7 +12,7 @@ use nat_tests::{
     netns::Lifetime,
     requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session},
+    session,
     traffic::{udp_socket, udp_socket_at},
     wait,
 };
@@ -75,12 +75,8 @@ fn each_host_keeps_its_public_address_and_so_do_its_ftp_sessions() {
         assert_eq!(told.expect("an answer")["leaves"]["src"], public.to_string());
         // The server refuses data connections that are not of the address of the control connection.
         dial_as(&lab, host);
-        let mut session = Session::open(&lab.inside, OUTSIDE).expect("a session");
-        for fetch in [Session::fetch_active, Session::fetch_passive] {
-            let digest = fetch(&mut session, FILE)
-                .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
-            assert_eq!(digest, lab.payload.sha256);
-        }
+        session::fetch_both_ways(&lab.inside, OUTSIDE, FILE, &lab.payload.sha256)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
     }
     // The gateway itself dials from its own address.
     let [_own, outside] = session::pair(&lab.gateway, &lab.outside, OUTSIDE).expect("a connection");

@@ -13,8 +13,7 @@ use nat_tests::{
     netns::{Lifetime, Namespace},
     requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session},
-    traffic, wait,
+    session, traffic, wait,
 };
 use serde_json::Value;
 
@@ -90,13 +89,8 @@ fn both_ways([near, far]: &mut [TcpStream; 2], gateway: &NatCtl<'_>) {
 }
 
 fn fetch(lab: &Lab, client: &Namespace, server: std::net::Ipv4Addr, gateway: &NatCtl<'_>) {
-    let told = |error| -> String { panic!("{error:#}\n{}", gateway.diagnosis()) };
-    let mut session = Session::open(client, server).unwrap_or_else(|error| {
-        panic!("{error:#}\n{}", gateway.diagnosis());
-    });
-    for fetch in [Session::fetch_active, Session::fetch_passive] {
-        assert_eq!(fetch(&mut session, FILE).unwrap_or_else(told), lab.payload.sha256);
-    }
+    session::fetch_both_ways(client, server, FILE, &lab.payload.sha256)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
 }
 
 fn comes_back(mode: Mode, change: Change, outside: bool) {

@@ -17,8 +17,7 @@ use nat_tests::{
     netns::{Lifetime, Namespace},
     requirements,
     server::{FILE, Kind, Server, Settings},
-    session::{self, Session},
-    traffic,
+    session, traffic,
 };
 
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 2);
@@ -39,12 +38,8 @@ fn second_network(lab: &Lab) -> Namespace {
 }
 
 fn fetch(lab: &Lab, gateway: &NatCtl<'_>, client: &Namespace, server: Ipv4Addr) {
-    let told = |error| -> String { panic!("{error:#}\n{}", gateway.diagnosis()) };
-    let mut session = Session::open(client, server)
-        .unwrap_or_else(|error| panic!("to {server}: {error:#}\n{}", gateway.diagnosis()));
-    for fetch in [Session::fetch_active, Session::fetch_passive] {
-        assert_eq!(fetch(&mut session, FILE).unwrap_or_else(told), lab.payload.sha256);
-    }
+    session::fetch_both_ways(client, server, FILE, &lab.payload.sha256)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
 }
 
 /// As whom the end of a connection sees the other one.

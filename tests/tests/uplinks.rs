@@ -129,12 +129,9 @@ fn answers_leave_where_the_question_came_in(mode: Mode, binary: &Path) {
     // FTP: segments that the agent sends, and data connections both ways.
     hairpin(&lab, &gateway);
     let mut session = Session::open(&second, SECOND_WAN).expect("a session");
-    for fetch in [Session::fetch_active, Session::fetch_passive] {
-        let digest = fetch(&mut session, FILE).unwrap_or_else(|error| {
-            panic!("{mode}: {error:#}\n{}", gateway.diagnosis());
-        });
-        assert_eq!(digest, lab.payload.sha256);
-    }
+    session
+        .fetch_both_ways(FILE, &lab.payload.sha256)
+        .unwrap_or_else(|error| panic!("{mode}: {error:#}\n{}", gateway.diagnosis()));
 
     // Who dials out leaves by the best route, with the address of that.
     assert_eq!(seen_by(&lab, &second), ("first", WAN.into()), "{}", gateway.diagnosis());

@@ -13,12 +13,17 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// MurmurHash3, a permutation after which every bit depends on all.
 #[inline(always)]
 pub const fn hash([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
-    let mut hash = product(first, seeds[0]).wrapping_add(product(second & KEY_MASK, seeds[1]));
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ hash >> 33
+    mixed(product(first, seeds[0]).wrapping_add(product(second & KEY_MASK, seeds[1])))
+}
+
+/// The finaliser of MurmurHash3.
+#[inline(always)]
+pub(crate) const fn mixed(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
 }
 
 /// The halves of the word, each plus its half of the seed, multiplied.

@@ -50,6 +50,7 @@ use crate::record::State;
 pub use end::{clear_reach, end, end_pair, finish, put_back, remove};
 pub use find::{AtHome, find, find_at, find_near, load_flow};
 pub use growing::{FoundIn, Lies, allowance, find_before, go_on, is_new, remove_both};
+pub(crate) use hash::mixed;
 pub use hash::{Hashed, hash};
 pub use insert::{insert, insert_line};
 pub use relocate::relocate;
