@@ -1,5 +1,7 @@
 //! The interfaces of the gateway: their settings, their drivers, and who else is on them.
 
+use ipnet::Ipv4Net;
+
 use super::{Facts, Finding, Severity, Subject, facts::InterfaceFacts};
 use crate::output::Role;
 
@@ -26,6 +28,7 @@ pub(super) fn check(subject: &Subject, facts: &Facts, findings: &mut Vec<Finding
         }
         findings.extend(programs(name, about));
     }
+    findings.extend(overlaps(subject, facts));
 }
 
 fn missing(subject: &Subject, name: &str) -> Finding {
@@ -82,6 +85,30 @@ fn merging(name: &str) -> Finding {
             .to_owned(),
         advice: format!("ethtool -K {name} lro off (GRO may stay on)"),
     }
+}
+
+/// Networks that lie on both sides (RFC 4787 REQ-7): what a router of a provider gives may be what the inside
+/// has already.
+fn overlaps(subject: &Subject, facts: &Facts) -> Vec<Finding> {
+    let of = |role| {
+        let names: Vec<&str> = subject.side(role).collect();
+        facts.addresses.iter().filter(move |(_, name)| names.contains(&name.as_str()))
+    };
+    let pairs = of(Role::Wan).flat_map(|outer| of(Role::Lan).map(move |inner| (outer, inner)));
+    let meet = |a: &Ipv4Net, b: &Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
+    pairs
+        .filter(|((outer, wan), (inner, lan))| wan != lan && meet(outer, inner))
+        .map(|((outer, wan), (inner, lan))| Finding {
+            severity: Severity::Broken,
+            check: "overlap",
+            about: vec![wan.clone(), lan.clone()],
+            found: format!("{wan} has {outer}, {lan} has {inner}: one network on both sides"),
+            why: "an address of it is either inside or outside to the kernel's routing: hosts of \
+                  the other side that have one can't be reached, nor can the provider's router"
+                .to_owned(),
+            advice: format!("give the inside another network: renumber {lan} and its hosts"),
+        })
+        .collect()
 }
 
 fn programs(name: &str, about: &InterfaceFacts) -> impl Iterator<Item = Finding> {

@@ -126,6 +126,26 @@ fn interfaces_are_looked_at() {
 }
 
 #[test]
+fn a_network_on_both_sides_is_found_and_one_beside_it_is_not() {
+    let with = |wan: &str| {
+        let mut facts = healthy();
+        facts.addresses.push((wan.parse().unwrap(), "wan0".to_owned()));
+        found(&subject(vec![]), &facts)
+    };
+    // The inside is 10.0.1.0/24.
+    for wan in ["10.0.1.77/24", "10.0.0.1/8", "10.0.1.130/25", "10.0.1.0/31"] {
+        assert_eq!(with(wan), [("overlap", Severity::Broken)], "{wan}");
+    }
+    for wan in ["10.0.0.1/24", "10.0.2.0/31", "192.168.1.1/16"] {
+        assert_eq!(with(wan), [], "{wan}");
+    }
+    // One interface for both sides is one arm, and has its networks on purpose.
+    let mut arm = subject(vec![]);
+    arm.interfaces = vec![("lan0".to_owned(), Role::Wan), ("lan0".to_owned(), Role::Lan)];
+    assert_eq!(found(&arm, &healthy()), []);
+}
+
+#[test]
 fn ethtool_says_whether_segments_are_merged() {
     let text = "Features for eth0:\ngeneric-receive-offload: on\nlarge-receive-offload: ";
     assert!(merges(&format!("{text}on\n")) && merges(&format!("{text}on [fixed]\n")));

@@ -938,7 +938,7 @@ impl Model {
                 let address = expected.to.0;
                 let port = match self.keeps_port(protocol, src, dst, address) {
                     true => sport,
-                    false => self.public_port(protocol, src, dst, address, chosen)?,
+                    false => self.port_out(spec, address, chosen)?,
                 };
                 ((address, port), expected.rule, Kin::Related(expected.session))
             } else if self.is_exempt(spec.dst) {
@@ -951,14 +951,11 @@ impl Model {
                 return Err(Protocol);
             } else {
                 let address = self.hides(spec.src).ok_or(NoPublicAddress)?;
-                let port = self.public_port(protocol, src, dst, address, chosen)?;
+                let port = self.port_out(spec, address, chosen)?;
                 ((address, port), 0, plain)
             };
         // Where it leaves is known already, so it is led there from the start.
-        let led = match self.is_alive() {
-            true => self.refer(Place::Wan, Self::neighbour(Place::Wan, spec.dst)),
-            false => None,
-        };
+        let led = self.led_out(spec);
         let begun = self.begin(Zone::Inside, protocol, (src, dst), (public, dst), rule, kin)?;
         self.connections[begun.0].led[0] = led;
         let has = |o: &Owned| {
@@ -971,6 +968,31 @@ impl Model {
             self.contacts.push(contact);
         }
         Ok(Some(begun))
+    }
+
+    /// Where a packet of a new connection leaves.
+    fn led_out(&mut self, spec: &Spec) -> Option<(usize, u32)> {
+        match self.is_alive() {
+            true => self.refer(Place::Wan, Self::neighbour(Place::Wan, spec.dst)),
+            false => None,
+        }
+    }
+
+    /// The public port of a connection outwards.
+    fn port_out(
+        &mut self,
+        spec: &Spec,
+        address: Address,
+        chosen: Option<u16>,
+    ) -> Result<u16, Reason> {
+        let (sport, dport) = ports(&spec.body);
+        let (src, dst) = ((spec.src, sport), (spec.dst, dport));
+        let port = self.public_port(spec.protocol(), src, dst, address, chosen);
+        // A shared one is looked for once it is known where the packet would leave.
+        if port == Err(PortsExhausted) && self.numbered.contains(&address) {
+            self.led_out(spec);
+        }
+        port
     }
 
     /// A public address dialled from inside: as if the packet left and came in again.

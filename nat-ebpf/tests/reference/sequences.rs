@@ -3,7 +3,7 @@
 
 use crate::{
     common::{
-        frame::{Body, ETHERNET, Spec, TCP},
+        frame::{Body, ETHERNET, SYN, Spec, TCP},
         generate::{self, Report, packet, port},
         sums,
     },
@@ -602,4 +602,13 @@ proptest! {
     ) {
         play(gateway::gateway(64, masquerade, None), &steps);
     }
+}
+
+#[test]
+fn a_pool_that_announcements_hold_gives_no_port_and_the_way_is_known() {
+    let holds = |port| Step::Expect(Course::Turned, (PUBLIC, port), 5);
+    let mut steps: Vec<Step> = gateway::POOL.into_iter().map(holds).collect();
+    let opens = Spec::tcp((HOST, 40000), (REMOTE, 80), SYN);
+    steps.push(Step::Packet(Zone::Inside, opens));
+    play(gateway::gateway(64, true, Some(PUBLIC)), &steps);
 }
