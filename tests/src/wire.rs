@@ -15,12 +15,14 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send,
-        socket,
+        setsockopt, socket, sockopt,
     },
 };
 
 use crate::netns::Namespace;
 
+/// Bytes of frames that may wait to be received.
+const BUFFER: usize = 64 << 20;
 const LINK_HEADER: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -51,8 +53,20 @@ impl Wire {
             // Else the kernel has addresses of the link, and forwards what is for others.
             host.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
         }
-        let [here, there] = [link_address(host, device)?, link_address(gateway, to)?];
+        let here = link_address(host, device)?;
         gateway.ip(&format!("neighbour replace {address} lladdr {here} dev {to} nud permanent"))?;
+        Self::beside(host, device, address.is_ipv6(), (gateway, to))
+    }
+
+    /// One beside the kernel of `host`, which keeps its addresses and answers in its own name: it sends for
+    /// IPv6 or IPv4 in anybody's.
+    pub fn beside(
+        host: &Namespace,
+        device: &str,
+        is_ipv6: bool,
+        (gateway, to): (&Namespace, &str),
+    ) -> Result<Self> {
+        let [here, there] = [link_address(host, device)?, link_address(gateway, to)?];
         let open = || {
             let socket = socket(
                 AddressFamily::Packet,
@@ -60,10 +74,11 @@ impl Wire {
                 SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
                 SockProtocol::EthAll,
             )?;
+            setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
             bind(socket.as_raw_fd(), &here).map(|()| socket)
         };
         let socket = host.enter(open)?.with_context(|| format!("open a socket on {device}"))?;
-        let kind = if address.is_ipv6() { IPV6 } else { IPV4 };
+        let kind = if is_ipv6 { IPV6 } else { IPV4 };
         let ends = [there, here].map(|end| end.addr().unwrap_or_default());
         Ok(Self { socket, kind, header: [ends.as_flattened(), &kind].concat() })
     }

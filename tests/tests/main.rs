@@ -18,6 +18,7 @@ mod dying_agent;
 mod errors;
 mod explain;
 mod failures;
+mod floods;
 mod forged;
 mod fragments;
 mod hairpin;
