@@ -43,7 +43,7 @@ const CALIBRATED: u32 = 2_000_000;
 
 /// Takes the samples of [`names::FLOOD`] and [`names::FLOOD_LOST`].
 pub fn run(options: &Options) -> Result<Vec<Sample>> {
-    let rounds = if options.quick { 2 } else { 6 };
+    let rounds = if options.quick { 1 } else { 6 };
     let mut contenders =
         vec![Contender::Ours(Mode::Xdp), Contender::Ours(Mode::Tc), Contender::Nft];
     contenders.extend(options.peers.iter().cloned().map(Contender::Peer));
