@@ -16,6 +16,7 @@
 //! more: so those that are not listed are small.
 
 use crate::{flow_table::mixed, six::Address6};
+use core::mem::offset_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Places in the map `hosts`.
@@ -78,6 +79,14 @@ impl Count {
     }
 }
 
+const _: () = {
+    assert!(offset_of!(Host, who) == WHO * 8 && offset_of!(Host, refused) == REFUSED * 8);
+    assert!(offset_of!(Host, made) == Count::Flows.added() * 8);
+    assert!(offset_of!(Host, base) == Count::Flows.base() * 8);
+    assert!(offset_of!(Host, taken) == Count::Ports.added() * 8);
+    assert!(offset_of!(Host, taken_base) == Count::Ports.base() * 8);
+};
+
 /// Word of whose place it is.
 pub const WHO: usize = 0;
 /// Word of the refusals.
@@ -94,9 +103,9 @@ pub const fn address(who: u64) -> [u8; 4] {
     (who as u32).to_ne_bytes()
 }
 
-/// The first word of the place of a host by its address of IPv6 ([`words6`]), in the map `hosts6`; never 0. The `seeds`
-/// are those of the flow table ([`crate::layout::Geometry`]): nobody can pick an address that counts as
-/// another's. Those with the same first half never do, others by a chance of one in 2^64.
+/// The first word of the place of a host by its address of IPv6 ([`words6`]), in the map `hosts6`; never 0.
+/// The `seeds` are those of the flow table ([`crate::layout::Geometry`]): nobody can pick an address that
+/// counts as another's. Those with the same first half never do, others by a chance of one in 2^64.
 #[inline(always)]
 pub const fn who6([first, second]: [u64; 2], seeds: [u64; 2]) -> u64 {
     let who = mixed(mixed(first ^ seeds[0]).wrapping_add(second) ^ seeds[1]);

@@ -7,8 +7,8 @@ use super::{
 };
 use nat_common::{reason::Reason, rule::RuleId};
 
-/// What a packet from inside begins that begins a flow. Its host counts for it, unless it did before (`is_counted`): it opens
-/// a connection anew that it had opened, and that has ended.
+/// What a packet from inside begins that begins a flow. Its host counts for it, unless it did before
+/// (`is_counted`): it opens a connection anew that it had opened, and that has ended.
 ///
 /// # Errors
 /// [`Reason::HostLimit`] and [`Reason::FlowBusy`], and why it begins nothing; then it does not count.

@@ -165,7 +165,10 @@ impl PortTally<'_> {
             }
         }
         for ((place, taken), met) in (0u32..).zip(taken).zip(places) {
-            hosts.begin(place, Count::Ports, taken.wrapping_sub(met));
+            // Nobody's places stay as they are: few hosts have one, and all are some megabytes.
+            if hosts.read(place).who != 0 {
+                hosts.begin(place, Count::Ports, taken.wrapping_sub(met));
+            }
         }
     }
 }
