@@ -17,6 +17,7 @@ pub mod capture;
 pub mod chain;
 pub mod client;
 pub mod dialogue;
+pub mod flood;
 pub mod frame;
 pub mod gateway;
 pub mod interrupt;

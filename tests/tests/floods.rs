@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     sync::{
         Barrier,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use std::{
 use nat_tests::{
     bench::field::pin,
     capture::Capture,
+    flood,
     frame::is_inside,
     gateway::{Mode, NatCtl},
     lab::{INSIDE, INSIDE_DEVICE, LAN_DEVICE, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN, WAN_DEVICE},
@@ -260,45 +261,41 @@ fn floods(mode: Mode) {
             Flood::Inside(_) => &ways[0],
             Flood::Outside(_) => &ways[1],
         };
-        let on = AtomicBool::new(true);
-        let (sent, arrived, new) = thread::scope(|scope| {
-            let sender = scope.spawn(|| {
-                let (mut made, mut sent) = (0, 0);
-                while on.load(Ordering::Relaxed) {
-                    for _ in 0..BURST {
-                        made += 1;
-                        // What a full queue loses is not missed.
-                        sent += u32::from(way.send(&flood.packet(made)).is_ok());
-                    }
-                    thread::sleep(PAUSE);
-                }
-                sent
-            });
-            let counter = scope.spawn(|| {
-                let mut arrived = 0;
-                // Some of the flood is for this port as well.
-                let mut text = [0; 20];
-                while let Ok(length) = far.recv(&mut text) {
-                    match &text[..length] {
-                        b"steady" => arrived += 1,
-                        b"end" => break,
-                        _ => {}
-                    }
-                }
-                arrived
-            });
-            for _ in 0..STEADY {
-                near.send(b"steady").expect("a datagram");
-                thread::sleep(PACE);
+        let (mut made, mut sent) = (0, 0);
+        let burst = || {
+            for _ in 0..BURST {
+                made += 1;
+                // What a full queue loses is not missed.
+                sent += u32::from(way.send(&flood.packet(made)).is_ok());
             }
-            let new = [
-                opens(&lab.inside, OUTSIDE, SERVICE).map(drop),
-                opens(&lab.outside, WAN, SERVICE).map(drop),
-            ];
-            on.store(false, Ordering::Relaxed);
-            let sent: u32 = sender.join().expect("a flood");
-            near.send(b"end").expect("a datagram");
-            (sent, counter.join().expect("a count"), new)
+            thread::sleep(PAUSE);
+        };
+        let (arrived, new) = flood::beside(burst, || {
+            thread::scope(|scope| {
+                let counter = scope.spawn(|| {
+                    let mut arrived = 0;
+                    // Some of the flood is for this port as well.
+                    let mut text = [0; 20];
+                    while let Ok(length) = far.recv(&mut text) {
+                        match &text[..length] {
+                            b"steady" => arrived += 1,
+                            b"end" => break,
+                            _ => {}
+                        }
+                    }
+                    arrived
+                });
+                for _ in 0..STEADY {
+                    near.send(b"steady").expect("a datagram");
+                    thread::sleep(PACE);
+                }
+                let new = [
+                    opens(&lab.inside, OUTSIDE, SERVICE).map(drop),
+                    opens(&lab.outside, WAN, SERVICE).map(drop),
+                ];
+                near.send(b"end").expect("a datagram");
+                (counter.join().expect("a count"), new)
+            })
         });
         // Nothing of it hangs on the speed of this machine: a flood that is not one would show here.
         assert!(sent > STEADY, "{mode}, {flood:?}: {sent} sent");

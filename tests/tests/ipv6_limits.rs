@@ -3,13 +3,12 @@
 use std::{
     io::ErrorKind,
     net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::Duration,
 };
 
 use nat_tests::{
     chain::Chain,
+    flood,
     gateway::{Mode, NatCtl},
     netns::Namespace,
     requirements,
@@ -139,9 +138,6 @@ fn a_host_at_its_limit_of_ipv6_opens_nothing_more_and_all_else_goes_on() {
 
 /// Ends of the flood on either side: more than a table with room for 256 flows takes.
 const FLOOD: usize = 300;
-/// How the flood goes on when the table is full: so many from either side, and a pause.
-const WAVE: usize = 2;
-const PAUSE: Duration = Duration::from_millis(100);
 /// Where nobody is.
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 0xdead);
 
@@ -178,29 +174,8 @@ fn a_flood_fills_the_table_of_ipv6_and_what_nobody_answers_makes_room_for_new_fl
         let syn = deep.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(2)));
         syn.expect("a namespace").expect_err("nobody is there");
     };
-    flood(&ends);
-    let on = AtomicBool::new(true);
-    let (full, later, state) = thread::scope(|scope| {
-        scope.spawn(|| {
-            for wave in ends.chunks(WAVE).cycle().take_while(|_| on.load(Ordering::Relaxed)) {
-                flood(wave);
-                thread::sleep(PAUSE);
-            }
-        });
-        let full =
-            wait::until_true(LIMIT, "a full table", || Ok(gateway.dropped("table-full")? > 0));
-        let later = wait::until_true(LIMIT, "new flows", || Ok(new.iter().all(passes)));
-        let state = wait::until_true(LIMIT, "a state", || {
-            let status = gateway.json(&["status"])?;
-            let states = status["overload"].as_array().cloned().unwrap_or_default();
-            Ok(states.iter().any(|it| {
-                it["state"] == "table-pressure" && it["ended"].as_u64().is_some_and(|it| it > 0)
-            }))
-        });
-        on.store(false, Ordering::Relaxed);
-        (full, later, state)
-    });
-    full.and(later).and(state).unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    flood::fill(&gateway, LIMIT, &ends, flood, || new.iter().all(passes))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
     let flows = gateway.json(&["flows", "count", "--state", "replied"]).expect("flows");
     let answered = (known.len() + new.len()) as u64;
     assert_eq!(flows["count"].as_u64(), Some(answered), "what was answered goes on: {flows}");

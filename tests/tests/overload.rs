@@ -1,16 +1,10 @@
 //! A pool whose ports are all in use: shared by remote end, to the last one, and refused after it.
 
-use std::{
-    collections::HashSet,
-    io::ErrorKind,
-    net::UdpSocket,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashSet, io::ErrorKind, net::UdpSocket, time::Duration};
 
 use nat_tests::{
     capture::Capture,
+    flood,
     frame::is_inside,
     gateway::{Mode, NatCtl},
     lab::{INSIDE, Lab, OUTSIDE, OUTSIDE_DEVICE, WAN},
@@ -137,9 +131,6 @@ fn seventy_thousand_flows_have_one_public_address() {
 const FLOOD: usize = 300;
 /// Behind a forward, where nobody answers.
 const SERVICE: u16 = 8053;
-/// How the flood goes on when the table is full: so many from either side, and a pause.
-const WAVE: usize = 2;
-const PAUSE: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_flood_fills_the_table_and_what_nobody_answers_makes_room_for_new_flows() {
@@ -179,27 +170,8 @@ fn a_flood_fills_the_table_and_what_nobody_answers_makes_room_for_new_flows() {
             let _ = outside.send_to(b"flood", (WAN, SERVICE));
         }
     };
-    flood(&ends);
-    let on = AtomicBool::new(true);
-    let (full, later, state) = thread::scope(|scope| {
-        scope.spawn(|| {
-            for wave in ends.chunks(WAVE).cycle().take_while(|_| on.load(Ordering::Relaxed)) {
-                flood(wave);
-                thread::sleep(PAUSE);
-            }
-        });
-        let full =
-            wait::until_true(LIMIT, "a full table", || Ok(gateway.dropped("table-full")? > 0));
-        let later = wait::until_true(LIMIT, "new flows", || Ok(new.iter().all(passes)));
-        let state = wait::until_true(LIMIT, "a state", || {
-            let status = gateway.json(&["status"])?;
-            let states = status["overload"].as_array().cloned().unwrap_or_default();
-            Ok(states.iter().any(|it| it["state"] == "table-pressure"))
-        });
-        on.store(false, Ordering::Relaxed);
-        (full, later, state)
-    });
-    full.and(later).and(state).unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
+    flood::fill(&gateway, LIMIT, &ends, flood, || new.iter().all(passes))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.diagnosis()));
     let flows = gateway.json(&["flows", "count", "--state", "replied"]).expect("flows");
     let answered = (known.len() + new.len()) as u64;
     assert_eq!(flows["count"].as_u64(), Some(answered), "what was answered goes on: {flows}");
